@@ -1,0 +1,128 @@
+#include "base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+namespace m3 {
+namespace {
+
+std::string reason() {
+  return std::strerror(errno);
+}
+
+// Closes the descriptor when it goes out of scope.
+struct Descriptor {
+  int fd;
+  ~Descriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+};
+
+Result<std::size_t> regular_size(int fd, const std::string& path) {
+  struct stat info {};
+  if (::fstat(fd, &info) != 0) return fail("cannot read {}: {}", path, reason());
+  if (!S_ISREG(info.st_mode)) return fail("{} is not a regular file", path);
+  return static_cast<std::size_t>(info.st_size);
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const MappedFile>> MappedFile::open(const std::string& path) {
+  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (file.fd < 0) return fail("cannot open {}: {}", path, reason());
+  M3_TRY(const std::size_t size, regular_size(file.fd, path));
+  void* data = nullptr;
+  if (size > 0) {
+    data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd, 0);
+    if (data == MAP_FAILED) return fail("cannot map {} ({} bytes): {}", path, size, reason());
+  }
+  return std::shared_ptr<const MappedFile>(
+      new MappedFile(path, static_cast<const std::byte*>(data), size));
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+Result<std::string> read_text_file(const std::string& path, std::int64_t limit) {
+  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (file.fd < 0) return fail("cannot open {}: {}", path, reason());
+  std::string text;
+  char buffer[1 << 16];
+  for (;;) {
+    const ssize_t n = ::read(file.fd, buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail("cannot read {}: {}", path, reason());
+    if (n == 0) return text;
+    text.append(buffer, static_cast<std::size_t>(n));
+    if (static_cast<std::int64_t>(text.size()) > limit)
+      return fail("{} is larger than {} bytes", path, limit);
+  }
+}
+
+FileWriter::FileWriter(std::string path, std::string temporary, int descriptor)
+    : path_(std::move(path)), temporary_(std::move(temporary)), descriptor_(descriptor) {}
+
+FileWriter::FileWriter(FileWriter&& other) noexcept
+    : path_(std::move(other.path_)),
+      temporary_(std::move(other.temporary_)),
+      descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+FileWriter::~FileWriter() {
+  if (descriptor_ < 0) return;
+  ::close(descriptor_);
+  ::unlink(temporary_.c_str());
+}
+
+Result<FileWriter> FileWriter::create(const std::string& path) {
+  std::string temporary = fmt::format("{}.{}.part", path, ::getpid());
+  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) return fail("cannot create {}: {}", path, reason());
+  return FileWriter(path, std::move(temporary), fd);
+}
+
+Status FileWriter::write(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::write(descriptor_, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail("cannot write {}: {}", path_, reason());
+    bytes = bytes.subspan(static_cast<std::size_t>(n));
+  }
+  return {};
+}
+
+Status FileWriter::write(std::string_view text) {
+  return write(std::as_bytes(std::span(text.data(), text.size())));
+}
+
+Status FileWriter::commit() {
+  const int fd = std::exchange(descriptor_, -1);
+  const bool synced = ::fsync(fd) == 0 || errno == EINVAL || errno == EROFS;
+  const std::string why = synced ? "" : reason();
+  if (::close(fd) != 0 || !synced) {
+    const std::string found = synced ? reason() : why;
+    ::unlink(temporary_.c_str());
+    return fail("cannot finish writing {}: {}", path_, found);
+  }
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    const std::string found = reason();
+    ::unlink(temporary_.c_str());
+    return fail("cannot name {}: {}", path_, found);
+  }
+  return {};
+}
+
+Status make_directories(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) return fail("cannot create the directory {}: {}", path, error.message());
+  return {};
+}
+
+}  // namespace m3

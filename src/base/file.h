@@ -1,0 +1,63 @@
+// Files: read by mapping, written whole or not at all.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "base/result.h"
+
+namespace m3 {
+
+// A read-only mapping of a whole file. The mapping is private to us but the file is the world's: a
+// file that is cut short while mapped raises SIGBUS, as with every program that maps its weights.
+class MappedFile {
+ public:
+  // Errors: the file cannot be opened, is not a regular file, or cannot be mapped.
+  static Result<std::shared_ptr<const MappedFile>> open(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+ private:
+  MappedFile(std::string path, const std::byte* data, std::size_t size)
+      : path_(std::move(path)), data_(data), size_(size) {}
+  std::string path_;
+  const std::byte* data_;
+  std::size_t size_;
+};
+
+// Reads a small text file. Errors: cannot be read, or is larger than `limit` bytes.
+Result<std::string> read_text_file(const std::string& path, std::int64_t limit = 256 << 20);
+
+// Writes a file under a temporary name beside `path` and renames it when commit() succeeds, so that
+// a full disk or a kill leaves no half-written file under the real name.
+class FileWriter {
+ public:
+  static Result<FileWriter> create(const std::string& path);
+  FileWriter(FileWriter&& other) noexcept;
+  FileWriter& operator=(FileWriter&&) = delete;
+  ~FileWriter();  // without commit(): removes the temporary file
+
+  // Appends. Errors: the disk is full, or any other failure of write(2), with the path.
+  Status write(std::span<const std::byte> bytes);
+  Status write(std::string_view text);
+  // Flushes, closes and renames.
+  Status commit();
+
+ private:
+  FileWriter(std::string path, std::string temporary, int descriptor);
+  std::string path_;
+  std::string temporary_;
+  int descriptor_;
+};
+
+// Creates a directory and its parents. Errors: a file stands in the way, or no permission.
+Status make_directories(const std::string& path);
+
+}  // namespace m3

@@ -1,0 +1,80 @@
+// The weights of the text model, member by member. Shapes use the words of Config.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/result.h"
+#include "checkpoint/checkpoint.h"
+#include "model/config.h"
+#include "ops/linear.h"
+#include "tensor/tensor.h"
+
+namespace m3 {
+
+struct AttentionWeights {
+  Linear q;       // [heads * head_dim, hidden]
+  Linear k;       // [kv_heads * head_dim, hidden]
+  Linear v;       // [kv_heads * head_dim, hidden]
+  Linear o;       // [hidden, heads * head_dim]
+  Tensor q_norm;  // [head_dim] F32
+  Tensor k_norm;  // [head_dim] F32
+};
+
+struct IndexerWeights {
+  Linear q;       // [index_heads * index_dim, hidden]
+  Linear k;       // [index_dim, hidden]
+  Tensor q_norm;  // [index_dim] F32
+  Tensor k_norm;  // [index_dim] F32
+};
+
+struct MlpWeights {
+  Linear gate;  // [inner, hidden]
+  Linear up;    // [inner, hidden]
+  Linear down;  // [hidden, inner]
+};
+
+struct MoeWeights {
+  Matrix router;                     // [experts, hidden], f32
+  Tensor router_bias;                // [experts] F32, or empty
+  std::vector<Linear> gate;          // w1, [expert_inner, hidden] each
+  std::vector<Linear> up;            // w3, [expert_inner, hidden] each
+  std::vector<Linear> down;          // w2, [hidden, expert_inner] each
+  std::optional<MlpWeights> shared;  // inner = shared_inner
+};
+
+struct LayerWeights {
+  Tensor attention_norm;  // input_layernorm [hidden] F32
+  Tensor ffn_norm;        // post_attention_layernorm [hidden] F32
+  AttentionWeights attention;
+  std::optional<IndexerWeights> indexer;  // sparse layers
+  std::optional<MlpWeights> mlp;          // dense layers; inner = dense_inner
+  std::optional<MoeWeights> moe;          // MoE layers
+};
+
+// Views into the mapped checkpoint, except the small float32 tensors, which are converted once.
+struct Weights {
+  Matrix embedding;  // [vocab, hidden]
+  std::vector<LayerWeights> layers;
+  Tensor final_norm;  // [hidden] F32
+  Linear head;        // [vocab, hidden]
+
+  std::shared_ptr<const Checkpoint> checkpoint;  // keeps the mappings alive
+  std::vector<Buffer> converted;
+};
+
+// Weights with every optional member present that the config asks for, and no data yet.
+Weights empty_weights(const Config& config);
+
+// Loads the text model of a checkpoint: checks every tensor against the weight table, converts the
+// small ones, views the rest in place. `progress` counts tensors.
+// Errors: missing, extra or misshapen tensors, wrong types, NaN scales, a scale without its weight
+// or an F8 weight without its scale, parts of one fused projection of which only some are
+// quantised. Each names the tensor and its file.
+Result<Weights> load_weights(const Config& config, std::shared_ptr<const Checkpoint> checkpoint,
+                             const Progress& progress = {});
+
+}  // namespace m3

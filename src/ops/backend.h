@@ -1,0 +1,167 @@
+// The narrow waist: everything that the model asks of a machine.
+//
+// Rules for all ops
+// - Activations are float32 and dense. What a backend rounds inside is its own promise, stated in
+// its
+//   folder; the reference rounds nothing.
+// - Outputs go to tensors that the caller gives. An output may be the same tensor as an input only
+//   where the comment says so.
+// - A row's result depends on that row, its sequence's cache and the weights alone: not on the
+// other
+//   rows of the call, nor on the number of threads. Sums over K run in one order per format and
+//   instruction set, whatever the number of rows.
+// - Ops may be asynchronous: results are there after synchronize(). The model never reads a value.
+// - Shapes are the caller's duty: a violated shape is our mistake and aborts with the values.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "ops/cache.h"
+#include "ops/linear.h"
+#include "tensor/matrix.h"
+#include "tensor/tensor.h"
+
+namespace m3 {
+
+// Per-head RMS norm followed by rotation (spec: text-model §3.3, §3.4). Heads are `dim` wide; the
+// first `rotary_dim` elements of each are rotated, pair (i, i + rotary_dim / 2).
+struct HeadNorm {
+  Tensor weight;  // [dim] F32, stored zero-centred: the gain is 1 + weight
+  float eps = 1e-6f;
+  Tensor rotations;  // [rows, rotary_dim] F32, from rope_table()
+};
+
+// Rotation frequencies (spec: text-model §3.4).
+struct Rope {
+  Tensor inv_freq;  // [rotary_dim / 2] F32
+  float scale = 1;  // multiplies cosine and sine (YaRN's m)
+};
+
+// SwiGLU-OAI (spec: text-model §3.7).
+struct SwiGlu {
+  float alpha = 1.702f;
+  float limit = 7;  // <= 0: no clamping
+  float beta = 1;
+};
+
+enum class ScoreType : std::uint8_t { kMax, kLse };
+
+// Block selection (spec: text-model §3.5).
+struct Selection {
+  std::int64_t topk = 16;
+  std::int64_t init_blocks = 0;
+  std::int64_t local_blocks = 1;
+  ScoreType score_type = ScoreType::kMax;
+  float scale = 1;  // multiplies token scores; matters to kLse only
+};
+
+enum class RouterScore : std::uint8_t { kSigmoid, kSoftmax };
+
+struct Router {
+  Matrix gate;  // [experts, hidden], f32
+  Tensor bias;  // [experts] F32, or empty
+  RouterScore score = RouterScore::kSigmoid;
+};
+
+// Rows sorted by expert, so that each expert's weights are read once for all its rows.
+struct Dispatch {
+  Tensor offsets;  // [experts + 1] I32: expert e owns dispatched rows [offsets[e], offsets[e + 1])
+  Tensor rows;     // [tokens * k] I32: input row of each dispatched row
+  Tensor places;   // [tokens, k] I32: dispatched row of each pick
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string_view name() const = 0;  // "reference", "cpu"
+  virtual std::string_view isa() const = 0;   // instruction set in use, "" where there is no choice
+  virtual Space space() const { return Space::kHost; }
+  // The type in which K, V and index keys are kept. They are rounded to it once, when stored, and
+  // everyone, the row itself included, reads what was stored.
+  virtual DType cache_dtype() const = 0;
+  virtual void synchronize() {}
+
+  // out[t, :] = table[ids[t], :]. ids [tokens] I32, all in range; out [tokens, hidden].
+  virtual void embed(const Matrix& table, const Tensor& ids, const Tensor& out) = 0;
+
+  // out = x * rsqrt(mean(x^2) + eps) * (1 + weight) over the last axis (spec: text-model §3.1).
+  // x, out [rows, dim]; weight [dim] F32. out may be x.
+  virtual void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) = 0;
+
+  // sum += x, element by element, in place.
+  virtual void add(const Tensor& x, const Tensor& sum) = 0;
+
+  // out[i, :] = x[rows[i], :]. rows [n] I32; out [n, dim].
+  virtual void gather_rows(const Tensor& x, const Tensor& rows, const Tensor& out) = 0;
+
+  // out = x Wᵀ for each output (spec: text-model §3.2). x [rows, K]; every weight is [N_i, K].
+  virtual void linear(const Tensor& x, std::span<const LinearOutput> outputs) = 0;
+
+  // out = g * sigmoid(alpha * g) * (u + beta) with g = min(gate, limit), u = clamp(up, ±limit).
+  // gate, up, out [rows, inner]. out may be gate or up.
+  virtual void swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params,
+                      const Tensor& out) = 0;
+
+  // out[t] = scale * (cos(p f_0), …, cos(p f_{n-1}), sin(p f_0), …, sin(p f_{n-1})), p =
+  // positions[t]. The angle p * f is rounded to float32 before cosine and sine. positions [tokens]
+  // I64; out [tokens, rotary_dim].
+  virtual void rope_table(const Tensor& positions, const Rope& rope, const Tensor& out) = 0;
+
+  // Norm and rotation of every head of x. x, out [rows, heads * dim]. out may be x.
+  virtual void norm_rope(const Tensor& x, const HeadNorm& norm, const Tensor& out) = 0;
+
+  // Normalises and rotates k, then stores k and v of each row at its slot. k, v [rows, kv_heads *
+  // head_dim].
+  virtual void store_kv(const Tensor& k, const Tensor& v, const HeadNorm& norm, const Rows& rows,
+                        const KvView& cache) = 0;
+
+  // Normalises and rotates the index key of each row and stores it at its slot. k [rows, dim].
+  virtual void store_index(const Tensor& k, const HeadNorm& norm, const Rows& rows,
+                           const IndexView& cache) = 0;
+
+  // The blocks that each row and index head attends to (spec: text-model §3.5.10). Visible blocks
+  // of a row at slot s are 0..s / page_tokens; a token's score is scale * (q · key); slots beyond s
+  // do not count. Rank by key descending (1e29 for local, 1e30 for init unless local, else the
+  // pooled score with NaN as -1e30), then by block ascending; keep min(topk, visible). q [rows,
+  // heads * dim], normalised and rotated; blocks [rows, heads, topk] I32, ascending, then -1.
+  virtual void select_blocks(const Tensor& q, const Rows& rows, const IndexView& cache,
+                             const Selection& selection, const Tensor& blocks) = 0;
+
+  // Causal softmax attention (spec: text-model §3.6). Query head h reads K/V head h / (heads /
+  // kv_heads). With `blocks` [rows, kv_heads, topk] I32 only tokens in the listed blocks take part,
+  // and only their pages are read; without (null), all visible ones. A row with an empty list gives
+  // zeros. Computed page by page at absolute boundaries and merged in ascending order.
+  // q [rows, heads * head_dim], normalised and rotated; out the same shape; not q.
+  virtual void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
+                         const Tensor* blocks, const Tensor& out) = 0;
+
+  // Picks k experts a row (spec: text-model §3.8.1): s = score(x gateᵀ) in float32, NaN and
+  // infinity count as 0; the k largest s + bias, ties to the lower id; weights = s of the picked /
+  // their sum
+  // (/ 1 where the sum is not positive). Picks ascend by id.
+  // x [rows, hidden]; experts [rows, k] I32; weights [rows, k] F32. With `picked_before`, `experts`
+  // is an input: the picks are given, and only the weights are computed.
+  virtual void route(const Tensor& x, const Router& router, bool picked_before,
+                     const Tensor& experts, const Tensor& weights) = 0;
+
+  // Sorts picks by expert, rows in ascending order within one. experts [tokens, k] I32.
+  virtual void dispatch(const Tensor& experts, const Dispatch& out) = 0;
+
+  // Grouped linears: dispatched row r of expert e gives out[r] = W_e x[input(r)], where input(r) is
+  // dispatch.rows[r] if `gather`, else r itself. Same sums as linear(). x [tokens or dispatched,
+  // K].
+  virtual void grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
+                              std::span<const GroupedOutput> outputs) = 0;
+
+  // out[t] = scale * Σ_j weights[t, j] * y[places[t, j]] (+ shared[t]), j ascending, the shared
+  // part last (spec: text-model §3.8.2). y [tokens * k, hidden]; shared [tokens, hidden] or empty;
+  // out [tokens, hidden]; out may be shared.
+  virtual void combine(const Tensor& y, const Dispatch& dispatch, const Tensor& weights,
+                       float scale, const Tensor& shared, const Tensor& out) = 0;
+};
+
+}  // namespace m3

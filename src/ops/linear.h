@@ -1,0 +1,34 @@
+// What a linear layer is: a stored weight and, where someone fine-tuned it, a low-rank addend.
+#pragma once
+
+#include "tensor/matrix.h"
+#include "tensor/tensor.h"
+
+namespace m3 {
+
+// scale * B A, added to a weight W [N, K]. Both factors in float32.
+struct LowRank {
+  Tensor a;  // [rank, K] F32
+  Tensor b;  // [N, rank] F32
+  float scale = 1;
+};
+
+// y = W x (+ scale * B (A x)).
+struct Linear {
+  Matrix weight;                    // [N, K]
+  const LowRank* addend = nullptr;  // null: none
+};
+
+// One of several linears that read the same input.
+struct LinearOutput {
+  const Linear* linear;
+  Tensor out;  // [rows, N] F32
+};
+
+// The same linear of every expert: experts[e] is [N, K], all of one shape and format.
+struct GroupedOutput {
+  std::span<const Linear> experts;
+  Tensor out;  // [dispatched rows, N] F32
+};
+
+}  // namespace m3

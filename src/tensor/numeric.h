@@ -1,0 +1,47 @@
+// The small number types and their exact conversions. Every rounding is to nearest, ties to even.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+namespace m3 {
+
+// bfloat16: the upper half of a float32.
+struct BF16 {
+  std::uint16_t bits;
+};
+static_assert(sizeof(BF16) == 2);
+
+inline float to_float(BF16 x) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
+}
+
+// NaN stays NaN (quiet); values beyond the largest bfloat16 become infinity.
+inline BF16 to_bf16(float x) {
+  const auto u = std::bit_cast<std::uint32_t>(x);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return {static_cast<std::uint16_t>((u >> 16) | 0x40)};
+  return {static_cast<std::uint16_t>((u + 0x7fff + ((u >> 16) & 1)) >> 16)};
+}
+
+inline float round_to_bf16(float x) {
+  return to_float(to_bf16(x));
+}
+
+// IEEE binary16.
+float f16_to_float(std::uint16_t bits);
+std::uint16_t float_to_f16(float x);
+
+// OCP e4m3fn: bias 7, largest 448, NaN = 0x7f and 0xff, no infinities (spec: text-model §2.4).
+float e4m3_to_float(std::uint8_t bits);
+// Saturates at +-448; NaN stays NaN.
+std::uint8_t float_to_e4m3(float x);
+
+// E8M0: 2^(bits - 127). 255 is NaN by the format; loaders refuse it before anyone multiplies by it.
+inline float e8m0_to_float(std::uint8_t bits) {
+  return bits == 0     ? std::bit_cast<float>(0x00400000u)  // 2^-127, a float32 subnormal
+         : bits == 255 ? std::bit_cast<float>(0x7fc00000u)
+                       : std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 23);
+}
+
+}  // namespace m3
