@@ -1,0 +1,83 @@
+#include "backend/reference/arguments.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace m3::reference {
+namespace {
+
+void expect_cache_dtype(std::string_view what, DType dtype) {
+  M3_CHECK(dtype == DType::kF32 || dtype == DType::kBF16, "{} is of {}, not F32 or BF16", what,
+           dtype_name(dtype));
+}
+
+}  // namespace
+
+void expect_tensor(std::string_view what, const Tensor& tensor, DType dtype,
+                   std::initializer_list<std::int64_t> shape) {
+  const bool same_shape = tensor.rank == static_cast<int>(shape.size()) &&
+                          std::equal(shape.begin(), shape.end(), tensor.shape.begin());
+  M3_CHECK(tensor.dtype == dtype && same_shape, "{} is {}, expected {} {}", what, tensor.describe(),
+           dtype_name(dtype), describe_shape(std::span(shape.begin(), shape.size())));
+  M3_CHECK(tensor.data != nullptr || tensor.elements() == 0, "{} {} has no data", what,
+           tensor.describe());
+}
+
+void expect_rank(std::string_view what, const Tensor& tensor, int rank) {
+  M3_CHECK(tensor.rank == rank && tensor.dtype == DType::kF32, "{} is {}, expected F32 of rank {}",
+           what, tensor.describe(), rank);
+}
+
+void expect_matrix(std::string_view what, const Matrix& matrix, std::int64_t rows,
+                   std::int64_t cols) {
+  M3_CHECK(matrix.codec != nullptr, "{} has no format", what);
+  M3_CHECK(matrix.rows == rows && matrix.cols == cols, "{} is [{}, {}], expected [{}, {}]", what,
+           matrix.rows, matrix.cols, rows, cols);
+  const Codec& codec = *matrix.codec;
+  expect_tensor(what, matrix.values, codec.values_dtype, {rows, cols});
+  if (codec.scale_columns == 0) return;
+  M3_CHECK(matrix.scales.rank == 2 && matrix.scales.dim(0) == rows &&
+               matrix.scales.dim(1) == scale_cols(codec, cols),
+           "{} has scales {}, expected [{}, {}]", what, matrix.scales.describe(), rows,
+           scale_cols(codec, cols));
+}
+
+void expect_ids(std::string_view what, const Tensor& ids, std::int64_t limit) {
+  const std::int32_t* id = ids.as<std::int32_t>();
+  for (std::int64_t i = 0; i < ids.elements(); ++i)
+    M3_CHECK(id[i] >= 0 && id[i] < limit, "{}: entry {} is {}, expected one in [0, {})", what, i,
+             id[i], limit);
+}
+
+void expect_rows(std::string_view what, const Rows& rows, std::int64_t count) {
+  expect_tensor(what, rows.slots, DType::kI64, {count});
+  expect_tensor(what, rows.sequences, DType::kI32, {count});
+  M3_CHECK(rows.pages.rank == 2, "{}: pages are {}, expected rank 2", what, rows.pages.describe());
+  expect_ids(what, rows.sequences, rows.pages.dim(0));
+  const std::int64_t* slot = rows.slots.as<std::int64_t>();
+  for (std::int64_t row = 0; row < count; ++row)
+    M3_CHECK(slot[row] >= 0, "{}: slot of row {} is {}", what, row, slot[row]);
+}
+
+void expect_cache(std::string_view what, const KvView& cache) {
+  expect_cache_dtype(what, cache.dtype);
+  const std::int64_t head_bytes = 2 * cache.page_tokens * cache.head_dim * dtype_size(cache.dtype);
+  M3_CHECK(cache.page_tokens > 0 && cache.kv_heads > 0 && cache.head_dim > 0,
+           "{}: page of {} tokens, {} heads of {}", what, cache.page_tokens, cache.kv_heads,
+           cache.head_dim);
+  M3_CHECK(cache.head_stride >= head_bytes && cache.page_stride >= head_bytes,
+           "{}: strides {} and {} hold no {} bytes", what, cache.head_stride, cache.page_stride,
+           head_bytes);
+}
+
+void expect_cache(std::string_view what, const IndexView& cache) {
+  expect_cache_dtype(what, cache.dtype);
+  M3_CHECK(cache.page_tokens > 0 && cache.dim > 0, "{}: page of {} tokens of {}", what,
+           cache.page_tokens, cache.dim);
+  const std::int64_t page_bytes = cache.page_tokens * cache.dim * dtype_size(cache.dtype);
+  M3_CHECK(cache.page_stride >= page_bytes, "{}: stride {} holds no {} bytes", what,
+           cache.page_stride, page_bytes);
+}
+
+}  // namespace m3::reference

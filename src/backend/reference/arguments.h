@@ -1,0 +1,36 @@
+// What every op checks at its door. A failure is a mistake of the calling code, so it aborts with
+// the op, the argument and the values.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <string_view>
+
+#include "ops/cache.h"
+#include "tensor/matrix.h"
+#include "tensor/tensor.h"
+
+namespace m3::reference {
+
+// `what` names op and argument, as in "rms_norm: weight".
+void expect_tensor(std::string_view what, const Tensor& tensor, DType dtype,
+                   std::initializer_list<std::int64_t> shape);
+
+// An F32 tensor of the given number of axes.
+void expect_rank(std::string_view what, const Tensor& tensor, int rank);
+
+// Tensors of the shapes that `matrix` promises.
+void expect_matrix(std::string_view what, const Matrix& matrix, std::int64_t rows,
+                   std::int64_t cols);
+
+// Every entry of an I32 tensor lies in [0, limit).
+void expect_ids(std::string_view what, const Tensor& ids, std::int64_t limit);
+
+// `count` rows, each at a slot >= 0 of a sequence that `pages` has.
+void expect_rows(std::string_view what, const Rows& rows, std::int64_t count);
+
+// F32 or BF16, and strides that hold a page.
+void expect_cache(std::string_view what, const KvView& cache);
+void expect_cache(std::string_view what, const IndexView& cache);
+
+}  // namespace m3::reference

@@ -1,0 +1,58 @@
+#include <algorithm>
+#include <cmath>
+
+#include "backend/reference/arguments.h"
+#include "backend/reference/reference_backend.h"
+
+namespace m3::reference {
+namespace {
+
+constexpr std::int64_t kElements = 4096;  // of one task
+
+// Comparisons are written so that a NaN passes through (spec: text-model §3.7).
+double swiglu_oai(double gate, double up, const SwiGlu& params) {
+  const double limit = params.limit;
+  const double g = limit > 0 && gate > limit ? limit : gate;
+  const double u = limit > 0 ? std::clamp(up, -limit, limit) : up;
+  return g / (1 + std::exp(-params.alpha * g)) * (u + params.beta);
+}
+
+}  // namespace
+
+void ReferenceBackend::add(const Tensor& x, const Tensor& sum) {
+  M3_CHECK(x.dtype == DType::kF32 && sum.dtype == DType::kF32 && x.rank == sum.rank &&
+               x.shape == sum.shape,
+           "add: {} to {}", x.describe(), sum.describe());
+  const float* in = x.as<float>();
+  float* out = sum.as<float>();
+  pool_.parallel_for(x.elements(), kElements, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) out[i] += in[i];
+  });
+}
+
+void ReferenceBackend::gather_rows(const Tensor& x, const Tensor& rows, const Tensor& out) {
+  expect_rank("gather_rows: x", x, 2);
+  expect_tensor("gather_rows: rows", rows, DType::kI32, {rows.dim(0)});
+  expect_tensor("gather_rows: out", out, DType::kF32, {rows.dim(0), x.dim(1)});
+  expect_ids("gather_rows: rows", rows, x.dim(0));
+  pool_.parallel_for(rows.dim(0), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
+      std::copy_n(x.row<float>(rows.as<std::int32_t>()[i]), x.dim(1), out.row<float>(i));
+  });
+}
+
+void ReferenceBackend::swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params,
+                              const Tensor& out) {
+  expect_rank("swiglu: gate", gate, 2);
+  expect_tensor("swiglu: up", up, DType::kF32, {gate.dim(0), gate.dim(1)});
+  expect_tensor("swiglu: out", out, DType::kF32, {gate.dim(0), gate.dim(1)});
+  const float* g = gate.as<float>();
+  const float* u = up.as<float>();
+  float* result = out.as<float>();
+  pool_.parallel_for(gate.elements(), kElements, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
+      result[i] = static_cast<float>(swiglu_oai(g[i], u[i], params));
+  });
+}
+
+}  // namespace m3::reference

@@ -1,0 +1,18 @@
+#include "backend/reference/arguments.h"
+#include "backend/reference/reference_backend.h"
+
+namespace m3::reference {
+
+void ReferenceBackend::embed(const Matrix& table, const Tensor& ids, const Tensor& out) {
+  const std::int64_t tokens = ids.dim(0), hidden = table.cols;
+  expect_matrix("embed: table", table, table.rows, hidden);
+  expect_tensor("embed: ids", ids, DType::kI32, {tokens});
+  expect_tensor("embed: out", out, DType::kF32, {tokens, hidden});
+  expect_ids("embed: ids", ids, table.rows);
+  pool_.parallel_for(tokens, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t)
+      table.codec->decode(table, ids.as<std::int32_t>()[t], 0, hidden, out.row<float>(t));
+  });
+}
+
+}  // namespace m3::reference

@@ -1,0 +1,33 @@
+// Norms, as they are used on whole rows and on single heads.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "ops/backend.h"
+
+namespace m3::reference {
+
+// x * rsqrt(mean(x^2) + eps) * (1 + weight), in double (spec: text-model §3.1).
+void gemma_norm(const float* x, const float* weight, std::int64_t dim, float eps, double* out);
+
+// The tensors of `norm` fit `rows` rows.
+void expect_head_norm(std::string_view what, const HeadNorm& norm, std::int64_t rows);
+
+// Norm and rotation of one head of row `row` in double; rounded when stored (spec: text-model
+// §3.3, §3.4).
+class HeadNormRope {
+ public:
+  explicit HeadNormRope(const HeadNorm& norm);
+
+  std::int64_t dim() const { return static_cast<std::int64_t>(scratch_.size()); }
+  // x, out: one head [dim]; out may be x.
+  void apply(const float* x, std::int64_t row, float* out);
+
+ private:
+  const HeadNorm& norm_;
+  std::vector<double> scratch_;
+};
+
+}  // namespace m3::reference

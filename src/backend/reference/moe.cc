@@ -1,0 +1,163 @@
+// The mixture of experts (spec: text-model §3.8).
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "backend/reference/arguments.h"
+#include "backend/reference/product.h"
+#include "backend/reference/ranking.h"
+#include "backend/reference/reference_backend.h"
+
+namespace m3::reference {
+namespace {
+
+// Router scores of one row, from its logits, in place. NaN and infinity become 0, so that a broken
+// row still gets k different experts.
+void score_experts(std::span<float> logits, RouterScore score) {
+  double largest = 0, sum = 1;
+  if (score == RouterScore::kSoftmax) {
+    largest = *std::max_element(logits.begin(), logits.end());
+    sum = 0;
+    for (float logit : logits) sum += std::exp(logit - largest);
+  }
+  for (float& logit : logits) {
+    const double s = score == RouterScore::kSoftmax ? std::exp(logit - largest) / sum
+                                                    : 1 / (1 + std::exp(-double{logit}));
+    logit = std::isfinite(s) ? static_cast<float>(s) : 0;
+  }
+}
+
+std::vector<std::int32_t> pick_experts(std::span<const float> scores, const Tensor& bias,
+                                       std::int64_t k) {
+  std::vector<float> choice(scores.begin(), scores.end());
+  if (bias)
+    for (std::size_t e = 0; e < choice.size(); ++e) choice[e] += bias.as<float>()[e];
+  return largest(choice, k);
+}
+
+// The bias is no part of the weights.
+void weigh_experts(std::span<const float> scores, std::span<const std::int32_t> picks,
+                   float* weights) {
+  double sum = 0;
+  for (std::int32_t e : picks) sum += scores[static_cast<std::size_t>(e)];
+  for (std::int32_t e : picks)
+    *weights++ = static_cast<float>(scores[static_cast<std::size_t>(e)] / (sum > 0 ? sum : 1));
+}
+
+// Number of experts of a dispatch, whose shapes are checked.
+std::int64_t expect_dispatch(std::string_view what, const Dispatch& d) {
+  M3_CHECK(d.places.rank == 2 && d.offsets.rank == 1, "{}: places {}, offsets {}", what,
+           d.places.describe(), d.offsets.describe());
+  expect_tensor(what, d.offsets, DType::kI32, {d.offsets.dim(0)});
+  expect_tensor(what, d.rows, DType::kI32, {d.places.elements()});
+  expect_tensor(what, d.places, DType::kI32, {d.places.dim(0), d.places.dim(1)});
+  return d.offsets.dim(0) - 1;
+}
+
+}  // namespace
+
+void ReferenceBackend::route(const Tensor& x, const Router& router, bool picked_before,
+                             const Tensor& experts, const Tensor& weights) {
+  expect_rank("route: x", x, 2);
+  M3_CHECK(experts.rank == 2, "route: experts {}", experts.describe());
+  const std::int64_t rows = x.dim(0), k = experts.dim(1), count = router.gate.rows;
+  expect_matrix("route: gate", router.gate, count, x.dim(1));
+  if (router.bias) expect_tensor("route: bias", router.bias, DType::kF32, {count});
+  expect_tensor("route: experts", experts, DType::kI32, {rows, k});
+  expect_tensor("route: weights", weights, DType::kF32, {rows, k});
+  M3_CHECK(k <= count, "route: {} picks of {} experts", k, count);
+  if (picked_before) expect_ids("route: experts", experts, count);
+
+  std::vector<float> scores(static_cast<std::size_t>(rows * count));
+  product(pool_, {router.gate}, row_pointers(x), scores.data());
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::span<float> s(scores.data() + row * count, static_cast<std::size_t>(count));
+    score_experts(s, router.score);
+    std::int32_t* picks = experts.row<std::int32_t>(row);
+    if (!picked_before) {
+      const std::vector<std::int32_t> picked = pick_experts(s, router.bias, k);
+      std::copy(picked.begin(), picked.end(), picks);
+    }
+    weigh_experts(s, {picks, static_cast<std::size_t>(k)}, weights.row<float>(row));
+  }
+}
+
+// A counting sort: it keeps the order of the tokens within an expert.
+void ReferenceBackend::dispatch(const Tensor& experts, const Dispatch& out) {
+  const std::int64_t count = expect_dispatch("dispatch: out", out);
+  const std::int64_t tokens = out.places.dim(0), k = out.places.dim(1);
+  expect_tensor("dispatch: experts", experts, DType::kI32, {tokens, k});
+  expect_ids("dispatch: experts", experts, count);
+
+  const std::int32_t* expert = experts.as<std::int32_t>();
+  std::int32_t* offsets = out.offsets.as<std::int32_t>();
+  std::fill_n(offsets, count + 1, 0);
+  for (std::int64_t i = 0; i < tokens * k; ++i) ++offsets[expert[i] + 1];
+  for (std::int64_t e = 0; e < count; ++e) offsets[e + 1] += offsets[e];
+
+  std::vector<std::int32_t> next(offsets, offsets + count);
+  for (std::int64_t i = 0; i < tokens * k; ++i) {
+    const std::int32_t place = next[static_cast<std::size_t>(expert[i])]++;
+    out.places.as<std::int32_t>()[i] = place;
+    out.rows.as<std::int32_t>()[place] = static_cast<std::int32_t>(i / k);
+  }
+}
+
+void ReferenceBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
+                                      std::span<const GroupedOutput> outputs) {
+  expect_rank("grouped_linear: x", x, 2);
+  const std::int64_t count = expect_dispatch("grouped_linear: dispatch", dispatch);
+  const std::int64_t dispatched = dispatch.rows.dim(0);
+  const std::int32_t* offsets = dispatch.offsets.as<std::int32_t>();
+  if (gather) expect_ids("grouped_linear: rows", dispatch.rows, x.dim(0));
+  M3_CHECK(gather || x.dim(0) == dispatched, "grouped_linear: x {} for {} dispatched rows",
+           x.describe(), dispatched);
+  M3_CHECK(offsets[count] <= dispatched, "grouped_linear: offsets end at {} of {} rows",
+           offsets[count], dispatched);
+
+  std::vector<const float*> inputs;
+  for (std::int64_t r = 0; r < dispatched; ++r)
+    inputs.push_back(x.row<float>(gather ? dispatch.rows.as<std::int32_t>()[r] : r));
+  for (const GroupedOutput& output : outputs) {
+    M3_CHECK(std::ssize(output.experts) == count, "grouped_linear: {} experts, offsets for {}",
+             output.experts.size(), count);
+    for (std::int64_t e = 0; e < count; ++e) {
+      const Linear& expert = output.experts[static_cast<std::size_t>(e)];
+      expect_linear("grouped_linear: weight", expert, x.dim(1));
+      expect_tensor("grouped_linear: out", output.out, DType::kF32,
+                    {dispatched, expert.weight.rows});
+      const std::span mine(inputs.data() + offsets[e], inputs.data() + offsets[e + 1]);
+      product(pool_, expert, mine, output.out.row<float>(offsets[e]));
+    }
+  }
+}
+
+void ReferenceBackend::combine(const Tensor& y, const Dispatch& dispatch, const Tensor& weights,
+                               float scale, const Tensor& shared, const Tensor& out) {
+  expect_dispatch("combine: dispatch", dispatch);
+  const std::int64_t tokens = dispatch.places.dim(0), k = dispatch.places.dim(1);
+  expect_rank("combine: out", out, 2);
+  const std::int64_t hidden = out.dim(1);
+  expect_tensor("combine: y", y, DType::kF32, {tokens * k, hidden});
+  expect_tensor("combine: weights", weights, DType::kF32, {tokens, k});
+  expect_tensor("combine: out", out, DType::kF32, {tokens, hidden});
+  if (shared) expect_tensor("combine: shared", shared, DType::kF32, {tokens, hidden});
+  expect_ids("combine: places", dispatch.places, y.dim(0));
+
+  pool_.parallel_for(tokens, 1, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<double> sums(static_cast<std::size_t>(hidden));
+    for (std::int64_t t = begin; t < end; ++t) {
+      std::fill(sums.begin(), sums.end(), 0.0);
+      for (std::int64_t j = 0; j < k; ++j) {
+        const double weight = weights.row<float>(t)[j];
+        const float* part = y.row<float>(dispatch.places.row<std::int32_t>(t)[j]);
+        for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += weight * part[i];
+      }
+      for (std::size_t i = 0; i < sums.size(); ++i)
+        out.row<float>(t)[i] =
+            static_cast<float>(scale * sums[i] + (shared ? shared.row<float>(t)[i] : 0.0));
+    }
+  });
+}
+
+}  // namespace m3::reference

@@ -1,0 +1,62 @@
+// Where a row finds the cached tokens of its sequence.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "base/check.h"
+#include "ops/cache.h"
+
+namespace m3::reference {
+
+// The sequence of one row as that row sees it: slots 0..slot, cut into blocks of one page each.
+class VisibleBlocks {
+ public:
+  VisibleBlocks(const Rows& rows, std::int64_t row, std::int64_t page_tokens)
+      : slot_(rows.slots.as<std::int64_t>()[row]),
+        page_tokens_(page_tokens),
+        pages_max_(rows.pages.dim(1)),
+        pages_(rows.pages.row<std::int32_t>(rows.sequences.as<std::int32_t>()[row])) {
+    M3_CHECK(count() <= pages_max_, "slot {} lies in block {}, the page table has {}", slot_,
+             count() - 1, pages_max_);
+  }
+
+  std::int64_t slot() const { return slot_; }
+  std::int64_t count() const { return slot_ / page_tokens_ + 1; }
+
+  // Tokens of a block that the row sees. What the page holds beyond them may be anything.
+  std::int64_t tokens(std::int64_t block) const {
+    return std::min(page_tokens_, slot_ + 1 - block * page_tokens_);
+  }
+
+  std::int64_t page(std::int64_t block) const {
+    M3_CHECK(block >= 0 && block < count(), "block {} is not visible from slot {}", block, slot_);
+    M3_CHECK(pages_[block] >= 0, "block {} of a row at slot {} has no page", block, slot_);
+    return pages_[block];
+  }
+
+ private:
+  std::int64_t slot_;
+  std::int64_t page_tokens_;
+  std::int64_t pages_max_;
+  const std::int32_t* pages_;
+};
+
+// Row `index` of a page as float32: where it lies, or widened into `scratch`.
+inline const float* cached_row(const Tensor& page, std::int64_t index, float* scratch) {
+  if (page.dtype == DType::kF32) return page.row<float>(index);
+  const BF16* stored = page.row<BF16>(index);
+  for (std::int64_t i = 0; i < page.dim(1); ++i) scratch[i] = to_float(stored[i]);
+  return scratch;
+}
+
+// The one rounding of a key or value: to the type in which the cache keeps it.
+inline void store_cached_row(const float* x, const Tensor& page, std::int64_t index) {
+  if (page.dtype == DType::kF32) {
+    std::copy_n(x, page.dim(1), page.row<float>(index));
+    return;
+  }
+  std::transform(x, x + page.dim(1), page.row<BF16>(index), to_bf16);
+}
+
+}  // namespace m3::reference
