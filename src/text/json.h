@@ -1,0 +1,46 @@
+// JSON as clients write it and as Python prints it, on nlohmann's ordered value type.
+//
+// The reader is ours for four reasons: nlohmann's turns integers beyond 64 bits into doubles, nests
+// without limit, searches an ordered object from its beginning for each key (quadratic), and its
+// messages speak of its own classes. The writer is ours because prompts hold JSON in the layout of
+// Python's json.dumps (spec: chat-and-api §2.4).
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace m3 {
+
+// Objects keep their order. JSON text has no binary values, so that kind of value is free for the
+// integers that fit no machine type: the bytes are their digits. Ask is_integer() and never
+// dump() a client's value; print it with python_json().
+using Json = nlohmann::ordered_json;
+
+constexpr int kJsonDepthMax = 500;  // objects and arrays inside one another
+
+// Reads one value and nothing behind it. Of a repeated key the last value counts, at the place of
+// the first, as in Python. Errors: what was expected, and the byte where something else stood;
+// numbers above the range of a double; nesting beyond kJsonDepthMax; text that is not UTF-8.
+Result<Json> parse_json(std::string_view text);
+
+// An integer of any length.
+bool is_integer(const Json& value);
+
+// The member of an object, or nullptr when `value` is no object or has no such key.
+const Json* find_member(const Json& value, std::string_view key);
+// The same, but a member that is null counts as missing.
+const Json* find_set_member(const Json& value, std::string_view key);
+
+// What kind of value this is, for messages: "an object", "a string", "null" ...
+std::string_view kind_name(const Json& value);
+
+// json.dumps(value, ensure_ascii=False): ", " and ": ", floats as repr prints them.
+std::string python_json(const Json& value);
+
+// str(value): strings as they are, True, None, 'quoted' strings inside lists and dictionaries.
+std::string python_str(const Json& value);
+
+}  // namespace m3

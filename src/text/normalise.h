@@ -1,0 +1,25 @@
+// Messages and tools as OpenAI clients send them, made into what the template takes (spec:
+// chat-and-api §2.8). What cannot be understood is refused rather than dropped: each error names
+// the message and the field, and is the client's (status 400).
+#pragma once
+
+#include "base/result.h"
+#include "text/json.h"
+
+namespace m3 {
+
+// `messages` (a list) in the form of ChatInput::messages:
+//  - content parts become {"type": "text", "text"} or {"type": "image"|"video", ...}, media with
+//    their other fields kept, so that the pictures of a prompt can be collected in order;
+//  - arguments of tool calls become objects;
+//  - `reasoning`, `reasoning_details` and thinking parts become `reasoning_content`;
+//  - the results of a turn's calls are checked and put in the order of the calls;
+//  - root and system messages at the head are joined by blank lines, one of each; the template
+//    would skip later ones, so these are put before the next user turn, or become one at the end.
+Result<Json> normalise_messages(Json messages);
+
+// `tools` (a list, or null) with each tool in the form {"type": "function", "function": {...}};
+// flat ones, {"type": "function", "name", ...}, are wrapped.
+Result<Json> normalise_tools(Json tools);
+
+}  // namespace m3
