@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -51,13 +52,23 @@ std::string describe_shape(std::span<const std::int64_t> shape) {
   return text + "]";
 }
 
-Buffer::Buffer(std::int64_t bytes) : bytes_(bytes) {
+Buffer::Buffer(std::int64_t bytes) {
+  auto buffer = allocate(bytes);
+  M3_CHECK(buffer.has_value(), "{}", buffer.error().message);
+  *this = std::move(*buffer);
+}
+
+Result<Buffer> Buffer::allocate(std::int64_t bytes) {
   M3_CHECK(bytes >= 0, "a buffer of {} bytes", bytes);
-  if (bytes == 0) return;
+  Buffer buffer;
+  if (bytes == 0) return buffer;
   void* data = ::mmap(nullptr, static_cast<std::size_t>(bytes), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  M3_CHECK(data != MAP_FAILED, "no memory for {} bytes: {}", bytes, std::strerror(errno));
-  data_ = static_cast<std::byte*>(data);
+  if (data == MAP_FAILED)
+    return fail("the system has no memory for {} bytes: {}", bytes, std::strerror(errno));
+  buffer.data_ = static_cast<std::byte*>(data);
+  buffer.bytes_ = bytes;
+  return buffer;
 }
 
 Buffer::~Buffer() {

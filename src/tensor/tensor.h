@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/result.h"
 #include "tensor/dtype.h"
 #include "tensor/numeric.h"
 
@@ -104,7 +105,10 @@ std::string describe_shape(std::span<const std::int64_t> shape);
 class Buffer {
  public:
   Buffer() = default;
+  // For sizes that the program chose itself: no memory is fatal.
   explicit Buffer(std::int64_t bytes);
+  // For sizes that a user's request leads to. Errors: the system has no such memory.
+  static Result<Buffer> allocate(std::int64_t bytes);
   ~Buffer();
   Buffer(Buffer&& other) noexcept;
   Buffer& operator=(Buffer&& other) noexcept;

@@ -1,0 +1,100 @@
+// Which tokens run next: several sequences in one process, decode and prefill in the same steps.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/pages.h"
+#include "engine/sampler.h"
+#include "model/model.h"
+
+namespace m3 {
+
+struct EngineOptions {
+  std::int64_t context_tokens = 0;  // tokens that all sequences together may hold in the cache
+  std::int64_t step_rows = 2048;    // rows of one step at most; prefill is cut to fit
+  std::int64_t sequences = 16;      // sequences that run at the same time
+};
+
+using SequenceId = std::int64_t;
+
+struct Request {
+  std::vector<std::int32_t> prompt;
+  std::int64_t max_tokens = 0;  // at least 1
+  SamplingParams sampling;
+  std::vector<std::int32_t> stop_ids;  // the answer ends after one of these, which is reported too
+};
+
+enum class Finish { kNo, kStop, kLength };
+
+// One new token of one sequence.
+struct TokenEvent {
+  SequenceId sequence;
+  SampledToken token;
+  Finish finish;
+};
+
+class Engine {
+ public:
+  // `model` outlives the engine. Errors: no memory for the cache.
+  static Result<std::unique_ptr<Engine>> create(const Model& model, const EngineOptions& options);
+
+  // Queues a sequence. Errors: an empty prompt, an id outside the vocabulary, sampling parameters
+  // out of range, or more tokens than the cache or the position table can ever hold.
+  Result<SequenceId> start(Request request);
+
+  // Goes on with a finished sequence under a new prompt, which usually begins with what the cache
+  // holds: the common beginning is not computed again. Errors: as start().
+  Status resume(SequenceId id, Request request);
+
+  // Ends the answer now; the cache keeps what it has, for resume().
+  void stop(SequenceId id);
+  // Forgets the sequence and frees its pages.
+  void release(SequenceId id);
+
+  // True when no sequence has work left.
+  bool idle() const;
+  // Computes one batch. Returns the tokens that it gave, in order of their sequences; none while
+  // prompts are still being read.
+  std::span<const TokenEvent> step();
+
+  // Tokens of the sequence whose K/V are in the cache.
+  std::int64_t cached_tokens(SequenceId id) const { return sequences_.at(id).cached; }
+  std::int64_t context_tokens() const { return pages_.pages() * cache_.page_tokens(); }
+
+ private:
+  struct Sequence {
+    std::vector<std::int32_t> tokens;  // prompt, then answer
+    std::int64_t cached = 0;           // leading tokens whose K/V are stored
+    std::int64_t answer_begin = 0;
+    Request request;
+    TokenHistory history;
+    std::vector<std::int32_t> pages;
+    bool running = false;
+    bool waiting = false;  // for pages
+  };
+
+  Engine(const Model& model, PagedCache cache, const EngineOptions& options);
+  Status check(const Request& request) const;
+  std::int64_t pages_for(const Request& request) const;
+  void begin(Sequence& sequence, Request request);
+  void admit();
+  std::vector<SequenceId> compose(Batch& batch) const;
+  void advance(SequenceId id, const float* logits);
+
+  const Model& model_;
+  PagedCache cache_;
+  PageAllocator pages_;
+  EngineOptions options_;
+  ActivationArena arena_;
+  Sampler sampler_;
+  std::map<SequenceId, Sequence> sequences_;  // in order of arrival
+  SequenceId next_id_ = 0;
+  std::vector<TokenEvent> events_;
+};
+
+}  // namespace m3

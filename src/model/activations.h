@@ -1,0 +1,64 @@
+// The buffers that a forward writes, sized once for the largest step.
+#pragma once
+
+#include <cstdint>
+
+#include "model/config.h"
+#include "ops/backend.h"
+#include "tensor/tensor.h"
+
+namespace m3 {
+
+// Every tensor has `tokens` rows unless its comment says otherwise. All are F32 except the picks
+// and lists, which are I32. The forward only writes through these views; whose memory they are is
+// the caller's choice, so that training can keep what inference overwrites.
+struct Activations {
+  Tensor ids;        // [tokens] I32
+  Tensor slots;      // [tokens] I64
+  Tensor sequences;  // [tokens] I32
+  Tensor rotations;  // [tokens, rotary_dim]
+
+  Tensor hidden;  // [tokens, hidden] the residual stream
+  Tensor normed;  // [tokens, hidden] what a branch reads
+  Tensor branch;  // [tokens, hidden] what a branch adds
+
+  Tensor q;         // [tokens, heads * head_dim]
+  Tensor k;         // [tokens, kv_heads * head_dim]
+  Tensor v;         // [tokens, kv_heads * head_dim]
+  Tensor attended;  // [tokens, heads * head_dim]
+  Tensor index_q;   // [tokens, index_heads * index_dim]
+  Tensor index_k;   // [tokens, index_dim]
+  Tensor blocks;    // [tokens, index_heads, topk] I32
+
+  Tensor gate;            // [tokens, dense_inner or shared_inner]
+  Tensor up;              // the same
+  Tensor experts;         // [tokens, experts_per_token] I32
+  Tensor expert_weights;  // [tokens, experts_per_token]
+  Dispatch dispatch;
+  Tensor expert_gate;  // [tokens * experts_per_token, expert_inner]
+  Tensor expert_up;    // the same
+  Tensor expert_out;   // [tokens * experts_per_token, hidden]
+
+  Tensor outputs;  // [outputs] I32: rows whose logits are wanted
+  Tensor kept;     // [outputs, hidden] the residual stream of those rows
+  Tensor logits;   // [outputs, vocab]
+
+  // Views of the first `tokens` rows (and `outputs` rows of the last three).
+  Activations first(std::int64_t tokens, std::int64_t outputs) const;
+};
+
+// An arena with room for steps of up to `tokens` rows, of which up to `outputs` want logits.
+class ActivationArena {
+ public:
+  ActivationArena(const Config& config, std::int64_t tokens, std::int64_t outputs);
+  const Activations& activations() const { return activations_; }
+  std::int64_t tokens() const { return activations_.hidden.dim(0); }
+  std::int64_t outputs() const { return activations_.outputs.dim(0); }
+  std::int64_t bytes() const { return buffer_.bytes(); }
+
+ private:
+  Activations activations_;
+  Buffer buffer_;
+};
+
+}  // namespace m3

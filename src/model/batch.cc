@@ -1,0 +1,39 @@
+#include "model/batch.h"
+
+#include <algorithm>
+
+namespace m3 {
+namespace {
+
+// Gives every row of `pages` the width `wider`, filled with -1.
+void widen(std::vector<std::int32_t>& pages, std::int64_t width, std::int64_t wider) {
+  std::vector<std::int32_t> out;
+  for (std::size_t begin = 0; begin < pages.size(); begin += static_cast<std::size_t>(width)) {
+    const auto row = pages.begin() + static_cast<std::ptrdiff_t>(begin);
+    out.insert(out.end(), row, row + width);
+    out.insert(out.end(), static_cast<std::size_t>(wider - width), -1);
+  }
+  pages = std::move(out);
+}
+
+}  // namespace
+
+void Batch::add_sequence(std::span<const std::int32_t> tokens, std::int64_t slot,
+                         std::span<const std::int32_t> sequence_pages, bool all_outputs) {
+  const auto needed = static_cast<std::int64_t>(sequence_pages.size());
+  const auto sequence = static_cast<std::int32_t>(sequence_count());
+  if (needed > pages_max) {
+    if (pages_max > 0) widen(pages, pages_max, needed);
+    pages_max = needed;
+  }
+  pages.insert(pages.end(), sequence_pages.begin(), sequence_pages.end());
+  pages.insert(pages.end(), static_cast<std::size_t>(pages_max - needed), -1);
+  for (const std::int32_t token : tokens) {
+    if (all_outputs) outputs.push_back(static_cast<std::int32_t>(rows()));
+    ids.push_back(token);
+    slots.push_back(slot++);
+    sequences.push_back(sequence);
+  }
+}
+
+}  // namespace m3

@@ -1,0 +1,32 @@
+// One step's rows: several sequences, decode and prefill alike.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace m3 {
+
+// Rows are grouped by sequence, ascending within one; the cache holds every earlier slot of it.
+struct Batch {
+  std::vector<std::int32_t> ids;    // [rows] token ids
+  std::vector<std::int64_t> slots;  // [rows] index within the sequence, which is also the position
+  std::vector<std::int32_t> sequences;  // [rows] which row of `pages`
+  std::vector<std::int32_t> pages;      // [sequences, pages_max], -1 beyond a sequence's pages
+  std::int64_t pages_max = 0;
+  std::vector<std::int32_t> outputs;  // rows whose logits are wanted, ascending
+
+  std::int64_t rows() const { return static_cast<std::int64_t>(ids.size()); }
+  std::int64_t sequence_count() const {
+    return pages_max == 0 ? 0 : static_cast<std::int64_t>(pages.size()) / pages_max;
+  }
+
+  // Appends the rows `tokens` of one more sequence, the first of them at `slot`. `pages` holds a
+  // page for every slot up to the last. With `all_outputs` every row's logits are wanted, otherwise
+  // none; want_last() asks for the last row's.
+  void add_sequence(std::span<const std::int32_t> tokens, std::int64_t slot,
+                    std::span<const std::int32_t> sequence_pages, bool all_outputs);
+  void want_last() { outputs.push_back(static_cast<std::int32_t>(rows() - 1)); }
+};
+
+}  // namespace m3

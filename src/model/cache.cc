@@ -1,0 +1,72 @@
+#include "model/cache.h"
+
+#include "base/check.h"
+
+namespace m3 {
+namespace {
+
+constexpr std::int64_t kAlignment = 4096;
+
+std::int64_t aligned(std::int64_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+// Bytes of K and V of one (page, layer, head).
+std::int64_t kv_unit(const Config& config, DType dtype) {
+  return aligned(2 * config.block_tokens * config.head_dim * dtype_size(dtype));
+}
+
+// Bytes of the index keys of one (page, sparse layer).
+std::int64_t index_unit(const Config& config, DType dtype) {
+  return aligned(config.block_tokens * config.index_dim * dtype_size(dtype));
+}
+
+}  // namespace
+
+PageBytes page_bytes(const Config& config, DType dtype) {
+  return {.kv = config.layers * config.kv_heads * kv_unit(config, dtype),
+          .index = config.sparse_layer_count() * index_unit(config, dtype)};
+}
+
+Result<PagedCache> PagedCache::create(const Config& config, DType dtype, std::int64_t pages) {
+  const PageBytes bytes = page_bytes(config, dtype);
+  PagedCache cache;
+  cache.pages_ = pages;
+  cache.page_tokens_ = config.block_tokens;
+  M3_TRY(cache.kv_pool_, Buffer::allocate(pages * bytes.kv));
+  M3_TRY(cache.index_pool_, Buffer::allocate(pages * bytes.index));
+  cache.kv_ = {.base = cache.kv_pool_.data(),
+               .dtype = dtype,
+               .page_tokens = config.block_tokens,
+               .kv_heads = config.kv_heads,
+               .head_dim = config.head_dim,
+               .page_stride = bytes.kv,
+               .head_stride = kv_unit(config, dtype)};
+  cache.kv_layer_stride_ = config.kv_heads * kv_unit(config, dtype);
+  cache.index_ = {.base = cache.index_pool_.data(),
+                  .dtype = dtype,
+                  .page_tokens = config.block_tokens,
+                  .dim = config.index_dim,
+                  .page_stride = bytes.index};
+  cache.index_layer_stride_ = index_unit(config, dtype);
+  std::int64_t place = 0;
+  for (const bool sparse : config.sparse_layers)
+    cache.index_place_.push_back(sparse ? place++ : -1);
+  return cache;
+}
+
+KvView PagedCache::kv(std::int64_t layer) const {
+  KvView view = kv_;
+  view.base += layer * kv_layer_stride_;
+  return view;
+}
+
+IndexView PagedCache::index(std::int64_t layer) const {
+  const std::int64_t place = index_place_.at(static_cast<std::size_t>(layer));
+  M3_CHECK(place >= 0, "layer {} has no index keys", layer);
+  IndexView view = index_;
+  view.base += place * index_layer_stride_;
+  return view;
+}
+
+}  // namespace m3

@@ -1,0 +1,53 @@
+// The paged cache: K and V of every layer in one pool, index keys of the sparse layers in another.
+//
+// A page id stands for `page_tokens` tokens of one sequence in all layers and in both pools, so
+// index keys live and die with their K/V (spec: text-model §4). Page = block of the sparse
+// attention, so a page id is a block's address. Pages are whole in memory: page-major, then layer,
+// then head, each (page, layer, head) 4 KiB aligned, ready to be moved to a disk or a device in one
+// piece.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/result.h"
+#include "model/config.h"
+#include "ops/cache.h"
+
+namespace m3 {
+
+// Bytes of one page in both pools, alignment included.
+struct PageBytes {
+  std::int64_t kv = 0;
+  std::int64_t index = 0;
+  std::int64_t total() const { return kv + index; }
+};
+PageBytes page_bytes(const Config& config, DType dtype);
+
+class PagedCache {
+ public:
+  // Room for `pages` pages of elements of `dtype`. Memory is taken from the system as pages are
+  // first written. Errors: the system refuses the address space.
+  static Result<PagedCache> create(const Config& config, DType dtype, std::int64_t pages);
+
+  std::int64_t pages() const { return pages_; }
+  std::int64_t page_tokens() const { return page_tokens_; }
+
+  KvView kv(std::int64_t layer) const;
+  // `layer` must be sparse.
+  IndexView index(std::int64_t layer) const;
+
+ private:
+  PagedCache() = default;
+  std::int64_t pages_ = 0;
+  std::int64_t page_tokens_ = 0;
+  KvView kv_;                              // of layer 0
+  std::int64_t kv_layer_stride_ = 0;       // bytes
+  IndexView index_;                        // of the first sparse layer
+  std::int64_t index_layer_stride_ = 0;    // bytes
+  std::vector<std::int64_t> index_place_;  // [layers]: place among sparse layers, -1 if full
+  Buffer kv_pool_;
+  Buffer index_pool_;
+};
+
+}  // namespace m3

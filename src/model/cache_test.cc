@@ -1,0 +1,65 @@
+#include "model/cache.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace m3 {
+namespace {
+
+Config small() {
+  Config config;
+  config.layers = 3;
+  config.kv_heads = 2;
+  config.head_dim = 24;
+  config.index_dim = 40;
+  config.block_tokens = 16;
+  config.sparse_layers = {true, false, true};
+  return config;
+}
+
+// Every (page, layer, head) and every (page, sparse layer) owns its bytes alone, 4 KiB aligned.
+TEST(PagedCache, UnitsAreAlignedAndDisjoint) {
+  const Config config = small();
+  auto cache = PagedCache::create(config, DType::kBF16, 3);
+  ASSERT_TRUE(cache);
+  std::vector<std::pair<const std::byte*, std::int64_t>> units;
+  for (std::int64_t page = 0; page < 3; ++page) {
+    for (std::int64_t layer = 0; layer < 3; ++layer) {
+      for (std::int64_t head = 0; head < 2; ++head) {
+        const Tensor keys = cache->kv(layer).keys(page, head);
+        const Tensor values = cache->kv(layer).values(page, head);
+        EXPECT_EQ(static_cast<std::byte*>(values.data) - static_cast<std::byte*>(keys.data),
+                  keys.bytes());
+        units.emplace_back(static_cast<std::byte*>(keys.data), keys.bytes() + values.bytes());
+      }
+    }
+    for (const std::int64_t layer : {0, 2}) {
+      const Tensor keys = cache->index(layer).keys(page);
+      units.emplace_back(static_cast<std::byte*>(keys.data), keys.bytes());
+    }
+  }
+  std::sort(units.begin(), units.end());
+  for (std::size_t i = 0; i < units.size(); ++i) {
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(units[i].first) % 4096, 0u);
+    if (i > 0) EXPECT_GE(units[i].first - units[i - 1].first, units[i - 1].second);
+  }
+}
+
+// spec: text-model §4: 122,880 + 14,592 bytes a token for the released model in bfloat16.
+TEST(PagedCache, ReleasedModelTakesWhatTheSpecificationSays) {
+  Config config;
+  config.layers = 60;
+  config.kv_heads = 4;
+  config.head_dim = config.index_dim = config.block_tokens = 128;
+  config.sparse_layers.assign(60, true);
+  for (std::size_t i = 0; i < 3; ++i) config.sparse_layers[i] = false;
+  const PageBytes bytes = page_bytes(config, DType::kBF16);
+  EXPECT_EQ(bytes.kv, 128 * 122880);
+  EXPECT_EQ(bytes.index, 128 * 14592);
+}
+
+}  // namespace
+}  // namespace m3

@@ -1,0 +1,185 @@
+#include "model/model.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+#include "model/rope.h"
+
+namespace m3 {
+namespace {
+
+template <typename T>
+void copy_into(const Tensor& to, const std::vector<T>& from) {
+  M3_CHECK(to.elements() == static_cast<std::int64_t>(from.size()), "{} values into {}",
+           from.size(), to.describe());
+  if (!from.empty()) std::memcpy(to.data, from.data(), from.size() * sizeof(T));
+}
+
+// The first rows * cols elements of a buffer that is at least so large, under that shape.
+Tensor shaped(const Tensor& buffer, std::int64_t rows, std::int64_t cols) {
+  M3_CHECK(rows * cols <= buffer.elements(), "[{}, {}] of {}", rows, cols, buffer.describe());
+  return {buffer.data, buffer.dtype, {rows, cols}, buffer.space};
+}
+
+}  // namespace
+
+Model::Model(Config config, Weights weights, Backend& backend, Group& group)
+    : config_(std::move(config)),
+      weights_(std::move(weights)),
+      backend_(backend),
+      group_(group),
+      inv_freq_(config_.rotary_dim / 2 * dtype_size(DType::kF32)) {
+  compute_inv_freq(config_, inv_freq_.tensor(DType::kF32, {config_.rotary_dim / 2}));
+}
+
+Tensor Model::forward(const Batch& batch, const PagedCache& cache, ActivationArena& arena) const {
+  Watch nobody;
+  return forward(batch, cache, arena, nobody);
+}
+
+Tensor Model::forward(const Batch& batch, const PagedCache& cache, ActivationArena& arena,
+                      Watch& watch) const {
+  const Step step = begin(batch, cache, arena, watch);
+  Activations a = step.a;
+  backend_.embed(weights_.embedding, a.ids, a.hidden);
+  group_.all_reduce_sum(a.hidden);
+  for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
+    const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
+    backend_.rms_norm(a.hidden, w.attention_norm, eps(), a.normed);
+    attention(layer, step);
+    backend_.add(a.branch, a.hidden);
+    // Nobody reads the other rows after the last layer's attention has stored their K and V.
+    if (layer == config_.layers - 1) a = keep_outputs(step);
+    if (a.hidden.dim(0) == 0) break;
+    backend_.rms_norm(a.hidden, w.ffn_norm, eps(), a.normed);
+    feed_forward(layer, a, watch);
+    backend_.add(a.branch, a.hidden);
+    watch.saw_hidden(layer, a.hidden);
+  }
+  if (a.hidden.dim(0) > 0) head(a, watch);
+  backend_.synchronize();
+  return a.logits;
+}
+
+Model::Step Model::begin(const Batch& batch, const PagedCache& cache, ActivationArena& arena,
+                         Watch& watch) const {
+  const auto outputs = static_cast<std::int64_t>(batch.outputs.size());
+  M3_CHECK(batch.rows() > 0 && batch.rows() <= arena.tokens() && outputs <= arena.outputs(),
+           "a step of {} rows and {} outputs in an arena for {} and {}", batch.rows(), outputs,
+           arena.tokens(), arena.outputs());
+  Activations a = arena.activations().first(batch.rows(), outputs);
+  copy_into(a.ids, batch.ids);
+  copy_into(a.slots, batch.slots);
+  copy_into(a.sequences, batch.sequences);
+  copy_into(a.outputs, batch.outputs);
+  const Rope rope{.inv_freq = inv_freq_.tensor(DType::kF32, {config_.rotary_dim / 2}),
+                  .scale = rope_scale(config_)};
+  backend_.rope_table(a.slots, rope, a.rotations);
+  const Tensor pages(const_cast<std::int32_t*>(batch.pages.data()), DType::kI32,
+                     {batch.sequence_count(), batch.pages_max});
+  const Rows rows{.slots = a.slots, .sequences = a.sequences, .pages = pages};
+  return {.a = a, .rows = rows, .cache = cache, .watch = watch};
+}
+
+// a.normed -> a.branch (spec: text-model §3.2-3.6).
+void Model::attention(std::int64_t layer, const Step& step) const {
+  const Activations& a = step.a;
+  const AttentionWeights& w = weights_.layers[static_cast<std::size_t>(layer)].attention;
+  const auto& indexer = weights_.layers[static_cast<std::size_t>(layer)].indexer;
+  if (indexer) {
+    linear(a.normed, {{&w.q, a.q},
+                      {&w.k, a.k},
+                      {&w.v, a.v},
+                      {&indexer->q, a.index_q},
+                      {&indexer->k, a.index_k}});
+  } else {
+    linear(a.normed, {{&w.q, a.q}, {&w.k, a.k}, {&w.v, a.v}});
+  }
+  const KvView kv = step.cache.kv(layer);
+  backend_.norm_rope(a.q, {w.q_norm, eps(), a.rotations}, a.q);
+  backend_.store_kv(a.k, a.v, {w.k_norm, eps(), a.rotations}, step.rows, kv);
+  const Tensor* blocks = indexer ? choose_blocks(layer, step) : nullptr;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
+  backend_.attention(a.q, step.rows, kv, scale, blocks, a.attended);
+  linear(a.attended, {{&w.o, a.branch}});
+  group_.all_reduce_sum(a.branch);
+}
+
+// The lightning indexer (spec: text-model §3.5).
+const Tensor* Model::choose_blocks(std::int64_t layer, const Step& step) const {
+  const Activations& a = step.a;
+  const IndexerWeights& w = *weights_.layers[static_cast<std::size_t>(layer)].indexer;
+  const IndexView cache = step.cache.index(layer);
+  backend_.norm_rope(a.index_q, {w.q_norm, eps(), a.rotations}, a.index_q);
+  backend_.store_index(a.index_k, {w.k_norm, eps(), a.rotations}, step.rows, cache);
+  if (!step.watch.give_blocks(layer, a.blocks))
+    backend_.select_blocks(a.index_q, step.rows, cache, config_.selection, a.blocks);
+  step.watch.saw_blocks(layer, a.blocks);
+  return &a.blocks;
+}
+
+// a.normed -> a.branch.
+void Model::feed_forward(std::int64_t layer, const Activations& a, Watch& watch) const {
+  const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
+  if (w.mlp) {
+    mlp(*w.mlp, config_.dense_inner, a);
+  } else {
+    moe(layer, a, watch);
+  }
+  group_.all_reduce_sum(a.branch);
+}
+
+// a.normed -> a.branch (spec: text-model §3.7).
+void Model::mlp(const MlpWeights& w, std::int64_t inner, const Activations& a) const {
+  const std::int64_t rows = a.normed.dim(0);
+  const Tensor gate = shaped(a.gate, rows, inner), up = shaped(a.up, rows, inner);
+  linear(a.normed, {{&w.gate, gate}, {&w.up, up}});
+  backend_.swiglu(gate, up, config_.swiglu, gate);
+  linear(gate, {{&w.down, a.branch}});
+}
+
+// a.normed -> a.branch (spec: text-model §3.8). Routed and shared parts are added on each rank
+// before the one reduction.
+void Model::moe(std::int64_t layer, const Activations& a, Watch& watch) const {
+  const MoeWeights& w = *weights_.layers[static_cast<std::size_t>(layer)].moe;
+  const bool given = watch.give_experts(layer, a.experts);
+  const Router router{w.router, w.router_bias, config_.router_score};
+  backend_.route(a.normed, router, given, a.experts, a.expert_weights);
+  watch.saw_experts(layer, a.experts, a.expert_weights);
+
+  backend_.dispatch(a.experts, a.dispatch);
+  const GroupedOutput gate_up[] = {{w.gate, a.expert_gate}, {w.up, a.expert_up}};
+  backend_.grouped_linear(a.normed, a.dispatch, /*gather=*/true, gate_up);
+  backend_.swiglu(a.expert_gate, a.expert_up, config_.swiglu, a.expert_gate);
+  const GroupedOutput down[] = {{w.down, a.expert_out}};
+  backend_.grouped_linear(a.expert_gate, a.dispatch, /*gather=*/false, down);
+
+  if (w.shared) mlp(*w.shared, config_.shared_inner, a);
+  const auto scale = static_cast<float>(config_.routed_scale);
+  backend_.combine(a.expert_out, a.dispatch, a.expert_weights, scale,
+                   w.shared ? a.branch : Tensor(), a.branch);
+}
+
+// The step's buffers narrowed to the rows whose logits are wanted.
+Activations Model::keep_outputs(const Step& step) const {
+  const std::int64_t outputs = step.a.outputs.dim(0);
+  backend_.gather_rows(step.a.hidden, step.a.outputs, step.a.kept);
+  Activations a = step.a.first(outputs, outputs);
+  a.hidden = a.kept;
+  return a;
+}
+
+// spec: text-model §3.9.
+void Model::head(const Activations& a, Watch& watch) const {
+  backend_.rms_norm(a.hidden, weights_.final_norm, eps(), a.normed);
+  watch.saw_final(a.normed);
+  linear(a.normed, {{&weights_.head, a.logits}});
+  group_.all_gather_columns(a.logits, a.logits);
+}
+
+void Model::linear(const Tensor& x, std::initializer_list<LinearOutput> outputs) const {
+  backend_.linear(x, {outputs.begin(), outputs.size()});
+}
+
+}  // namespace m3

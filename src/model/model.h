@@ -1,0 +1,63 @@
+// MiniMax-M3's text model: the folder's centre, and one page.
+#pragma once
+
+#include "model/activations.h"
+#include "model/batch.h"
+#include "model/cache.h"
+#include "model/config.h"
+#include "model/watch.h"
+#include "model/weights.h"
+#include "ops/backend.h"
+#include "parallel/group.h"
+
+namespace m3 {
+
+// The forward of spec: text-model §3.0 over a paged cache. Decode, prefill and any mixture are one
+// batch. Holds no state between steps: that is the cache's and the caller's.
+class Model {
+ public:
+  // `backend` and `group` outlive the model.
+  Model(Config config, Weights weights, Backend& backend, Group& group);
+
+  const Config& config() const { return config_; }
+  const Weights& weights() const { return weights_; }
+  Backend& backend() const { return backend_; }
+
+  // Runs one step: stores K, V and index keys of every row, and returns the logits
+  // [batch.outputs, vocab] F32 of the rows that want them, in `arena` until its next step.
+  // Ids must be in range, slots below config().positions_max, pages below cache.pages(), and the
+  // batch within the arena's size. Waits for the backend.
+  Tensor forward(const Batch& batch, const PagedCache& cache, ActivationArena& arena,
+                 Watch& watch) const;
+  Tensor forward(const Batch& batch, const PagedCache& cache, ActivationArena& arena) const;
+
+ private:
+  // What every layer of one step shares.
+  struct Step {
+    Activations a;
+    Rows rows;
+    const PagedCache& cache;
+    Watch& watch;
+  };
+
+  Step begin(const Batch& batch, const PagedCache& cache, ActivationArena& arena,
+             Watch& watch) const;
+  void attention(std::int64_t layer, const Step& step) const;
+  const Tensor* choose_blocks(std::int64_t layer, const Step& step) const;
+  void feed_forward(std::int64_t layer, const Activations& a, Watch& watch) const;
+  void mlp(const MlpWeights& w, std::int64_t inner, const Activations& a) const;
+  void moe(std::int64_t layer, const Activations& a, Watch& watch) const;
+  Activations keep_outputs(const Step& step) const;
+  void head(const Activations& a, Watch& watch) const;
+
+  float eps() const { return static_cast<float>(config_.norm_eps); }
+  void linear(const Tensor& x, std::initializer_list<LinearOutput> outputs) const;
+
+  Config config_;
+  Weights weights_;
+  Backend& backend_;
+  Group& group_;
+  Buffer inv_freq_;  // [rotary_dim / 2] F32
+};
+
+}  // namespace m3

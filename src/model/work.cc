@@ -1,0 +1,105 @@
+#include "model/work.h"
+
+#include <algorithm>
+
+namespace m3 {
+namespace {
+
+// Bytes and multiply-adds of some linears; a row costs `flops`.
+struct Linears {
+  std::int64_t bytes = 0;
+  std::int64_t flops = 0;
+
+  Linears& operator+=(const Matrix& w) {
+    bytes += w.bytes();
+    flops += 2 * w.rows * w.cols;
+    return *this;
+  }
+  Linears& operator+=(const Linear& linear) { return *this += linear.weight; }
+};
+
+Linears of_attention(const LayerWeights& layer) {
+  Linears sum;
+  const AttentionWeights& a = layer.attention;
+  for (const Linear* linear : {&a.q, &a.k, &a.v, &a.o}) sum += *linear;
+  if (layer.indexer) (sum += layer.indexer->q) += layer.indexer->k;
+  return sum;
+}
+
+Linears of_mlp(const MlpWeights& mlp) {
+  Linears sum;
+  for (const Linear* linear : {&mlp.gate, &mlp.up, &mlp.down}) sum += *linear;
+  return sum;
+}
+
+// `picked` experts are read by all rows together; each row multiplies with `per_row` of them.
+Linears of_moe(const MoeWeights& moe, std::int64_t picked, std::int64_t per_row) {
+  Linears sum = moe.shared ? of_mlp(*moe.shared) : Linears();
+  sum += moe.router;
+  if (moe.gate.empty()) return sum;
+  Linears expert;
+  ((expert += moe.gate[0]) += moe.up[0]) += moe.down[0];
+  sum.bytes += picked * expert.bytes;
+  sum.flops += per_row * expert.flops;
+  return sum;
+}
+
+// Tokens that a row at `slot` attends to in a sparse layer: whole blocks but for its own.
+std::int64_t selected_tokens(const Config& c, std::int64_t slot) {
+  const std::int64_t visible = slot / c.block_tokens + 1;
+  if (visible <= c.selection.topk) return slot + 1;
+  return (c.selection.topk - 1) * c.block_tokens + slot % c.block_tokens + 1;
+}
+
+void add_cache_work(const Config& c, bool sparse, std::int64_t slot, std::int64_t element,
+                    Work& work) {
+  const std::int64_t tokens = sparse ? selected_tokens(c, slot) : slot + 1;
+  work.kv_bytes += 2 * tokens * c.kv_heads * c.head_dim * element;
+  work.attention_flops += 4 * tokens * c.heads * c.head_dim;
+  if (!sparse) return;
+  work.index_bytes += (slot + 1) * c.index_dim * element;
+  work.index_flops += 2 * (slot + 1) * c.index_heads * c.index_dim;
+}
+
+}  // namespace
+
+Work& Work::operator+=(const Work& other) {
+  weight_bytes += other.weight_bytes;
+  kv_bytes += other.kv_bytes;
+  index_bytes += other.index_bytes;
+  matrix_flops += other.matrix_flops;
+  attention_flops += other.attention_flops;
+  index_flops += other.index_flops;
+  return *this;
+}
+
+Work count_work(const Config& c, const Weights& weights, const Batch& batch,
+                const std::vector<std::int64_t>& distinct_experts,
+                std::int64_t cache_element_bytes) {
+  Work work;
+  const auto add = [&](const Linears& linears, std::int64_t rows) {
+    if (rows == 0) return;
+    work.weight_bytes += linears.bytes;
+    work.matrix_flops += rows * linears.flops;
+  };
+  const auto outputs = static_cast<std::int64_t>(batch.outputs.size());
+  for (std::int64_t i = 0; i < c.layers; ++i) {
+    const LayerWeights& layer = weights.layers[static_cast<std::size_t>(i)];
+    add(of_attention(layer), batch.rows());
+    const std::int64_t rows = i == c.layers - 1 ? outputs : batch.rows();
+    if (layer.mlp) add(of_mlp(*layer.mlp), rows);
+    if (layer.moe)
+      add(of_moe(*layer.moe, distinct_experts[static_cast<std::size_t>(i)], c.experts_per_token),
+          rows);
+    for (const std::int64_t slot : batch.slots)
+      add_cache_work(c, layer.indexer.has_value(), slot, cache_element_bytes, work);
+  }
+  Linears head;
+  head += weights.head;
+  add(head, outputs);
+  const std::int64_t row_bytes = weights.embedding.bytes() / std::max<std::int64_t>(1, c.vocab);
+  work.weight_bytes += batch.rows() * row_bytes;
+  return work;
+}
+
+}  // namespace m3
