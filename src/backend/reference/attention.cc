@@ -3,11 +3,11 @@
 #include <limits>
 #include <vector>
 
-#include "backend/reference/arguments.h"
 #include "backend/reference/dot.h"
 #include "backend/reference/head_norm.h"
 #include "backend/reference/paging.h"
 #include "backend/reference/reference_backend.h"
+#include "ops/arguments.h"
 
 namespace m3::reference {
 namespace {
@@ -112,8 +112,7 @@ void ReferenceBackend::store_kv(const Tensor& k, const Tensor& v, const HeadNorm
   expect_cache("store_kv: cache", cache);
   expect_tensor("store_kv: k", k, DType::kF32, {count, cache.kv_heads * dim});
   expect_tensor("store_kv: v", v, DType::kF32, {count, cache.kv_heads * dim});
-  expect_head_norm("store_kv: norm", norm, count);
-  expect_tensor("store_kv: weight", norm.weight, DType::kF32, {dim});
+  expect_head_norm("store_kv: norm", norm, count, dim);
   expect_rows("store_kv: rows", rows, count);
   pool_.parallel_for(count, 1, [&](std::int64_t begin, std::int64_t end) {
     HeadNormRope head(norm);

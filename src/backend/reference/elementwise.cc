@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "backend/reference/arguments.h"
 #include "backend/reference/reference_backend.h"
+#include "ops/arguments.h"
 
 namespace m3::reference {
 namespace {

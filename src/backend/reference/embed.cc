@@ -1,5 +1,5 @@
-#include "backend/reference/arguments.h"
 #include "backend/reference/reference_backend.h"
+#include "ops/arguments.h"
 
 namespace m3::reference {
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string_view>
 #include <vector>
 
 #include "ops/backend.h"
@@ -11,9 +10,6 @@ namespace m3::reference {
 
 // x * rsqrt(mean(x^2) + eps) * (1 + weight), in double (spec: text-model §3.1).
 void gemma_norm(const float* x, const float* weight, std::int64_t dim, float eps, double* out);
-
-// The tensors of `norm` fit `rows` rows.
-void expect_head_norm(std::string_view what, const HeadNorm& norm, std::int64_t rows);
 
 // Norm and rotation of one head of row `row` in double; rounded when stored (spec: text-model
 // §3.3, §3.4).

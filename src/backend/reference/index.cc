@@ -3,12 +3,12 @@
 #include <limits>
 #include <vector>
 
-#include "backend/reference/arguments.h"
 #include "backend/reference/dot.h"
 #include "backend/reference/head_norm.h"
 #include "backend/reference/paging.h"
 #include "backend/reference/ranking.h"
 #include "backend/reference/reference_backend.h"
+#include "ops/arguments.h"
 
 namespace m3::reference {
 namespace {
@@ -78,8 +78,7 @@ void ReferenceBackend::store_index(const Tensor& k, const HeadNorm& norm, const 
                                    const IndexView& cache) {
   expect_cache("store_index: cache", cache);
   expect_tensor("store_index: k", k, DType::kF32, {k.dim(0), cache.dim});
-  expect_head_norm("store_index: norm", norm, k.dim(0));
-  expect_tensor("store_index: weight", norm.weight, DType::kF32, {cache.dim});
+  expect_head_norm("store_index: norm", norm, k.dim(0), cache.dim);
   expect_rows("store_index: rows", rows, k.dim(0));
   pool_.parallel_for(k.dim(0), 1, [&](std::int64_t begin, std::int64_t end) {
     HeadNormRope head(norm);

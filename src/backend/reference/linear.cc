@@ -1,9 +1,9 @@
 #include <algorithm>
 
-#include "backend/reference/arguments.h"
 #include "backend/reference/dot.h"
 #include "backend/reference/product.h"
 #include "backend/reference/reference_backend.h"
+#include "ops/arguments.h"
 
 namespace m3::reference {
 namespace {
@@ -29,16 +29,6 @@ double expand(const LowRank& addend, std::int64_t n, const double* compressed) {
 }
 
 }  // namespace
-
-void expect_linear(std::string_view what, const Linear& linear, std::int64_t cols) {
-  const std::int64_t outputs = linear.weight.rows;
-  expect_matrix(what, linear.weight, outputs, cols);
-  if (linear.addend == nullptr) return;
-  M3_CHECK(linear.addend->a.rank == 2, "{}: A is {}", what, linear.addend->a.describe());
-  const std::int64_t rank = linear.addend->a.dim(0);
-  expect_tensor(what, linear.addend->a, DType::kF32, {rank, cols});
-  expect_tensor(what, linear.addend->b, DType::kF32, {outputs, rank});
-}
 
 void product(ThreadPool& pool, const Linear& linear, std::span<const float* const> inputs,
              float* out) {

@@ -3,10 +3,10 @@
 #include <cmath>
 #include <vector>
 
-#include "backend/reference/arguments.h"
 #include "backend/reference/product.h"
 #include "backend/reference/ranking.h"
 #include "backend/reference/reference_backend.h"
+#include "ops/arguments.h"
 
 namespace m3::reference {
 namespace {
@@ -42,16 +42,6 @@ void weigh_experts(std::span<const float> scores, std::span<const std::int32_t> 
   for (std::int32_t e : picks) sum += scores[static_cast<std::size_t>(e)];
   for (std::int32_t e : picks)
     *weights++ = static_cast<float>(scores[static_cast<std::size_t>(e)] / (sum > 0 ? sum : 1));
-}
-
-// Number of experts of a dispatch, whose shapes are checked.
-std::int64_t expect_dispatch(std::string_view what, const Dispatch& d) {
-  M3_CHECK(d.places.rank == 2 && d.offsets.rank == 1, "{}: places {}, offsets {}", what,
-           d.places.describe(), d.offsets.describe());
-  expect_tensor(what, d.offsets, DType::kI32, {d.offsets.dim(0)});
-  expect_tensor(what, d.rows, DType::kI32, {d.places.elements()});
-  expect_tensor(what, d.places, DType::kI32, {d.places.dim(0), d.places.dim(1)});
-  return d.offsets.dim(0) - 1;
 }
 
 }  // namespace

@@ -1,10 +1,10 @@
 #include <cmath>
 #include <vector>
 
-#include "backend/reference/arguments.h"
 #include "backend/reference/dot.h"
 #include "backend/reference/head_norm.h"
 #include "backend/reference/reference_backend.h"
+#include "ops/arguments.h"
 
 namespace m3::reference {
 

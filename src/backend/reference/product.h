@@ -3,16 +3,12 @@
 
 #include <cstdint>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "base/thread_pool.h"
 #include "ops/linear.h"
 
 namespace m3::reference {
-
-// The weight has `cols` columns and its addend, if any, fits it.
-void expect_linear(std::string_view what, const Linear& linear, std::int64_t cols);
 
 // out[r, n] = Σ_k W[n, k] inputs[r][k] (+ scale * Σ_j B[n, j] Σ_k A[j, k] inputs[r][k]), all in
 // double, rounded once. out [inputs, N]. A row's sums are the same whatever the other inputs are.

@@ -1,20 +1,10 @@
 #include <cmath>
 
-#include "backend/reference/arguments.h"
 #include "backend/reference/head_norm.h"
 #include "backend/reference/reference_backend.h"
+#include "ops/arguments.h"
 
 namespace m3::reference {
-
-void expect_head_norm(std::string_view what, const HeadNorm& norm, std::int64_t rows) {
-  M3_CHECK(norm.weight.rank == 1 && norm.rotations.rank == 2, "{}: weight {}, rotations {}", what,
-           norm.weight.describe(), norm.rotations.describe());
-  const std::int64_t dim = norm.weight.dim(0), rotary_dim = norm.rotations.dim(1);
-  M3_CHECK(rotary_dim % 2 == 0 && rotary_dim <= dim, "{}: {} rotated of {} elements", what,
-           rotary_dim, dim);
-  expect_tensor(what, norm.weight, DType::kF32, {dim});
-  expect_tensor(what, norm.rotations, DType::kF32, {rows, rotary_dim});
-}
 
 HeadNormRope::HeadNormRope(const HeadNorm& norm)
     : norm_(norm), scratch_(static_cast<std::size_t>(norm.weight.dim(0))) {}
@@ -53,9 +43,9 @@ void ReferenceBackend::rope_table(const Tensor& positions, const Rope& rope, con
 void ReferenceBackend::norm_rope(const Tensor& x, const HeadNorm& norm, const Tensor& out) {
   expect_rank("norm_rope: x", x, 2);
   const std::int64_t rows = x.dim(0), width = x.dim(1);
-  expect_head_norm("norm_rope: norm", norm, rows);
-  expect_tensor("norm_rope: out", out, DType::kF32, {rows, width});
   const std::int64_t dim = norm.weight.dim(0);
+  expect_head_norm("norm_rope: norm", norm, rows, dim);
+  expect_tensor("norm_rope: out", out, DType::kF32, {rows, width});
   M3_CHECK(width % dim == 0, "norm_rope: rows of {} are no heads of {}", width, dim);
   pool_.parallel_for(rows, 1, [&](std::int64_t begin, std::int64_t end) {
     HeadNormRope head(norm);

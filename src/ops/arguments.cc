@@ -1,10 +1,10 @@
-#include "backend/reference/arguments.h"
+#include "ops/arguments.h"
 
 #include <algorithm>
 
 #include "base/check.h"
 
-namespace m3::reference {
+namespace m3 {
 namespace {
 
 void expect_cache_dtype(std::string_view what, DType dtype) {
@@ -80,4 +80,32 @@ void expect_cache(std::string_view what, const IndexView& cache) {
            cache.page_stride, page_bytes);
 }
 
-}  // namespace m3::reference
+void expect_linear(std::string_view what, const Linear& linear, std::int64_t cols) {
+  const std::int64_t outputs = linear.weight.rows;
+  expect_matrix(what, linear.weight, outputs, cols);
+  if (linear.addend == nullptr) return;
+  M3_CHECK(linear.addend->a.rank == 2, "{}: A is {}", what, linear.addend->a.describe());
+  const std::int64_t rank = linear.addend->a.dim(0);
+  expect_tensor(what, linear.addend->a, DType::kF32, {rank, cols});
+  expect_tensor(what, linear.addend->b, DType::kF32, {outputs, rank});
+}
+
+void expect_head_norm(std::string_view what, const HeadNorm& norm, std::int64_t rows,
+                      std::int64_t dim) {
+  expect_tensor(what, norm.weight, DType::kF32, {dim});
+  expect_rank(what, norm.rotations, 2);
+  const std::int64_t rotary_dim = norm.rotations.dim(1);
+  expect_tensor(what, norm.rotations, DType::kF32, {rows, rotary_dim});
+  M3_CHECK(rotary_dim <= dim && rotary_dim % 2 == 0, "{}: {} rotated of {}", what, rotary_dim, dim);
+}
+
+std::int64_t expect_dispatch(std::string_view what, const Dispatch& d) {
+  M3_CHECK(d.places.rank == 2 && d.offsets.rank == 1 && d.offsets.dim(0) >= 1,
+           "{}: places {}, offsets {}", what, d.places.describe(), d.offsets.describe());
+  expect_tensor(what, d.offsets, DType::kI32, {d.offsets.dim(0)});
+  expect_tensor(what, d.rows, DType::kI32, {d.places.elements()});
+  expect_tensor(what, d.places, DType::kI32, {d.places.dim(0), d.places.dim(1)});
+  return d.offsets.dim(0) - 1;
+}
+
+}  // namespace m3

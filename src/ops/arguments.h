@@ -6,11 +6,13 @@
 #include <initializer_list>
 #include <string_view>
 
+#include "ops/backend.h"
 #include "ops/cache.h"
+#include "ops/linear.h"
 #include "tensor/matrix.h"
 #include "tensor/tensor.h"
 
-namespace m3::reference {
+namespace m3 {
 
 // `what` names op and argument, as in "rms_norm: weight".
 void expect_tensor(std::string_view what, const Tensor& tensor, DType dtype,
@@ -33,4 +35,14 @@ void expect_rows(std::string_view what, const Rows& rows, std::int64_t count);
 void expect_cache(std::string_view what, const KvView& cache);
 void expect_cache(std::string_view what, const IndexView& cache);
 
-}  // namespace m3::reference
+// A weight [N, cols] for some N, and an addend that fits it.
+void expect_linear(std::string_view what, const Linear& linear, std::int64_t cols);
+
+// The norm of heads of `dim`, and rotations of `rows` rows.
+void expect_head_norm(std::string_view what, const HeadNorm& norm, std::int64_t rows,
+                      std::int64_t dim);
+
+// The shapes of a dispatch fit each other. Returns the number of experts.
+std::int64_t expect_dispatch(std::string_view what, const Dispatch& dispatch);
+
+}  // namespace m3

@@ -1,0 +1,290 @@
+// m3_bench_ops [--isa NAME] [--threads N] [--quick] [FILTER]: how close the ops of the cpu backend
+// come to the limits of this machine, at the released sizes.
+//
+// One line of CSV per case: op, shape, format, isa, threads, median of the samples in ms, spread
+// (slowest - fastest) / median, rate, its unit, and the share of the limit, which is measured
+// just before and after the case. Weights are distinct memory of more than 1 GB, as in a model:
+// nothing is read twice while it may still be in a cache.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <functional>
+#include <numeric>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/probe.h"
+
+namespace m3 {
+namespace {
+
+struct Options {
+  std::string isa;
+  int threads = 0;
+  bool quick = false;
+  std::string filter;
+};
+
+// What limits a case.
+enum class Limit { kMemory, kMatrix };
+
+struct Case {
+  std::string op, shape, format;
+  Limit limit;
+  double work;                            // bytes or flops of one run
+  std::function<void(std::int64_t)> run;  // its i-th run
+};
+
+class Bench {
+ public:
+  Bench(const Options& options, Backend& backend, MachineProbe& probe, int threads)
+      : options_(options), backend_(backend), probe_(probe), threads_(threads) {}
+
+  void measure(const Case& c) {
+    if ((c.op + c.shape + c.format).find(options_.filter) == std::string::npos) return;
+    const double before = limit_of(c);
+    std::vector<double> times;
+    const double seconds_wanted = options_.quick ? 0.1 : 1.0;
+    double total = 0;
+    for (std::int64_t i = 0; i < 4 || (total < seconds_wanted && i < 10000); ++i) {
+      const double time = seconds([&] { c.run(i); });
+      total += time;
+      if (i > 0) times.push_back(time);  // the first grows the scratch
+    }
+    const double limit = (before + limit_of(c)) / 2;
+    std::sort(times.begin(), times.end());
+    const double median = times[times.size() / 2];
+    const double rate = c.work / median / (c.limit == Limit::kMemory ? 1e9 : 1e12);
+    fmt::print("{},{},{},{},{},{:.4f},{:.3f},{:.3f},{},{:.3f}\n", c.op, c.shape, c.format,
+               backend_.isa(), threads_, median * 1e3, (times.back() - times.front()) / median,
+               rate, c.limit == Limit::kMemory ? "GB/s" : "TFLOP/s", rate / limit);
+    std::fflush(stdout);
+  }
+
+ private:
+  double limit_of(const Case& c) {
+    const MachineLimits limits = probe_.measure_quickly();
+    return c.limit == Limit::kMemory ? limits.read_gb_per_s : limits.matrix_tflop_per_s;
+  }
+  template <typename Work>
+  static double seconds(const Work& work) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+
+  const Options& options_;
+  Backend& backend_;
+  MachineProbe& probe_;
+  int threads_;
+};
+
+// Numbers that look like activations and like weights; only that they are ordinary matters.
+void fill(const Tensor& x) {
+  std::uint32_t state = 1;
+  for (std::int64_t i = 0; i < x.elements(); ++i) {
+    state = state * 1664525u + 1013904223u;
+    x.as<float>()[i] = static_cast<float>(state >> 8) * 0x1p-23f - 1;
+  }
+}
+
+// Enough copies of a weight [outputs, k] to exceed `bytes_min`.
+class Weights {
+ public:
+  Weights(const Codec& codec, std::int64_t outputs, std::int64_t k, std::int64_t bytes_min) {
+    Buffer row(k * 4), values(k * dtype_size(codec.values_dtype)), scales(scale_cols(codec, k) + 1);
+    const Tensor x = row.tensor(DType::kF32, {k});
+    fill(x);
+    codec.encode(x.as<float>(), k, values.data(), reinterpret_cast<std::uint8_t*>(scales.data()));
+    const std::int64_t one = outputs * (values.bytes() + scale_cols(codec, k));
+    const std::int64_t count = std::max<std::int64_t>(1, (bytes_min + one - 1) / one);
+    buffers_.reserve(static_cast<std::size_t>(2 * count));
+    for (std::int64_t i = 0; i < count; ++i) add(codec, outputs, k, values, scales);
+  }
+
+  const Linear& operator[](std::int64_t i) const {
+    return linears_[static_cast<std::size_t>(i) % linears_.size()];
+  }
+  std::span<const Linear> all() const { return linears_; }
+
+ private:
+  void add(const Codec& codec, std::int64_t outputs, std::int64_t k, const Buffer& values,
+           const Buffer& scales) {
+    const std::int64_t scale_bytes = scale_cols(codec, k);
+    Matrix w{&codec,
+             repeat(values, values.bytes(), outputs).tensor(codec.values_dtype, {outputs, k}),
+             {},
+             outputs,
+             k};
+    if (scale_bytes > 0)
+      w.scales = repeat(scales, scale_bytes, outputs).tensor(DType::kU8, {outputs, scale_bytes});
+    linears_.push_back({w, nullptr});
+  }
+  const Buffer& repeat(const Buffer& row, std::int64_t bytes, std::int64_t times) {
+    Buffer& all = buffers_.emplace_back(bytes * times);
+    for (std::int64_t i = 0; i < times; ++i) std::copy_n(row.data(), bytes, all.data() + i * bytes);
+    return all;
+  }
+
+  std::vector<Buffer> buffers_;
+  std::vector<Linear> linears_;
+};
+
+constexpr std::int64_t kDistinctBytes = 1'100'000'000;
+
+void bench_linear(Bench& bench, Backend& backend, Format format, std::int64_t rows,
+                  std::int64_t outputs, std::int64_t k) {
+  const Codec& codec = codec_of(format);
+  const Weights weights(codec, outputs, k, rows < 32 ? kDistinctBytes : 1);
+  Buffer in(rows * k * 4), result(rows * outputs * 4);
+  const Tensor x = in.tensor(DType::kF32, {rows, k});
+  const Tensor out = result.tensor(DType::kF32, {rows, outputs});
+  fill(x);
+  const bool few = rows < 32;
+  const auto bytes = static_cast<double>(weights[0].weight.bytes());
+  const double flops = 2.0 * static_cast<double>(rows * outputs * k);
+  bench.measure({"linear", fmt::format("{}x{}x{}", rows, outputs, k), std::string(codec.name),
+                 few ? Limit::kMemory : Limit::kMatrix, few ? bytes : flops, [&](std::int64_t i) {
+                   const LinearOutput output{&weights[i], out};
+                   backend.linear(x, {&output, 1});
+                 }});
+}
+
+// One sequence of `context` tokens; the last `rows` of them ask.
+void bench_attention(Bench& bench, Backend& backend, std::int64_t rows, std::int64_t context) {
+  constexpr std::int64_t kTokens = 128, kHeads = 64, kKvHeads = 4, kDim = 128;
+  const std::int64_t pages = (context + kTokens - 1) / kTokens;
+  const std::int64_t head_bytes = 2 * kTokens * kDim * 2, page_bytes = kKvHeads * head_bytes;
+  Buffer cached(pages * page_bytes), queries(rows * kHeads * kDim * 4),
+      result(rows * kHeads * kDim * 4);
+  Buffer slots(rows * 8), sequences(rows * 4), table(pages * 4);
+  const KvView cache{cached.data(), DType::kBF16, kTokens, kKvHeads, kDim, page_bytes, head_bytes};
+  const Rows where{slots.tensor(DType::kI64, {rows}), sequences.tensor(DType::kI32, {rows}),
+                   table.tensor(DType::kI32, {1, pages})};
+  std::iota(where.slots.as<std::int64_t>(), where.slots.as<std::int64_t>() + rows, context - rows);
+  std::iota(where.pages.as<std::int32_t>(), where.pages.as<std::int32_t>() + pages, 0);
+  std::fill_n(reinterpret_cast<std::uint16_t*>(cached.data()), cached.bytes() / 2,
+              std::uint16_t{0x3e00});
+  const Tensor q = queries.tensor(DType::kF32, {rows, kHeads * kDim});
+  const Tensor out = result.tensor(DType::kF32, {rows, kHeads * kDim});
+  fill(q);
+  const bool few = rows < 4;
+  const double flops = 4.0 * static_cast<double>(rows * context * kHeads * kDim);
+  bench.measure({"attention", fmt::format("{}x{}", rows, context), "bf16",
+                 few ? Limit::kMemory : Limit::kMatrix,
+                 few ? static_cast<double>(pages * page_bytes) : flops,
+                 [&](std::int64_t) { backend.attention(q, where, cache, 0.088f, nullptr, out); }});
+}
+
+void bench_select(Bench& bench, Backend& backend, std::int64_t rows, std::int64_t context) {
+  constexpr std::int64_t kTokens = 128, kHeads = 4, kDim = 128, kTopk = 16;
+  const std::int64_t pages = (context + kTokens - 1) / kTokens, page_bytes = kTokens * kDim * 2;
+  Buffer cached(pages * page_bytes), queries(rows * kHeads * kDim * 4),
+      result(rows * kHeads * kTopk * 4);
+  Buffer slots(rows * 8), sequences(rows * 4), table(pages * 4);
+  const IndexView cache{cached.data(), DType::kBF16, kTokens, kDim, page_bytes};
+  const Rows where{slots.tensor(DType::kI64, {rows}), sequences.tensor(DType::kI32, {rows}),
+                   table.tensor(DType::kI32, {1, pages})};
+  std::iota(where.slots.as<std::int64_t>(), where.slots.as<std::int64_t>() + rows, context - rows);
+  std::iota(where.pages.as<std::int32_t>(), where.pages.as<std::int32_t>() + pages, 0);
+  std::fill_n(reinterpret_cast<std::uint16_t*>(cached.data()), cached.bytes() / 2,
+              std::uint16_t{0x3e00});
+  const Tensor q = queries.tensor(DType::kF32, {rows, kHeads * kDim});
+  const Tensor blocks = result.tensor(DType::kI32, {rows, kHeads, kTopk});
+  fill(q);
+  const bool few = rows < 4;
+  const double flops = 2.0 * static_cast<double>(rows * context * kHeads * kDim);
+  bench.measure({"select_blocks", fmt::format("{}x{}", rows, context), "bf16",
+                 few ? Limit::kMemory : Limit::kMatrix,
+                 few ? static_cast<double>(pages * page_bytes) : flops,
+                 [&](std::int64_t) { backend.select_blocks(q, where, cache, {}, blocks); }});
+}
+
+// Each row reads and writes `touched` times its bytes.
+void bench_elementwise(Bench& bench, Backend& backend, std::int64_t rows, std::int64_t dim) {
+  Buffer a(rows * dim * 4), b(rows * dim * 4), w(dim * 4);
+  const Tensor x = a.tensor(DType::kF32, {rows, dim}), y = b.tensor(DType::kF32, {rows, dim});
+  const Tensor weight = w.tensor(DType::kF32, {dim});
+  fill(x);
+  fill(y);
+  const std::string shape = fmt::format("{}x{}", rows, dim);
+  const auto bytes = static_cast<double>(x.bytes());
+  bench.measure({"rms_norm", shape, "f32", Limit::kMemory, 2 * bytes,
+                 [&](std::int64_t) { backend.rms_norm(x, weight, 1e-6f, y); }});
+  bench.measure({"swiglu", shape, "f32", Limit::kMemory, 3 * bytes,
+                 [&](std::int64_t) { backend.swiglu(x, y, {}, y); }});
+}
+
+void run_all(Bench& bench, Backend& backend) {
+  for (Format format : {Format::kBF16, Format::kMxfp8}) {
+    for (std::int64_t rows : {1, 4, 16}) {
+      bench_linear(bench, backend, format, rows, 3072, 6144);
+      bench_linear(bench, backend, format, rows, 6144, 3072);
+      bench_linear(bench, backend, format, rows, 12288, 6144);
+    }
+    for (std::int64_t rows : {64, 512}) bench_linear(bench, backend, format, rows, 3072, 6144);
+  }
+  bench_attention(bench, backend, 1, 131072);
+  bench_attention(bench, backend, 256, 2048);
+  bench_attention(bench, backend, 256, 16384);
+  bench_select(bench, backend, 1, 1048576);
+  bench_select(bench, backend, 256, 32768);
+  bench_elementwise(bench, backend, 512, 6144);
+}
+
+int run(const Options& options) {
+  ThreadPool pool(options.threads);
+  auto backend = make_cpu_backend(options.isa, pool);
+  auto probe = backend ? MachineProbe::create(pool, options.isa)
+                       : Result<MachineProbe>(pass(std::move(backend)));
+  if (!probe) {
+    fmt::print(stderr, "{}\n", probe.error().message);
+    return 1;
+  }
+  const MachineLimits limits = probe->measure();
+  fmt::print("# reads {:.1f} GB/s ({} streams a thread), {} {:.3f} TFLOP/s, {} threads\n",
+             limits.read_gb_per_s, limits.read_streams, limits.matrix_instruction,
+             limits.matrix_tflop_per_s, pool.threads());
+  fmt::print("op,shape,format,isa,threads,median_ms,spread,rate,unit,share\n");
+  Bench bench(options, **backend, *probe, pool.threads());
+  run_all(bench, **backend);
+  return 0;
+}
+
+Result<Options> parse(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    const bool has_value = i + 1 < argc;
+    if (word == "--isa" && has_value) {
+      options.isa = argv[++i];
+    } else if (word == "--threads" && has_value) {
+      const std::string_view value = argv[++i];
+      const auto [end, error] =
+          std::from_chars(value.data(), value.data() + value.size(), options.threads);
+      if (error != std::errc{} || end != value.data() + value.size() || options.threads < 1)
+        return fail("--threads takes a number of at least 1, not '{}'", value);
+    } else if (word == "--quick") {
+      options.quick = true;
+    } else if (word.starts_with("--")) {
+      return fail("unknown option '{}', or its value is missing", word);
+    } else {
+      options.filter = word;
+    }
+  }
+  return options;
+}
+
+}  // namespace
+}  // namespace m3
+
+int main(int argc, char** argv) {
+  const auto options = m3::parse(argc, argv);
+  if (options) return m3::run(*options);
+  fmt::print(stderr, "{}\n", options.error().message);
+  return 1;
+}

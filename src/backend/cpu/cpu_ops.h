@@ -1,0 +1,106 @@
+// The backend's class. Its ops are in the file of their group, under the same names as in
+// backend/reference.
+#pragma once
+
+#include <vector>
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/scratch.h"
+#include "ops/backend.h"
+
+namespace m3::cpu {
+
+// out[t, n] = sum over k of x[t, k] * w[n, k], all rows and outputs.
+struct Product {
+  WeightRows w;
+  std::int64_t outputs = 0;
+  std::int64_t k = 0;
+  const void* const* x = nullptr;  // [rows] packed rows
+  std::int64_t rows = 0;
+  float* out = nullptr;  // [rows, outputs]
+  // How the work is cut.
+  std::int64_t output_block = 0;
+  std::int64_t row_blocks = 0;
+  std::int64_t first_task = 0;
+};
+
+// Consecutive rows of a batch that belong to one sequence and are worked on together, so that they
+// share what is read of its pages.
+struct RowRun {
+  std::int64_t first = 0;
+  std::int64_t rows = 0;
+};
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const Kernels& kernels, ThreadPool& pool)
+      : kernels_(kernels), pool_(pool), tasks_(pool.threads()) {}
+
+  std::string_view name() const override { return "cpu"; }
+  std::string_view isa() const override { return kernels_.name; }
+  DType cache_dtype() const override { return DType::kBF16; }
+
+  void embed(const Matrix& table, const Tensor& ids, const Tensor& out) override;
+  void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) override;
+  void add(const Tensor& x, const Tensor& sum) override;
+  void gather_rows(const Tensor& x, const Tensor& rows, const Tensor& out) override;
+  void linear(const Tensor& x, std::span<const LinearOutput> outputs) override;
+  void swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params,
+              const Tensor& out) override;
+  void rope_table(const Tensor& positions, const Rope& rope, const Tensor& out) override;
+  void norm_rope(const Tensor& x, const HeadNorm& norm, const Tensor& out) override;
+  void store_kv(const Tensor& k, const Tensor& v, const HeadNorm& norm, const Rows& rows,
+                const KvView& cache) override;
+  void store_index(const Tensor& k, const HeadNorm& norm, const Rows& rows,
+                   const IndexView& cache) override;
+  void select_blocks(const Tensor& q, const Rows& rows, const IndexView& cache,
+                     const Selection& selection, const Tensor& blocks) override;
+  void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
+                 const Tensor* blocks, const Tensor& out) override;
+  void route(const Tensor& x, const Router& router, bool picked_before, const Tensor& experts,
+             const Tensor& weights) override;
+  void dispatch(const Tensor& experts, const Dispatch& out) override;
+  void grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
+                      std::span<const GroupedOutput> outputs) override;
+  void combine(const Tensor& y, const Dispatch& dispatch, const Tensor& weights, float scale,
+               const Tensor& shared, const Tensor& out) override;
+
+ private:
+  // linear.cc
+  // How rows are packed for one of the two dot kernels.
+  struct Packing {
+    std::int64_t (*bytes)(std::int64_t k);
+    void (*pack)(const float* x, std::int64_t k, void* packed);
+  };
+  Packing packing() const { return {kernels_.packed_bytes, kernels_.pack}; }
+  Packing packing_f32() const { return {kernels_.packed_bytes_f32, kernels_.pack_f32}; }
+  // The packed rows of x [rows, k], in order; valid until the scratch is taken again.
+  const void* const* pack_rows(Packing packing, const float* x, std::int64_t rows, std::int64_t k,
+                               OpScratch& scratch);
+  // Puts a product on the list, unless it is empty. x: [rows] packed rows, out [rows, outputs].
+  void plan(const WeightRows& w, std::int64_t outputs, std::int64_t k, const void* const* x,
+            std::int64_t rows, float* out);
+  void plan(const Matrix& w, const void* const* x, std::int64_t rows, float* out);
+  void plan(const Tensor& w, const void* const* x, std::int64_t rows, float* out);
+  // Computes the list in one parallel loop, and empties it.
+  void multiply(Kernels::Dot dot);
+  // out += scale * B (A x) for rows of x packed in float32.
+  void add_low_rank(const LowRank& addend, const void* const* x, std::int64_t rows, float* out);
+
+  // rope.cc. One head of row `row`: x [dim] to out [dim].
+  void norm_rope_head(const float* x, const HeadNorm& norm, std::int64_t row, float* out) const;
+  void store_row(const float* x, const Tensor& page, std::int64_t token) const;
+
+  const Kernels& kernels_;
+  ThreadPool& pool_;
+
+  TaskScratch tasks_;
+  OpScratch packed_, packed_f32_, low_rank_packed_, low_rank_, sums_, partials_;
+  std::vector<Product> products_;
+  std::int64_t planned_tasks_ = 0;
+  std::vector<RowRun> runs_;
+  std::vector<const void*> pointers_;
+  std::vector<std::int32_t> next_;
+};
+
+}  // namespace m3::cpu

@@ -1,0 +1,48 @@
+// Additions, copies and the activation. Limited by memory, swiglu by exp.
+#include <cstring>
+
+#include "backend/cpu/cpu_ops.h"
+#include "ops/arguments.h"
+
+namespace m3::cpu {
+namespace {
+
+// Elements of one task: much longer than handing it out takes.
+constexpr std::int64_t kGrain = 8192;
+
+}  // namespace
+
+void CpuBackend::add(const Tensor& x, const Tensor& sum) {
+  expect_rank("add: x", x, sum.rank);
+  M3_CHECK(sum.dtype == DType::kF32 && x.shape == sum.shape, "add: {} to {}", x.describe(),
+           sum.describe());
+  for_ranges(pool_, sum.elements(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+    kernels_.add(x.as<float>() + begin, end - begin, sum.as<float>() + begin);
+  });
+}
+
+void CpuBackend::gather_rows(const Tensor& x, const Tensor& rows, const Tensor& out) {
+  expect_rank("gather_rows: x", x, 2);
+  expect_rank("gather_rows: out", out, 2);
+  expect_tensor("gather_rows: out", out, DType::kF32, {out.dim(0), x.dim(1)});
+  expect_tensor("gather_rows: rows", rows, DType::kI32, {out.dim(0)});
+  expect_ids("gather_rows: rows", rows, x.dim(0));
+  const auto bytes = static_cast<std::size_t>(x.dim(1)) * sizeof(float);
+  for_each_task(pool_, out.dim(0), [&](std::int64_t i) {
+    std::memcpy(out.row<float>(i), x.row<float>(rows.as<std::int32_t>()[i]), bytes);
+  });
+}
+
+void CpuBackend::swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params,
+                        const Tensor& out) {
+  expect_rank("swiglu: gate", gate, 2);
+  expect_tensor("swiglu: up", up, DType::kF32, {gate.dim(0), gate.dim(1)});
+  expect_tensor("swiglu: out", out, DType::kF32, {gate.dim(0), gate.dim(1)});
+  const SwiGluParams p{params.alpha, params.limit, params.beta};
+  for_ranges(pool_, gate.elements(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+    kernels_.swiglu(gate.as<float>() + begin, up.as<float>() + begin, p, end - begin,
+                    out.as<float>() + begin);
+  });
+}
+
+}  // namespace m3::cpu

@@ -1,0 +1,56 @@
+#include "backend/cpu/isa.h"
+
+#include <array>
+#include <string>
+
+#include "backend/cpu/cpu_backend.h"
+#include "base/cpu_features.h"
+
+namespace m3 {
+namespace cpu {
+namespace {
+
+struct Isa {
+  const Kernels* kernels;
+  bool (*present)(const CpuFeatures& machine);
+};
+
+// Best first. The tiles of AMX will be the first line.
+constexpr std::array kIsas{
+    Isa{&kAvx512Bf16Kernels, [](const CpuFeatures& m) { return m.avx512_bf16; }},
+    Isa{&kAvx512Kernels, [](const CpuFeatures& m) { return m.avx512; }},
+    Isa{&kAvx2Kernels, [](const CpuFeatures& m) { return m.avx2; }},
+    Isa{&kX86_64Kernels, [](const CpuFeatures&) { return true; }},
+};
+
+std::string names_here() {
+  std::string names;
+  for (const std::string& name : cpu_isas()) names += (names.empty() ? "" : ", ") + name;
+  return names;
+}
+
+}  // namespace
+
+Result<const Kernels*> kernels_named(std::string_view name) {
+  const CpuFeatures machine = cpu_features();
+  for (const Isa& isa : kIsas) {
+    if (!name.empty() && name != isa.kernels->name) continue;
+    if (isa.present(machine)) return isa.kernels;
+    if (!name.empty())
+      return fail("this machine lacks the instruction set '{}'; it has {}", name, names_here());
+  }
+  return fail("unknown instruction set '{}' for backend 'cpu'; this machine has {}", name,
+              names_here());
+}
+
+}  // namespace cpu
+
+std::vector<std::string> cpu_isas() {
+  const CpuFeatures machine = cpu_features();
+  std::vector<std::string> names;
+  for (const cpu::Isa& isa : cpu::kIsas)
+    if (isa.present(machine)) names.emplace_back(isa.kernels->name);
+  return names;
+}
+
+}  // namespace m3

@@ -1,0 +1,15 @@
+// Which instruction sets there are, and which of them this machine runs.
+#pragma once
+
+#include <string_view>
+
+#include "backend/cpu/kernels.h"
+#include "base/result.h"
+
+namespace m3::cpu {
+
+// `name`: one of cpu_isas(), or "" for the best. Errors: unknown, or absent on this machine; both
+// with a list of what there is.
+Result<const Kernels*> kernels_named(std::string_view name);
+
+}  // namespace m3::cpu

@@ -1,0 +1,47 @@
+// Fills the table of one instruction set from the loops. For isa_*.cc only: S is a simd_*.h, D the
+// way in which it multiplies bfloat16.
+#pragma once
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/loops_attention.h"
+#include "backend/cpu/loops_dot.h"
+#include "backend/cpu/loops_probe.h"
+#include "backend/cpu/loops_rows.h"
+#include "backend/cpu/loops_tile.h"
+
+namespace m3::cpu {
+namespace {
+
+template <class S, class D>
+constexpr Kernels make_kernels(const char* name, const char* multiply_instruction) {
+  Kernels k{};
+  k.name = name;
+  k.packed_bytes = packed_bytes<D>;
+  k.pack = pack<D>;
+  k.dot = dot<D>;
+  k.packed_bytes_f32 = packed_bytes<F32Dot<S>>;
+  k.pack_f32 = pack<F32Dot<S>>;
+  k.dot_f32 = dot_f32<S>;
+  k.decode = decode<S>;
+  k.rms_norm = rms_norm<S>;
+  k.rotate = rotate<S>;
+  k.to_bf16 = to_bf16<S>;
+  k.add = add<S>;
+  k.add_scaled = add_scaled<S>;
+  k.scale_add = scale_add<S>;
+  k.swiglu = swiglu<S>;
+  k.exp = exp<S>;
+  k.largest = largest<S>;
+  k.log_sum_exp = log_sum_exp<S>;
+  k.softmax_page = softmax_page<S>;
+  k.weigh_values = weigh_values<S>;
+  k.merge = merge<S>;
+  k.read_streams = read_streams<S>;
+  k.multiply_in_registers = multiply_f32<S>;
+  k.flops_per_round = kF32FlopsPerRound<S>;
+  k.multiply_instruction = multiply_instruction;
+  return k;
+}
+
+}  // namespace
+}  // namespace m3::cpu

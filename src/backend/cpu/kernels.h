@@ -1,0 +1,146 @@
+// What one instruction set offers the ops: a table of plain functions, filled by isa_*.cc.
+//
+// Those files are compiled with flags that the rest of the program must not see, so this header
+// names no class with inline functions: an AVX-512 copy of one could be the copy that the linker
+// keeps. The ops (linear.cc, attention.cc, ...) check shapes, cut the work for the threads and call
+// these.
+//
+// Two layouts are private to a table:
+// - a *packed row*, one row of x as the dot kernels want it: rounded to bfloat16 (or left in
+//   float32 for dot_f32), zero-padded, and unzipped into even and odd elements where the
+//   instruction set multiplies in float32 only;
+// - a *partial sum*, one whole vector for each output, so that a sum may be put aside in the middle
+//   of K and taken up again without a different rounding.
+#pragma once
+
+#include <cstdint>
+
+namespace m3::cpu {
+
+// How the rows of a weight lie in memory (spec: text-model §2.4 for kMxfp8).
+enum class WeightFormat : std::uint8_t { kBF16, kMxfp8, kF16, kF32 };
+
+// `outputs` consecutive rows of a weight [N, k].
+struct WeightRows {
+  WeightFormat format = WeightFormat::kBF16;
+  const void* values = nullptr;          // [outputs, k], dense, at any address
+  const std::uint8_t* scales = nullptr;  // [outputs, ceil(k / 32)], kMxfp8 only
+};
+
+// out[t * out_stride + n] = sum over k of x[t, k] * w[n, k].
+struct DotJob {
+  const void* const* x = nullptr;  // [rows] packed rows
+  std::int64_t rows = 0;           // <= kRowBlock
+  WeightRows w;
+  std::int64_t outputs = 0;  // <= kOutputBlock
+  std::int64_t k = 0;
+  float* out = nullptr;
+  std::int64_t out_stride = 0;  // elements
+  void* scratch = nullptr;      // kDotScratchBytes, 64-byte aligned
+};
+
+// A task's x (192 x 2048 bfloat16 = 768 KiB) is read once, and its weights (32 x 2048, 128 KiB)
+// stay in a 1 MiB second-level cache; the weights are read again for every kRowBlock rows, which by
+// then costs a few per cent of the multiplications.
+inline constexpr std::int64_t kRowBlock = 192;
+inline constexpr std::int64_t kOutputBlock = 32;
+// Columns of decoded weights at a time, at most.
+inline constexpr std::int64_t kColumnBlockMax = 2048;
+inline constexpr std::int64_t kVectorBytesMax = 64;
+// Kept between packed rows: rows at a distance of 4 KiB would fight for the same lines of the
+// first-level cache (0.74 of the multiplication peak without, 0.9 with it).
+inline constexpr std::int64_t kPackedPadding = 11 * 64;
+inline constexpr std::int64_t kDotScratchBytes =
+    kRowBlock * kOutputBlock * kVectorBytesMax +  // partial sums
+    kOutputBlock * kColumnBlockMax * 4;           // decoded weights, bfloat16 or float32
+
+struct NormParams {
+  const float* weight = nullptr;  // [dim], zero-centred
+  float eps = 0;
+  std::int64_t dim = 0;
+};
+
+struct SwiGluParams {
+  float alpha = 0, limit = 0, beta = 0;  // limit <= 0: no clamping
+};
+
+// One page of V for the query heads that share it.
+struct ValuesJob {
+  const float* p = nullptr;  // [heads, p_stride]
+  std::int64_t p_stride = 0;
+  std::int64_t heads = 0;
+  std::int64_t tokens = 0;
+  const void* values = nullptr;  // [tokens, dim], dense
+  bool bf16 = false;             // else float32
+  std::int64_t dim = 0;
+  float* out = nullptr;  // [heads, dim], overwritten
+};
+
+// Softmax attention over some tokens, not yet divided (spec: text-model §3.6): m = max score,
+// l = sum of exp(score - m), o = sum of exp(score - m) * v. No tokens: -inf, 0, 0.
+struct Partial {
+  float* m = nullptr;  // [heads]
+  float* l = nullptr;  // [heads]
+  float* o = nullptr;  // [heads, dim]
+};
+
+struct Kernels {
+  using Dot = void (*)(const DotJob& job);
+
+  const char* name;
+
+  // Bytes of a packed row of k elements; a multiple of 64.
+  std::int64_t (*packed_bytes)(std::int64_t k);
+  void (*pack)(const float* x, std::int64_t k, void* packed);
+  // x rounded to bfloat16, products and sums in float32. Every format gives what its weights,
+  // rounded to bfloat16, would give in kBF16, bit for bit.
+  Dot dot;
+
+  // The same in float32 throughout; rows packed by pack_f32; kF32 weights only.
+  std::int64_t (*packed_bytes_f32)(std::int64_t k);
+  void (*pack_f32)(const float* x, std::int64_t k, void* packed);
+  Dot dot_f32;
+
+  // The bfloat16 bits of `outputs` x [begin, end) of a weight, into out [outputs, end - begin].
+  void (*decode)(const WeightRows& w, std::int64_t outputs, std::int64_t k, std::int64_t begin,
+                 std::int64_t end, std::uint16_t* out);
+
+  void (*rms_norm)(const float* x, const NormParams& norm, float* out);
+  // out[i] = a x[i] c[i] - x[i + h] s[i], out[i + h] = x[i + h] c[i] + x[i] s[i], h = rotary_dim /
+  // 2; rotation = (c, s), each [h]. In place.
+  void (*rotate)(float* x, const float* rotation, std::int64_t rotary_dim);
+  void (*to_bf16)(const float* x, std::int64_t n, std::uint16_t* out);
+  void (*add)(const float* x, std::int64_t n, float* sum);
+  // sum += factor * x, fused where the instruction set can.
+  void (*add_scaled)(const float* x, float factor, std::int64_t n, float* sum);
+  // out = scale * x (+ addend, when not null). out may be x or addend.
+  void (*scale_add)(const float* x, float scale, const float* addend, std::int64_t n, float* out);
+  void (*swiglu)(const float* gate, const float* up, const SwiGluParams& params, std::int64_t n,
+                 float* out);
+  void (*exp)(const float* x, std::int64_t n, float* out);
+
+  // NaN if any element is NaN. n >= 1.
+  float (*largest)(const float* x, std::int64_t n);
+  // log(sum(exp(x))). n >= 1.
+  float (*log_sum_exp)(const float* x, std::int64_t n);
+  // s [heads, stride], of which `tokens` count: s = exp(scale * s - m); m and l as in Partial.
+  void (*softmax_page)(float* s, std::int64_t stride, std::int64_t heads, std::int64_t tokens,
+                       float scale, float* m, float* l);
+  void (*weigh_values)(const ValuesJob& job);
+  // total = total and page together; page's tokens come after total's.
+  void (*merge)(const Partial& page, std::int64_t heads, std::int64_t dim, const Partial& total);
+
+  // Probes. Reads `bytes` at `base`, walking `streams` (1, 2, 4 or 8) places at once.
+  std::uint64_t (*read_streams)(const void* base, std::int64_t bytes, int streams);
+  // Multiplies in registers alone; returns a value that depends on all of it.
+  float (*multiply_in_registers)(std::int64_t rounds);
+  double flops_per_round;
+  const char* multiply_instruction;
+};
+
+extern const Kernels kX86_64Kernels;
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512Bf16Kernels;
+
+}  // namespace m3::cpu

@@ -1,0 +1,194 @@
+// Linear layers: x is packed once, then tasks of (some outputs) x (some rows) run the dot kernel of
+// loops_dot.h. All outputs of a call are one parallel loop, so that narrow ones (the keys of four
+// heads, the index) do not leave threads without work. How the work is cut changes no sum.
+#include <algorithm>
+
+#include "backend/cpu/cpu_ops.h"
+#include "ops/arguments.h"
+
+namespace m3::cpu {
+namespace {
+
+// With few rows a task is little more than reading its weights: 16 x 6144 of them are 100-200 KB,
+// some ten microseconds, and the smallest matrices still make tasks for dozens of threads.
+constexpr std::int64_t kFewRows = 8;
+constexpr std::int64_t kFewRowsOutputBlock = 16;
+
+WeightFormat format_of(const Matrix& w) {
+  switch (w.codec->format) {
+    case Format::kBF16:
+      return WeightFormat::kBF16;
+    case Format::kMxfp8:
+      return WeightFormat::kMxfp8;
+    case Format::kF16:
+      return WeightFormat::kF16;
+    case Format::kF32:
+      return WeightFormat::kF32;
+  }
+  M3_CHECK(false, "format {} has no kernel", w.codec->name);
+}
+
+// Outputs [begin, ...) of w.
+WeightRows rows_from(const WeightRows& w, std::int64_t begin, std::int64_t k) {
+  static constexpr std::int64_t kBytes[] = {2, 1, 2, 4};  // by WeightFormat
+  WeightRows rows = w;
+  rows.values = static_cast<const std::byte*>(w.values) +
+                begin * k * kBytes[static_cast<std::size_t>(w.format)];
+  if (w.scales != nullptr) rows.scales = w.scales + begin * ((k + 31) / 32);
+  return rows;
+}
+
+void run_task(const Product& p, std::int64_t task, Kernels::Dot dot, void* scratch) {
+  // Row blocks vary fastest: tasks that read the same weights run at about the same time.
+  const std::int64_t row = task % p.row_blocks * kRowBlock;
+  const std::int64_t output = task / p.row_blocks * p.output_block;
+  dot({.x = p.x + row,
+       .rows = std::min(kRowBlock, p.rows - row),
+       .w = rows_from(p.w, output, p.k),
+       .outputs = std::min(p.output_block, p.outputs - output),
+       .k = p.k,
+       .out = p.out + row * p.outputs + output,
+       .out_stride = p.outputs,
+       .scratch = scratch});
+}
+
+}  // namespace
+
+const void* const* CpuBackend::pack_rows(Packing packing, const float* x, std::int64_t rows,
+                                         std::int64_t k, OpScratch& scratch) {
+  const std::int64_t stride = packing.bytes(k) + kPackedPadding;
+  const std::int64_t pointer_bytes =
+      (rows * static_cast<std::int64_t>(sizeof(void*)) + 63) / 64 * 64;
+  auto* bytes = scratch.take<std::byte>(pointer_bytes + rows * stride);
+  auto** pointers = reinterpret_cast<const void**>(bytes);
+  std::byte* packed = bytes + pointer_bytes;
+  const std::int64_t grain = std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, k));
+  for_ranges(pool_, rows, grain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      pointers[t] = packed + t * stride;
+      packing.pack(x + t * k, k, packed + t * stride);
+    }
+  });
+  return pointers;
+}
+
+void CpuBackend::plan(const WeightRows& w, std::int64_t outputs, std::int64_t k,
+                      const void* const* x, std::int64_t rows, float* out) {
+  if (rows == 0 || outputs == 0) return;
+  Product p{.w = w, .outputs = outputs, .k = k, .x = x, .rows = rows, .out = out};
+  p.output_block = rows <= kFewRows ? kFewRowsOutputBlock : kOutputBlock;
+  p.row_blocks = (rows + kRowBlock - 1) / kRowBlock;
+  p.first_task = planned_tasks_;
+  planned_tasks_ += p.row_blocks * ((outputs + p.output_block - 1) / p.output_block);
+  products_.push_back(p);
+}
+
+void CpuBackend::plan(const Matrix& w, const void* const* x, std::int64_t rows, float* out) {
+  const WeightRows stored{format_of(w), w.values.data,
+                          w.scales ? w.scales.as<std::uint8_t>() : nullptr};
+  plan(stored, w.rows, w.cols, x, rows, out);
+}
+
+void CpuBackend::plan(const Tensor& w, const void* const* x, std::int64_t rows, float* out) {
+  plan({WeightFormat::kF32, w.as<float>(), nullptr}, w.dim(0), w.dim(1), x, rows, out);
+}
+
+void CpuBackend::multiply(Kernels::Dot dot) {
+  tasks_.reserve(kDotScratchBytes);
+  for_each_task(pool_, planned_tasks_, [&](std::int64_t task) {
+    const auto after =
+        std::upper_bound(products_.begin(), products_.end(), task,
+                         [](std::int64_t t, const Product& p) { return t < p.first_task; });
+    const Product& product = *std::prev(after);
+    TaskScratch::Slice slice(tasks_);
+    run_task(product, task - product.first_task, dot, slice.take<std::byte>(kDotScratchBytes));
+  });
+  products_.clear();
+  planned_tasks_ = 0;
+}
+
+// In float32: B (A x) is small beside W x, and training wants its gradients exact.
+void CpuBackend::add_low_rank(const LowRank& addend, const void* const* x, std::int64_t rows,
+                              float* out) {
+  const std::int64_t rank = addend.a.dim(0), outputs = addend.b.dim(0);
+  float* compressed = low_rank_.take<float>(rows * (rank + outputs));
+  float* expanded = compressed + rows * rank;
+  plan(addend.a, x, rows, compressed);
+  multiply(kernels_.dot_f32);
+  const void* const* packed = pack_rows(packing_f32(), compressed, rows, rank, low_rank_packed_);
+  plan(addend.b, packed, rows, expanded);
+  multiply(kernels_.dot_f32);
+  for_each_task(pool_, rows, [&](std::int64_t t) {
+    kernels_.add_scaled(expanded + t * outputs, addend.scale, outputs, out + t * outputs);
+  });
+}
+
+void CpuBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs) {
+  expect_rank("linear: x", x, 2);
+  const std::int64_t rows = x.dim(0), k = x.dim(1);
+  const void* const* packed = pack_rows(packing(), x.as<float>(), rows, k, packed_);
+  bool has_addend = false;
+  for (const LinearOutput& output : outputs) {
+    const Linear& linear = *output.linear;
+    expect_linear("linear: weight", linear, k);
+    expect_tensor("linear: out", output.out, DType::kF32, {rows, linear.weight.rows});
+    plan(linear.weight, packed, rows, output.out.as<float>());
+    has_addend |= linear.addend != nullptr;
+  }
+  multiply(kernels_.dot);
+  if (!has_addend || rows == 0) return;
+  const void* const* exact = pack_rows(packing_f32(), x.as<float>(), rows, k, packed_f32_);
+  for (const LinearOutput& output : outputs)
+    if (output.linear->addend != nullptr)
+      add_low_rank(*output.linear->addend, exact, rows, output.out.as<float>());
+}
+
+void CpuBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
+                                std::span<const GroupedOutput> outputs) {
+  expect_rank("grouped_linear: x", x, 2);
+  const std::int64_t experts = expect_dispatch("grouped_linear: dispatch", dispatch);
+  const std::int64_t rows = dispatch.rows.dim(0), k = x.dim(1);
+  const std::int32_t* offsets = dispatch.offsets.as<std::int32_t>();
+  if (gather) expect_ids("grouped_linear: rows", dispatch.rows, x.dim(0));
+  M3_CHECK(gather || x.dim(0) == rows, "grouped_linear: x {} for {} dispatched rows", x.describe(),
+           rows);
+  M3_CHECK(
+      offsets[0] == 0 && offsets[experts] <= rows && std::is_sorted(offsets, offsets + experts + 1),
+      "grouped_linear: offsets run from {} to {}, not from 0 to at most {}", offsets[0],
+      offsets[experts], rows);
+  const auto input = [&](std::int64_t r) {
+    return gather ? std::int64_t{dispatch.rows.as<std::int32_t>()[r]} : r;
+  };
+
+  const void* const* packed = pack_rows(packing(), x.as<float>(), x.dim(0), k, packed_);
+  pointers_.resize(static_cast<std::size_t>(rows));
+  for (std::int64_t r = 0; r < rows; ++r) pointers_[static_cast<std::size_t>(r)] = packed[input(r)];
+  bool has_addend = false;
+  for (const GroupedOutput& output : outputs) {
+    M3_CHECK(std::ssize(output.experts) == experts, "grouped_linear: {} experts, offsets for {}",
+             output.experts.size(), experts);
+    for (std::int64_t e = 0; e < experts; ++e) {
+      if (offsets[e] == offsets[e + 1]) continue;
+      const Linear& expert = output.experts[static_cast<std::size_t>(e)];
+      expect_linear("grouped_linear: weight", expert, k);
+      expect_tensor("grouped_linear: out", output.out, DType::kF32, {rows, expert.weight.rows});
+      plan(expert.weight, pointers_.data() + offsets[e], offsets[e + 1] - offsets[e],
+           output.out.row<float>(offsets[e]));
+      has_addend |= expert.addend != nullptr;
+    }
+  }
+  multiply(kernels_.dot);
+  if (!has_addend) return;
+
+  const void* const* exact = pack_rows(packing_f32(), x.as<float>(), x.dim(0), k, packed_f32_);
+  for (std::int64_t r = 0; r < rows; ++r) pointers_[static_cast<std::size_t>(r)] = exact[input(r)];
+  for (const GroupedOutput& output : outputs)
+    for (std::int64_t e = 0; e < experts; ++e) {
+      const LowRank* addend = output.experts[static_cast<std::size_t>(e)].addend;
+      if (addend == nullptr || offsets[e] == offsets[e + 1]) continue;
+      add_low_rank(*addend, pointers_.data() + offsets[e], offsets[e + 1] - offsets[e],
+                   output.out.row<float>(offsets[e]));
+    }
+}
+
+}  // namespace m3::cpu

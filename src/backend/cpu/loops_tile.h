@@ -1,0 +1,186 @@
+// The innermost loop: some rows of x times some rows of W, sums in registers. For isa_*.cc only.
+//
+// What an instruction set does differently is a small policy, D: how it widens and multiplies
+// bfloat16 (WideningDot here, Bf16Dot in isa_avx512_bf16.cc) and how x is packed for that.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/loops_weights.h"
+
+namespace m3::cpu {
+namespace {
+
+// Multiplies bfloat16 in float32: even elements first, then odd ones.
+template <class S>
+struct WideningDot {
+  using Simd = S;
+  using F = typename S::F;
+  using W = typename S::H;
+  static constexpr int kRowTile = S::kRowTile;
+  static constexpr int kStep = 2 * S::kLanes;  // columns of a vector of weights
+  static constexpr int kStepBytes = kStep * 2;
+  static constexpr int kParts = 2;
+  static constexpr int kPackedStepBytes = kStep * 4;
+
+  static W load_w(const void* p) { return S::load_h(p); }
+  static F part(W w, int i) { return i == 0 ? S::even(w) : S::odd(w); }
+  static F load_x(const char* packed, std::int64_t step, int i) {
+    return S::load(reinterpret_cast<const float*>(packed + step * kPackedStepBytes) +
+                   i * S::kLanes);
+  }
+  static F multiply_add(F w, F x, F sum) { return S::fma(w, x, sum); }
+  static void pack_step(const float* x, char* packed) {
+    std::uint16_t rounded[kStep];
+    S::store_bf16(rounded, S::load(x));
+    S::store_bf16(rounded + S::kLanes, S::load(x + S::kLanes));
+    const typename S::H h = S::load_h(rounded);
+    S::store(reinterpret_cast<float*>(packed), S::even(h));
+    S::store(reinterpret_cast<float*>(packed) + S::kLanes, S::odd(h));
+  }
+};
+
+// Float32 throughout, for the router and for float32 caches.
+template <class S>
+struct F32Dot {
+  using Simd = S;
+  using F = typename S::F;
+  using W = F;
+  static constexpr int kRowTile = S::kRowTile;
+  static constexpr int kStep = S::kLanes;
+  static constexpr int kStepBytes = kStep * 4;
+  static constexpr int kParts = 1;
+  static constexpr int kPackedStepBytes = kStepBytes;
+
+  static W load_w(const void* p) { return S::load(static_cast<const float*>(p)); }
+  static F part(W w, int) { return w; }
+  static F load_x(const char* packed, std::int64_t step, int) {
+    return S::load(reinterpret_cast<const float*>(packed + step * kPackedStepBytes));
+  }
+  static F multiply_add(F w, F x, F sum) { return S::fma(w, x, sum); }
+  static void pack_step(const float* x, char* packed) {
+    S::store(reinterpret_cast<float*>(packed), S::load(x));
+  }
+};
+
+// Columns are taken in pairs of steps, because MXFP8 is decoded so; x is padded to pairs.
+template <class D>
+constexpr std::int64_t kPairColumns = 2 * D::kStep;
+
+template <class D>
+std::int64_t packed_bytes(std::int64_t k) {
+  return round_up(round_up(k, kPairColumns<D>) / D::kStep * D::kPackedStepBytes, 64);
+}
+
+template <class D>
+void pack(const float* x, std::int64_t k, void* packed) {
+  auto* out = static_cast<char*>(packed);
+  std::int64_t at = 0;
+  for (; at + D::kStep <= k; at += D::kStep, out += D::kPackedStepBytes) D::pack_step(x + at, out);
+  for (; at < round_up(k, kPairColumns<D>); at += D::kStep, out += D::kPackedStepBytes) {
+    float part[D::kStep] = {};
+    for (std::int64_t i = 0; at + i < k && i < D::kStep; ++i) part[i] = x[at + i];
+    D::pack_step(part, out);
+  }
+}
+
+// How far ahead of its use a weight is asked for when weights stream from memory: the processor's
+// own prefetching stops at the end of every 4 KiB page.
+constexpr std::int64_t kPrefetchBytes = 1024;
+
+// Columns between two visits to the partial sums, when rows are many: kRowTile packed rows of them
+// take 24 KiB, and stay in the first-level cache while all outputs pass by.
+template <class D>
+constexpr std::int64_t column_block() {
+  constexpr std::int64_t fits = 24 * 1024 * D::kStep / (D::kRowTile * D::kPackedStepBytes);
+  return fits < kColumnBlockMax ? fits / kScaleColumns * kScaleColumns : kColumnBlockMax;
+}
+
+// Some columns of a tile of rows and outputs.
+struct Tile {
+  const void* const* x;     // [rows]
+  std::int64_t first_step;  // in x
+  std::int64_t steps;       // even
+  bool begins, ends;        // the first and the last columns of K
+  bool streams;             // weights come from memory in order, and are used once
+  char* partial;            // [rows, kOutputBlock] vectors
+  float* out;
+  std::int64_t out_stride;
+};
+
+// Beyond the end of a row comes the next row of the same tile, which is there already: what is
+// wanted then is the start of the next tile.
+template <int kOutputs, class Source>
+void prefetch_tile(const Source& w, std::int64_t step, bool in_row) {
+  const std::int64_t ahead = kPrefetchBytes + (in_row ? 0 : (kOutputs - 1) * w.stride);
+#pragma GCC unroll 8
+  for (int j = 0; j < kOutputs; ++j) __builtin_prefetch(w.address(j, step) + ahead);
+}
+
+template <class D, int kRows, int kOutputs, class Source>
+void run_tile(const Tile& t, const Source& w) {
+  using S = typename D::Simd;
+  using F = typename D::F;
+  const char* x[kRows];
+  F sums[kRows][kOutputs];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+    x[i] = static_cast<const char*>(t.x[i]) + t.first_step * D::kPackedStepBytes;
+#pragma GCC unroll 8
+    for (int j = 0; j < kOutputs; ++j) {
+      const auto* kept =
+          reinterpret_cast<const float*>(t.partial) + (i * kOutputBlock + j) * S::kLanes;
+      sums[i][j] = t.begins ? S::zero() : S::load(kept);
+    }
+  }
+  const std::int64_t turn = t.steps - kPrefetchBytes / Source::kBytesPerStep;
+  for (std::int64_t step = 0; step < t.steps; step += Source::kSteps) {
+    // A full tile has multiplications enough to hide the reading, and no room for more.
+    if constexpr (kRows < D::kRowTile) {
+      if (t.streams) prefetch_tile<kOutputs>(w, step, step < turn);
+    }
+    typename D::W weights[kOutputs][Source::kSteps];
+#pragma GCC unroll 8
+    for (int j = 0; j < kOutputs; ++j) w.load(j, step, weights[j]);
+#pragma GCC unroll 2
+    for (int u = 0; u < Source::kSteps; ++u)
+#pragma GCC unroll 2
+      for (int p = 0; p < D::kParts; ++p) {
+        decltype(D::load_x(x[0], 0, 0)) xs[kRows];
+#pragma GCC unroll 8
+        for (int i = 0; i < kRows; ++i) xs[i] = D::load_x(x[i], step + u, p);
+#pragma GCC unroll 8
+        for (int j = 0; j < kOutputs; ++j) {
+          const auto wj = D::part(weights[j][u], p);
+#pragma GCC unroll 8
+          for (int i = 0; i < kRows; ++i) sums[i][j] = D::multiply_add(wj, xs[i], sums[i][j]);
+        }
+      }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+    if (!t.ends) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kOutputs; ++j)
+        S::store(reinterpret_cast<float*>(t.partial) + (i * kOutputBlock + j) * S::kLanes,
+                 sums[i][j]);
+    } else if constexpr (kOutputs == 4) {
+      S::store_sums(t.out + i * t.out_stride, sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
+    } else {
+      for (int j = 0; j < kOutputs; ++j) t.out[i * t.out_stride + j] = S::sum(sums[i][j]);
+    }
+  }
+}
+
+// Makes the number of rows a constant.
+template <class D, int kOutputs, int kRows, class Source>
+void run_tile_of(std::int64_t rows, const Tile& tile, const Source& w) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return run_tile_of<D, kOutputs, kRows - 1>(rows, tile, w);
+  }
+  run_tile<D, kRows, kOutputs>(tile, w);
+}
+
+}  // namespace
+}  // namespace m3::cpu

@@ -1,0 +1,230 @@
+// Weights on their way to the dot loop: bfloat16 is read in place; other formats are decoded, MXFP8
+// in registers where few rows of x make the reading the bottleneck. For isa_*.cc only.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/cpu/kernels.h"
+
+namespace m3::cpu {
+namespace {
+
+constexpr std::int64_t kScaleColumns = 32;
+// Scale bytes with which every e4m3 number is a normal bfloat16 (spec: text-model §2.4).
+constexpr std::uint8_t kScaleLow = 10, kScaleHigh = 246;
+
+inline std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+inline float float_of(std::uint32_t bits) {
+  return __builtin_bit_cast(float, bits);
+}
+
+inline std::uint16_t bf16_bits(float x) {
+  const auto u = __builtin_bit_cast(std::uint32_t, x);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>((u >> 16) | 0x40);
+  return static_cast<std::uint16_t>((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+
+inline float e4m3_value(std::uint8_t bits) {
+  const std::uint32_t sign = (bits & 0x80u) << 24, size = bits & 0x7fu;
+  if (size == 0x7f) return float_of(sign | 0x7fc00000u);
+  if (size < 8) return (sign ? -0x1p-9f : 0x1p-9f) * static_cast<float>(size);
+  return float_of(sign | ((size << 20) + (120u << 23)));
+}
+
+inline float scale_value(std::uint8_t bits) {
+  if (bits == 0) return 0x1p-127f;
+  return float_of(bits == 255 ? 0x7fc00000u : static_cast<std::uint32_t>(bits) << 23);
+}
+
+inline float f16_value(std::uint16_t bits) {
+  const std::uint32_t sign = (bits & 0x8000u) << 16, size = bits & 0x7fffu;
+  if (size >= 0x7c00) return float_of(sign | 0x7f800000u | ((size & 0x3ff) << 13));
+  // The exponents' biases differ by 112; the product is exact, also for subnormal numbers.
+  return float_of(sign | (size << 13)) * 0x1p112f;
+}
+
+// The rule for all bytes and scales, those that Simd::e4m3 leaves aside included.
+inline void decode_e4m3_slowly(const std::uint8_t* values, std::uint8_t scale, std::int64_t n,
+                               std::uint16_t* out) {
+  const float factor = scale_value(scale);
+  for (std::int64_t i = 0; i < n; ++i) out[i] = bf16_bits(e4m3_value(values[i]) * factor);
+}
+
+// What Simd::e4m3 adds to a byte's exponent, in both halves of a word.
+inline std::uint32_t exponent_bias(std::uint8_t scale) {
+  const std::uint32_t bias = (static_cast<std::uint32_t>(scale) - 7) << 7;
+  return bias << 16 | (bias & 0xffff);
+}
+
+inline bool is_ordinary(std::uint8_t scale) {
+  return scale >= kScaleLow && scale <= kScaleHigh;
+}
+
+// The biases of n scales; whether all are ordinary. Two plain loops, which compilers vectorise.
+inline bool exponent_biases(const std::uint8_t* __restrict scales, std::int64_t n,
+                            std::uint32_t* __restrict biases) {
+  for (std::int64_t i = 0; i < n; ++i) biases[i] = exponent_bias(scales[i]);
+  std::uint8_t low = 255, high = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    low = scales[i] < low ? scales[i] : low;
+    high = scales[i] > high ? scales[i] : high;
+  }
+  return is_ordinary(low) && is_ordinary(high);
+}
+
+// Columns [begin, end) of one MXFP8 row, by the rule for all bytes. All pointers are of column 0.
+inline void decode_blocks_slowly(const std::uint8_t* values, const std::uint8_t* scales,
+                                 std::int64_t begin, std::int64_t end, std::uint16_t* out) {
+  for (std::int64_t k = begin; k < end;) {
+    const std::int64_t block_end = (k / kScaleColumns + 1) * kScaleColumns;
+    const std::int64_t n = (block_end < end ? block_end : end) - k;
+    decode_e4m3_slowly(values + k, scales[k / kScaleColumns], n, out + k);
+    k += n;
+  }
+}
+
+// `columns` of one MXFP8 row from the start of a scale block.
+template <class S>
+void decode_mxfp8(const std::uint8_t* values, const std::uint8_t* scales, std::int64_t columns,
+                  std::uint16_t* out) {
+  constexpr std::int64_t kPair = 4 * S::kLanes;
+  constexpr std::int64_t kSpan = 1024;  // columns whose biases are computed together
+  std::uint32_t biases[kSpan / kScaleColumns];
+  for (std::int64_t start = 0; start < columns; start += kSpan) {
+    const std::int64_t end = start + kSpan < columns ? start + kSpan : columns;
+    const std::int64_t blocks = round_up(end - start, kScaleColumns) / kScaleColumns;
+    const bool ordinary = exponent_biases(scales + start / kScaleColumns, blocks, biases);
+    std::int64_t k = start;
+    for (; ordinary && k + kPair <= end; k += kPair) {
+      typename S::H w0, w1;
+      if (!S::e4m3(values + k, biases + (k - start) / kScaleColumns, w0, w1)) [[unlikely]] {
+        decode_blocks_slowly(values, scales, k, k + kPair, out);
+        continue;
+      }
+      S::store_h(out + k, w0);
+      S::store_h(out + k + kPair / 2, w1);
+    }
+    decode_blocks_slowly(values, scales, k, end, out);
+  }
+}
+
+template <class S>
+void decode_f32(const char* values, std::int64_t columns, std::uint16_t* out) {
+  for (std::int64_t k = 0; k < columns; k += S::kLanes) {
+    alignas(64) float x[S::kLanes] = {};
+    const std::int64_t n = columns - k < S::kLanes ? columns - k : S::kLanes;
+    __builtin_memcpy(x, values + k * 4, static_cast<std::uint64_t>(n) * 4);
+    std::uint16_t rounded[S::kLanes];
+    S::store_bf16(rounded, S::load(x));
+    __builtin_memcpy(out + k, rounded, static_cast<std::uint64_t>(n) * 2);
+  }
+}
+
+inline void decode_f16(const char* values, std::int64_t columns, std::uint16_t* out) {
+  for (std::int64_t k = 0; k < columns; ++k) {
+    std::uint16_t bits;
+    __builtin_memcpy(&bits, values + k * 2, sizeof bits);
+    out[k] = bf16_bits(f16_value(bits));
+  }
+}
+
+// Columns [begin, end) of one row in bfloat16; begin is a multiple of 32.
+template <class S>
+void decode_row(const WeightRows& w, std::int64_t row, std::int64_t k, std::int64_t begin,
+                std::int64_t end, std::uint16_t* out) {
+  const auto* bytes = static_cast<const char*>(w.values);
+  const std::int64_t at = row * k + begin, columns = end - begin;
+  switch (w.format) {
+    case WeightFormat::kBF16:
+      __builtin_memcpy(out, bytes + at * 2, static_cast<std::uint64_t>(columns) * 2);
+      break;
+    case WeightFormat::kMxfp8:
+      decode_mxfp8<S>(
+          static_cast<const std::uint8_t*>(w.values) + at,
+          w.scales + row * (round_up(k, kScaleColumns) / kScaleColumns) + begin / kScaleColumns,
+          columns, out);
+      break;
+    case WeightFormat::kF16:
+      decode_f16(bytes + at * 2, columns, out);
+      break;
+    case WeightFormat::kF32:
+      decode_f32<S>(bytes + at * 4, columns, out);
+      break;
+  }
+}
+
+template <class S>
+void decode(const WeightRows& w, std::int64_t outputs, std::int64_t k, std::int64_t begin,
+            std::int64_t end, std::uint16_t* out) {
+  for (std::int64_t n = 0; n < outputs; ++n)
+    decode_row<S>(w, n, k, begin, end, out + n * (end - begin));
+}
+
+// Where the dot loop takes its weights from. load(j, step, w) gives kSteps vectors of row j, which
+// lie at address(j, step).
+
+// Rows of vectors in memory: bfloat16 in place, or decoded into scratch.
+template <class D>
+struct PlainRows {
+  static constexpr int kSteps = 1;  // vectors of one load
+  static constexpr std::int64_t kBytesPerStep = D::kStepBytes;
+  static constexpr int kRowTileMax = D::kRowTile;
+  const char* base;
+  std::int64_t stride;  // bytes
+
+  PlainRows rows_from(std::int64_t n) const { return {base + n * stride, stride}; }
+  const char* address(int j, std::int64_t step) const {
+    return base + j * stride + step * D::kStepBytes;
+  }
+  void load(int j, std::int64_t step, typename D::W* w) const {
+    w[0] = D::load_w(address(j, step));
+  }
+};
+
+// MXFP8 rows, decoded in registers two vectors at a time.
+template <class D>
+struct Mxfp8Rows {
+  static constexpr int kSteps = 2;
+  static constexpr std::int64_t kBytesPerStep = D::kStep;
+  // Beyond, decoding once into scratch costs less than the registers that decoding takes.
+  static constexpr int kRowTileMax = D::kRowTile < 3 ? D::kRowTile : 3;
+  const std::uint8_t* base;
+  std::int64_t stride;
+  const std::uint32_t* bias;  // [rows, bias_stride]
+  std::int64_t bias_stride;
+
+  Mxfp8Rows rows_from(std::int64_t n) const {
+    return {base + n * stride, stride, bias + n * bias_stride, bias_stride};
+  }
+  const std::uint8_t* address(int j, std::int64_t step) const {
+    return base + j * stride + step * D::kStep;
+  }
+  void load(int j, std::int64_t step, typename D::W* w) const {
+    const std::uint8_t* values = address(j, step);
+    const std::uint32_t* biases = bias + j * bias_stride + step * D::kStep / kScaleColumns;
+    if (!D::Simd::e4m3(values, biases, w[0], w[1])) [[unlikely]] {
+      // By way of memory of its own: w then stays in registers.
+      alignas(64) std::uint16_t decoded[2 * D::kStep];
+      decode_slowly(values, biases, decoded);
+      w[0] = D::load_w(decoded);
+      w[1] = D::load_w(decoded + D::kStep);
+    }
+  }
+
+ private:
+  [[gnu::noinline]] static void decode_slowly(const std::uint8_t* values,
+                                              const std::uint32_t* biases, std::uint16_t* out) {
+    constexpr std::int64_t kPair = 2 * D::kStep;
+    constexpr std::int64_t kBlock = kPair < kScaleColumns ? kPair : kScaleColumns;
+    for (std::int64_t i = 0; i < kPair; i += kBlock) {
+      const auto scale = static_cast<std::uint8_t>((biases[i / kScaleColumns] >> 23) + 7);
+      decode_e4m3_slowly(values + i, scale, kBlock, out + i);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace m3::cpu

@@ -1,0 +1,136 @@
+// Routing, dispatch and combination of experts (spec: text-model §3.8). The experts' products are
+// in linear.cc. The router works in float32 throughout: rounding its scores changes picks.
+#include <algorithm>
+#include <cmath>
+
+#include "backend/cpu/cpu_ops.h"
+#include "ops/arguments.h"
+
+namespace m3::cpu {
+namespace {
+
+// Router scores of one row from its logits, in place. NaN and infinity become 0, so that a broken
+// row still gets k different experts.
+void score_experts(const Kernels& kernels, RouterScore score, std::int64_t experts, float* s) {
+  if (score == RouterScore::kSigmoid) {
+    kernels.scale_add(s, -1, nullptr, experts, s);
+    kernels.exp(s, experts, s);
+    for (std::int64_t e = 0; e < experts; ++e) s[e] = 1 / (1 + s[e]);
+  } else {
+    const float largest = kernels.largest(s, experts);
+    for (std::int64_t e = 0; e < experts; ++e) s[e] -= largest;
+    kernels.exp(s, experts, s);
+    float sum = 0;
+    for (std::int64_t e = 0; e < experts; ++e) sum += s[e];
+    for (std::int64_t e = 0; e < experts; ++e) s[e] /= sum;
+  }
+  for (std::int64_t e = 0; e < experts; ++e)
+    if (!std::isfinite(s[e])) s[e] = 0;
+}
+
+// The k experts with the largest s + bias, ties to the lower id; ascending. A handful of picks of
+// a hundred or so: k passes are quicker than sorting. s + bias is finite.
+void pick_experts(const float* s, const float* bias, std::int64_t experts, std::int64_t k,
+                  std::int32_t* picks) {
+  for (std::int64_t j = 0; j < k; ++j) {
+    std::int64_t best = -1;
+    float best_key = 0;
+    for (std::int64_t e = 0; e < experts; ++e) {
+      const float key = bias != nullptr ? s[e] + bias[e] : s[e];
+      if (best >= 0 && !(key > best_key)) continue;
+      if (std::find(picks, picks + j, e) != picks + j) continue;
+      best = e;
+      best_key = key;
+    }
+    picks[j] = static_cast<std::int32_t>(best);
+  }
+  std::sort(picks, picks + k);
+}
+
+// The bias is no part of the weights.
+void weigh_experts(const float* s, const std::int32_t* picks, std::int64_t k, float* weights) {
+  float sum = 0;
+  for (std::int64_t j = 0; j < k; ++j) sum += s[picks[j]];
+  for (std::int64_t j = 0; j < k; ++j) weights[j] = s[picks[j]] / (sum > 0 ? sum : 1);
+}
+
+}  // namespace
+
+void CpuBackend::route(const Tensor& x, const Router& router, bool picked_before,
+                       const Tensor& experts, const Tensor& weights) {
+  expect_rank("route: x", x, 2);
+  M3_CHECK(experts.rank == 2, "route: experts {}", experts.describe());
+  const std::int64_t rows = x.dim(0), k = experts.dim(1), count = router.gate.rows;
+  expect_matrix("route: gate", router.gate, count, x.dim(1));
+  M3_CHECK(router.gate.codec->format == Format::kF32, "route: the gate is {}, expected f32",
+           router.gate.codec->name);
+  if (router.bias) expect_tensor("route: bias", router.bias, DType::kF32, {count});
+  expect_tensor("route: experts", experts, DType::kI32, {rows, k});
+  expect_tensor("route: weights", weights, DType::kF32, {rows, k});
+  M3_CHECK(k <= count, "route: {} picks of {} experts", k, count);
+  if (picked_before) expect_ids("route: experts", experts, count);
+
+  float* scores = sums_.take<float>(rows * count);
+  plan(router.gate, pack_rows(packing_f32(), x.as<float>(), rows, x.dim(1), packed_f32_), rows,
+       scores);
+  multiply(kernels_.dot_f32);
+  const float* bias = router.bias ? router.bias.as<float>() : nullptr;
+  for_ranges(pool_, rows, 16, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      float* s = scores + row * count;
+      std::int32_t* picks = experts.row<std::int32_t>(row);
+      score_experts(kernels_, router.score, count, s);
+      if (!picked_before) pick_experts(s, bias, count, k, picks);
+      weigh_experts(s, picks, k, weights.row<float>(row));
+    }
+  });
+}
+
+// A counting sort: it keeps the order of the tokens within an expert.
+void CpuBackend::dispatch(const Tensor& experts, const Dispatch& out) {
+  const std::int64_t count = expect_dispatch("dispatch: out", out);
+  const std::int64_t tokens = out.places.dim(0), k = out.places.dim(1);
+  expect_tensor("dispatch: experts", experts, DType::kI32, {tokens, k});
+  expect_ids("dispatch: experts", experts, count);
+
+  const std::int32_t* expert = experts.as<std::int32_t>();
+  std::int32_t* offsets = out.offsets.as<std::int32_t>();
+  std::fill_n(offsets, count + 1, 0);
+  for (std::int64_t i = 0; i < tokens * k; ++i) ++offsets[expert[i] + 1];
+  for (std::int64_t e = 0; e < count; ++e) offsets[e + 1] += offsets[e];
+
+  next_.assign(offsets, offsets + count);
+  for (std::int64_t i = 0; i < tokens * k; ++i) {
+    const std::int32_t place = next_[static_cast<std::size_t>(expert[i])]++;
+    out.places.as<std::int32_t>()[i] = place;
+    out.rows.as<std::int32_t>()[place] = static_cast<std::int32_t>(i / k);
+  }
+}
+
+void CpuBackend::combine(const Tensor& y, const Dispatch& dispatch, const Tensor& weights,
+                         float scale, const Tensor& shared, const Tensor& out) {
+  expect_dispatch("combine: dispatch", dispatch);
+  const std::int64_t tokens = dispatch.places.dim(0), k = dispatch.places.dim(1);
+  expect_rank("combine: out", out, 2);
+  const std::int64_t hidden = out.dim(1);
+  expect_tensor("combine: y", y, DType::kF32, {tokens * k, hidden});
+  expect_tensor("combine: weights", weights, DType::kF32, {tokens, k});
+  expect_tensor("combine: out", out, DType::kF32, {tokens, hidden});
+  if (shared) expect_tensor("combine: shared", shared, DType::kF32, {tokens, hidden});
+  expect_ids("combine: places", dispatch.places, y.dim(0));
+
+  tasks_.reserve(TaskScratch::bytes_for<float>(hidden));
+  for_each_task(pool_, tokens, [&](std::int64_t t) {
+    TaskScratch::Slice slice(tasks_);
+    float* sum = slice.take<float>(hidden);
+    std::fill_n(sum, hidden, 0.0f);
+    for (std::int64_t j = 0; j < k; ++j) {
+      const float* part = y.row<float>(dispatch.places.row<std::int32_t>(t)[j]);
+      kernels_.add_scaled(part, weights.row<float>(t)[j], hidden, sum);
+    }
+    kernels_.scale_add(sum, scale, shared ? shared.row<float>(t) : nullptr, hidden,
+                       out.row<float>(t));
+  });
+}
+
+}  // namespace m3::cpu

@@ -1,0 +1,18 @@
+// RMS norm in float32. Limited by reading x twice, the second time from the cache.
+#include "backend/cpu/cpu_ops.h"
+#include "ops/arguments.h"
+
+namespace m3::cpu {
+
+void CpuBackend::rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) {
+  expect_rank("rms_norm: x", x, 2);
+  const std::int64_t rows = x.dim(0), dim = x.dim(1);
+  expect_tensor("rms_norm: weight", weight, DType::kF32, {dim});
+  expect_tensor("rms_norm: out", out, DType::kF32, {rows, dim});
+  const NormParams norm{weight.as<float>(), eps, dim};
+  for_each_task(pool_, rows, [&](std::int64_t row) {
+    kernels_.rms_norm(x.row<float>(row), norm, out.row<float>(row));
+  });
+}
+
+}  // namespace m3::cpu

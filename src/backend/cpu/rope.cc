@@ -1,0 +1,100 @@
+// Rotations, and the heads that are normalised and rotated: queries, and keys on their way into the
+// cache (spec: text-model §3.3, §3.4). All in float32; rounded once, when stored.
+#include <cmath>
+#include <cstring>
+
+#include "backend/cpu/cpu_ops.h"
+#include "backend/cpu/paging.h"
+#include "ops/arguments.h"
+
+namespace m3::cpu {
+
+void CpuBackend::rope_table(const Tensor& positions, const Rope& rope, const Tensor& out) {
+  expect_rank("rope_table: inv_freq", rope.inv_freq, 1);
+  expect_rank("rope_table: out", out, 2);
+  const std::int64_t rows = out.dim(0), half = rope.inv_freq.dim(0);
+  expect_tensor("rope_table: out", out, DType::kF32, {rows, 2 * half});
+  expect_tensor("rope_table: positions", positions, DType::kI64, {rows});
+  const float* frequency = rope.inv_freq.as<float>();
+  for_ranges(pool_, rows, 16, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      const auto position = static_cast<float>(positions.as<std::int64_t>()[t]);
+      float* row = out.row<float>(t);
+      for (std::int64_t i = 0; i < half; ++i) {
+        const float angle = position * frequency[i];
+        row[i] = rope.scale * std::cos(angle);
+        row[half + i] = rope.scale * std::sin(angle);
+      }
+    }
+  });
+}
+
+void CpuBackend::norm_rope_head(const float* x, const HeadNorm& norm, std::int64_t row,
+                                float* out) const {
+  kernels_.rms_norm(x, {norm.weight.as<float>(), norm.eps, norm.weight.dim(0)}, out);
+  kernels_.rotate(out, norm.rotations.row<float>(row), norm.rotations.dim(1));
+}
+
+void CpuBackend::store_row(const float* x, const Tensor& page, std::int64_t token) const {
+  const std::int64_t dim = page.dim(1);
+  if (page.dtype == DType::kF32) {
+    std::memcpy(page.row<float>(token), x, static_cast<std::size_t>(dim) * sizeof(float));
+  } else {
+    kernels_.to_bf16(x, dim, &page.row<BF16>(token)->bits);
+  }
+}
+
+void CpuBackend::norm_rope(const Tensor& x, const HeadNorm& norm, const Tensor& out) {
+  expect_rank("norm_rope: x", x, 2);
+  const std::int64_t rows = x.dim(0), width = x.dim(1), dim = norm.weight.dim(0);
+  expect_head_norm("norm_rope: norm", norm, rows, dim);
+  expect_tensor("norm_rope: out", out, DType::kF32, {rows, width});
+  M3_CHECK(width % dim == 0, "norm_rope: rows of {} in heads of {}", width, dim);
+  for_each_task(pool_, rows, [&](std::int64_t row) {
+    for (std::int64_t at = 0; at < width; at += dim)
+      norm_rope_head(x.row<float>(row) + at, norm, row, out.row<float>(row) + at);
+  });
+}
+
+void CpuBackend::store_kv(const Tensor& k, const Tensor& v, const HeadNorm& norm, const Rows& rows,
+                          const KvView& cache) {
+  expect_cache("store_kv: cache", cache);
+  expect_rank("store_kv: k", k, 2);
+  const std::int64_t count = k.dim(0), dim = cache.head_dim;
+  expect_tensor("store_kv: k", k, DType::kF32, {count, cache.kv_heads * dim});
+  expect_tensor("store_kv: v", v, DType::kF32, {count, cache.kv_heads * dim});
+  expect_head_norm("store_kv: norm", norm, count, dim);
+  expect_rows("store_kv: rows", rows, count);
+  tasks_.reserve(TaskScratch::bytes_for<float>(dim));
+  for_each_task(pool_, count, [&](std::int64_t row) {
+    TaskScratch::Slice slice(tasks_);
+    float* key = slice.take<float>(dim);
+    const SeenPages seen(rows, row, cache.page_tokens);
+    const std::int64_t page = seen.page(seen.count() - 1), token = seen.slot() % cache.page_tokens;
+    for (std::int64_t h = 0; h < cache.kv_heads; ++h) {
+      norm_rope_head(k.row<float>(row) + h * dim, norm, row, key);
+      store_row(key, cache.keys(page, h), token);
+      store_row(v.row<float>(row) + h * dim, cache.values(page, h), token);
+    }
+  });
+}
+
+void CpuBackend::store_index(const Tensor& k, const HeadNorm& norm, const Rows& rows,
+                             const IndexView& cache) {
+  expect_cache("store_index: cache", cache);
+  expect_rank("store_index: k", k, 2);
+  const std::int64_t count = k.dim(0);
+  expect_tensor("store_index: k", k, DType::kF32, {count, cache.dim});
+  expect_head_norm("store_index: norm", norm, count, cache.dim);
+  expect_rows("store_index: rows", rows, count);
+  tasks_.reserve(TaskScratch::bytes_for<float>(cache.dim));
+  for_each_task(pool_, count, [&](std::int64_t row) {
+    TaskScratch::Slice slice(tasks_);
+    float* key = slice.take<float>(cache.dim);
+    const SeenPages seen(rows, row, cache.page_tokens);
+    norm_rope_head(k.row<float>(row), norm, row, key);
+    store_row(key, cache.keys(seen.page(seen.count() - 1)), seen.slot() % cache.page_tokens);
+  });
+}
+
+}  // namespace m3::cpu

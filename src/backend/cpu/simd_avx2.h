@@ -1,0 +1,113 @@
+// The vectors of AVX2 with FMA under the names that the loops use; see simd_sse2.h, whose comments
+// hold here too. For isa_*.cc only.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace m3::cpu {
+namespace {
+
+struct Avx2 {
+  using F = __m256;
+  using H = __m256i;
+  static constexpr int kLanes = 8;
+  static constexpr int kRowTile = 3;     // 3 x 4 sums, 3 of x and 1 of w: all 16 registers
+  static constexpr int kValueHeads = 4;  // 4 x 2 sums
+
+  static F zero() { return _mm256_setzero_ps(); }
+  static F set1(float x) { return _mm256_set1_ps(x); }
+  static F load(const float* p) { return _mm256_loadu_ps(p); }
+  static F load(const std::uint16_t* p) {
+    const __m128i h = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+  }
+  template <typename T>
+  static F load_part(const T* p, int n) {
+    alignas(32) T part[kLanes] = {};
+    __builtin_memcpy(part, p, static_cast<unsigned>(n) * sizeof(T));
+    return load(part);
+  }
+  static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+  static void store_part(float* p, F x, int n) {
+    alignas(32) float part[kLanes];
+    store(part, x);
+    __builtin_memcpy(p, part, static_cast<unsigned>(n) * sizeof(float));
+  }
+
+  static F add(F a, F b) { return _mm256_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm256_div_ps(a, b); }
+  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F max_or_nan(F a, F b) {
+    return _mm256_blendv_ps(max(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+  }
+  static F zero_if_below(F x, F limit, F value) {
+    return _mm256_and_ps(_mm256_cmp_ps(x, limit, _CMP_NLT_UQ), value);
+  }
+  static F add_to_exponent(F x, F n) {
+    const __m256i shifted = _mm256_slli_epi32(_mm256_castps_si256(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), shifted));
+  }
+
+  static float sum(F a) { return _mm_cvtss_f32(sum4(a, a, a, a)); }
+  static void store_sums(float* p, F a, F b, F c, F d) { _mm_storeu_ps(p, sum4(a, b, c, d)); }
+
+  static H load_h(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  static void store_h(void* p, H x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+  static H bit_xor(H a, H b) { return _mm256_xor_si256(a, b); }
+  static F even(H x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)); }
+  static F odd(H x) {
+    return _mm256_castsi256_ps(
+        _mm256_and_si256(x, _mm256_set1_epi32(static_cast<int>(0xffff0000))));
+  }
+  static void store_bf16(std::uint16_t* p, F x) {
+    const __m256i u = _mm256_castps_si256(x);
+    const __m256i odd_bit = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    const __m256i up = _mm256_add_epi32(odd_bit, _mm256_set1_epi32(0x7fff));
+    const __m256i rounded = _mm256_add_epi32(u, up);
+    const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m256i wide = _mm256_srai_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+    const __m256i pairs = _mm256_packs_epi32(wide, wide);
+    const __m256i dealt = _mm256_permute4x64_epi64(pairs, 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(dealt));
+  }
+
+  static bool e4m3(const std::uint8_t* p, const std::uint32_t* bias, H& w0, H& w1) {
+    const __m256i v = load_h(p);
+    const __m256i size = _mm256_and_si256(v, _mm256_set1_epi8(0x7f));
+    const __m256i from_8 = _mm256_sub_epi8(size, _mm256_set1_epi8(8));
+    const __m256i common =
+        _mm256_cmpeq_epi8(_mm256_min_epu8(from_8, _mm256_set1_epi8(0x76)), from_8);
+    if (_mm256_movemask_epi8(common) != -1) [[unlikely]]
+      return false;
+    const __m256i dealt = _mm256_permute4x64_epi64(v, 0xd8);
+    w0 = e4m3_half(_mm256_unpacklo_epi8(_mm256_setzero_si256(), dealt), bias[0]);
+    w1 = e4m3_half(_mm256_unpackhi_epi8(_mm256_setzero_si256(), dealt), bias[0]);
+    return true;
+  }
+
+ private:
+  static __m128 sum4(F a, F b, F c, F d) {
+    const __m128 a4 = half(a), b4 = half(b), c4 = half(c), d4 = half(d);
+    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a4, b4), _mm_unpackhi_ps(a4, b4));
+    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c4, d4), _mm_unpackhi_ps(c4, d4));
+    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+  }
+  static __m128 half(F a) {
+    return _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  }
+  static H e4m3_half(H high_bytes, std::uint32_t bias) {
+    const __m256i field = _mm256_and_si256(_mm256_srai_epi16(high_bytes, 4),
+                                           _mm256_set1_epi16(static_cast<short>(0x87f0)));
+    return _mm256_add_epi16(field, _mm256_set1_epi32(static_cast<int>(bias)));
+  }
+};
+
+}  // namespace
+}  // namespace m3::cpu

@@ -1,0 +1,108 @@
+// The vectors of AVX-512 (F, BW, DQ, VL) under the names that the loops use; see simd_sse2.h, whose
+// comments hold here too. For isa_*.cc only.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace m3::cpu {
+namespace {
+
+struct Avx512 {
+  using F = __m512;
+  using H = __m512i;
+  static constexpr int kLanes = 16;
+  static constexpr int kRowTile = 6;     // 6 x 4 sums, 6 of x and 1 of w: 31 of 32 registers
+  static constexpr int kValueHeads = 8;  // 8 x 2 sums
+
+  static F zero() { return _mm512_setzero_ps(); }
+  static F set1(float x) { return _mm512_set1_ps(x); }
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static F load(const std::uint16_t* p) {
+    const __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+  }
+  static F load_part(const float* p, int n) { return _mm512_maskz_loadu_ps(mask(n), p); }
+  static F load_part(const std::uint16_t* p, int n) {
+    const __m256i h = _mm256_maskz_loadu_epi16(mask(n), p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+  }
+  static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  static void store_part(float* p, F x, int n) { _mm512_mask_storeu_ps(p, mask(n), x); }
+
+  static F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F max_or_nan(F a, F b) {
+    return _mm512_mask_mov_ps(max(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+  }
+  static F zero_if_below(F x, F limit, F value) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), value);
+  }
+  static F add_to_exponent(F x, F n) {
+    const __m512i shifted = _mm512_slli_epi32(_mm512_castps_si512(n), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), shifted));
+  }
+
+  static float sum(F a) { return _mm_cvtss_f32(sum4(a, a, a, a)); }
+  static void store_sums(float* p, F a, F b, F c, F d) { _mm_storeu_ps(p, sum4(a, b, c, d)); }
+
+  static H load_h(const void* p) { return _mm512_loadu_si512(p); }
+  static void store_h(void* p, H x) { _mm512_storeu_si512(p, x); }
+  static H bit_xor(H a, H b) { return _mm512_xor_si512(a, b); }
+  static F even(H x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }
+  static F odd(H x) {
+    return _mm512_castsi512_ps(
+        _mm512_and_si512(x, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
+  }
+  static void store_bf16(std::uint16_t* p, F x) {
+    const __m512i u = _mm512_castps_si512(x);
+    const __m512i odd_bit = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    const __m512i up = _mm512_add_epi32(odd_bit, _mm512_set1_epi32(0x7fff));
+    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(u, up), 16);
+    const __m512i quiet = _mm512_srli_epi32(_mm512_or_si512(u, _mm512_set1_epi32(0x400000)), 16);
+    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    const __m256i h = _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, quiet));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), h);
+  }
+
+  // unpack works within 16-byte lanes, so the eight-byte pieces are first dealt to the lanes.
+  static bool e4m3(const std::uint8_t* p, const std::uint32_t* bias, H& w0, H& w1) {
+    const __m512i v = _mm512_loadu_si512(p);
+    const __m512i size = _mm512_and_si512(v, _mm512_set1_epi8(0x7f));
+    const __m512i from_8 = _mm512_sub_epi8(size, _mm512_set1_epi8(8));
+    if (_mm512_cmpgt_epu8_mask(from_8, _mm512_set1_epi8(0x76)) != 0) [[unlikely]]
+      return false;
+    const __m512i deal = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m512i dealt = _mm512_permutexvar_epi64(deal, v);
+    w0 = e4m3_half(_mm512_unpacklo_epi8(_mm512_setzero_si512(), dealt), bias[0]);
+    w1 = e4m3_half(_mm512_unpackhi_epi8(_mm512_setzero_si512(), dealt), bias[1]);
+    return true;
+  }
+
+ private:
+  static __m128 sum4(F a, F b, F c, F d) {
+    const __m128 a4 = quarter(a), b4 = quarter(b), c4 = quarter(c), d4 = quarter(d);
+    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a4, b4), _mm_unpackhi_ps(a4, b4));
+    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c4, d4), _mm_unpackhi_ps(c4, d4));
+    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+  }
+  static __mmask16 mask(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+  static __m128 quarter(F a) {
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+  }
+  static H e4m3_half(H high_bytes, std::uint32_t bias) {
+    const __m512i field = _mm512_and_si512(_mm512_srai_epi16(high_bytes, 4),
+                                           _mm512_set1_epi16(static_cast<short>(0x87f0)));
+    return _mm512_add_epi16(field, _mm512_set1_epi32(static_cast<int>(bias)));
+  }
+};
+
+}  // namespace
+}  // namespace m3::cpu

@@ -1,0 +1,120 @@
+// The vectors of every 64-bit x86 under the names that the loops use. For isa_*.cc only.
+//
+// F holds kLanes float32, H 2 * kLanes bfloat16. Everything is in an unnamed namespace: each
+// instruction set has its own copy of every loop, and none can be linked in place of another's.
+#pragma once
+
+#include <emmintrin.h>
+
+#include <cstdint>
+
+namespace m3::cpu {
+namespace {
+
+struct Sse2 {
+  using F = __m128;
+  using H = __m128i;
+  static constexpr int kLanes = 4;
+  static constexpr int kRowTile = 2;     // 2 x 4 sums, 2 of x, 1 of w, and the products
+  static constexpr int kValueHeads = 4;  // 4 x 2 sums
+
+  static F zero() { return _mm_setzero_ps(); }
+  static F set1(float x) { return _mm_set1_ps(x); }
+  static F load(const float* p) { return _mm_loadu_ps(p); }
+  // bfloat16 is the upper half of a float32.
+  static F load(const std::uint16_t* p) {
+    const __m128i h = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return _mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), h));
+  }
+  // The first n < kLanes elements, then zeros; touches no byte beyond them.
+  template <typename T>
+  static F load_part(const T* p, int n) {
+    alignas(16) T part[kLanes] = {};
+    __builtin_memcpy(part, p, static_cast<unsigned>(n) * sizeof(T));
+    return load(part);
+  }
+  static void store(float* p, F x) { _mm_storeu_ps(p, x); }
+  static void store_part(float* p, F x, int n) {
+    alignas(16) float part[kLanes];
+    store(part, x);
+    __builtin_memcpy(p, part, static_cast<unsigned>(n) * sizeof(float));
+  }
+
+  static F add(F a, F b) { return _mm_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm_div_ps(a, b); }
+  // a * b + c; rounds twice here, once where there is an instruction for it.
+  static F fma(F a, F b, F c) { return _mm_add_ps(_mm_mul_ps(a, b), c); }
+  // Where one operand is NaN, min and max return b.
+  static F min(F a, F b) { return _mm_min_ps(a, b); }
+  static F max(F a, F b) { return _mm_max_ps(a, b); }
+  static F max_or_nan(F a, F b) {
+    const F nan = _mm_cmpunord_ps(a, a);
+    return _mm_or_ps(_mm_and_ps(nan, a), _mm_andnot_ps(nan, max(a, b)));
+  }
+  // `value` where x >= limit or x is NaN.
+  static F zero_if_below(F x, F limit, F value) {
+    return _mm_and_ps(_mm_cmpnlt_ps(x, limit), value);
+  }
+  // x * 2^i, where i are the low bits of n. The product must be a normal number.
+  static F add_to_exponent(F x, F n) {
+    const __m128i shifted = _mm_slli_epi32(_mm_castps_si128(n), 23);
+    return _mm_castsi128_ps(_mm_add_epi32(_mm_castps_si128(x), shifted));
+  }
+
+  // The sums over the lanes, halving: lane l + lane l + kLanes / 2, and so on.
+  static float sum(F a) { return _mm_cvtss_f32(sum4(a, a, a, a)); }
+  static void store_sums(float* p, F a, F b, F c, F d) { _mm_storeu_ps(p, sum4(a, b, c, d)); }
+
+  static H load_h(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+  static void store_h(void* p, H x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
+  static H bit_xor(H a, H b) { return _mm_xor_si128(a, b); }
+  // Elements 0, 2, 4, ... and 1, 3, 5, ...: a shift or a mask each, no shuffle.
+  static F even(H x) { return _mm_castsi128_ps(_mm_slli_epi32(x, 16)); }
+  static F odd(H x) {
+    return _mm_castsi128_ps(_mm_and_si128(x, _mm_set1_epi32(static_cast<int>(0xffff0000))));
+  }
+  // To nearest, ties to even; NaN stays NaN.
+  static void store_bf16(std::uint16_t* p, F x) {
+    const __m128i u = _mm_castps_si128(x);
+    const __m128i odd_bit = _mm_and_si128(_mm_srli_epi32(u, 16), _mm_set1_epi32(1));
+    const __m128i rounded = _mm_add_epi32(u, _mm_add_epi32(odd_bit, _mm_set1_epi32(0x7fff)));
+    const __m128i quiet = _mm_or_si128(u, _mm_set1_epi32(0x400000));
+    const __m128i nan = _mm_castps_si128(_mm_cmpunord_ps(x, x));
+    const __m128i bits = _mm_or_si128(_mm_and_si128(nan, quiet), _mm_andnot_si128(nan, rounded));
+    const __m128i wide = _mm_srai_epi32(bits, 16);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi32(wide, wide));
+  }
+
+  // 4 * kLanes e4m3 bytes to bfloat16, times their scales. Both have sign, exponent, mantissa, so
+  // the byte's seven low bits move up by four, and the difference of the exponents' biases and the
+  // scale are one addition: bias[i] = (scale byte - 7) << 7 in both halves, for the i-th 32 bytes.
+  // False, and nothing done, if a byte is zero, subnormal or NaN: those follow another rule.
+  static bool e4m3(const std::uint8_t* p, const std::uint32_t* bias, H& w0, H& w1) {
+    const __m128i v = load_h(p);
+    const __m128i size = _mm_and_si128(v, _mm_set1_epi8(0x7f));
+    const __m128i from_8 = _mm_sub_epi8(size, _mm_set1_epi8(8));  // 0..0x76: an ordinary number
+    const __m128i common = _mm_cmpeq_epi8(_mm_min_epu8(from_8, _mm_set1_epi8(0x76)), from_8);
+    if (_mm_movemask_epi8(common) != 0xffff) [[unlikely]]
+      return false;
+    w0 = e4m3_half(_mm_unpacklo_epi8(_mm_setzero_si128(), v), bias[0]);
+    w1 = e4m3_half(_mm_unpackhi_epi8(_mm_setzero_si128(), v), bias[0]);
+    return true;
+  }
+
+ private:
+  static __m128 sum4(F a, F b, F c, F d) {
+    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
+    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
+    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+  }
+  static H e4m3_half(H high_bytes, std::uint32_t bias) {
+    const __m128i field =
+        _mm_and_si128(_mm_srai_epi16(high_bytes, 4), _mm_set1_epi16(static_cast<short>(0x87f0)));
+    return _mm_add_epi16(field, _mm_set1_epi32(static_cast<int>(bias)));
+  }
+};
+
+}  // namespace
+}  // namespace m3::cpu

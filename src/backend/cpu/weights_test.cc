@@ -1,0 +1,171 @@
+// Weights that are not bfloat16 give exactly what their values rounded to bfloat16 would give.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "backend/cpu/kernels_testing.h"
+#include "tensor/codecs.h"
+#include "tensor/numeric.h"
+
+namespace m3::cpu {
+namespace {
+
+class WeightKernels : public IsaTest {};
+M3_TEST_EVERY_ISA(WeightKernels);
+
+std::uint16_t exact_bits(std::uint8_t value, std::uint8_t scale) {
+  return to_bf16(e4m3_to_float(value) * e8m0_to_float(scale)).bits;
+}
+
+bool is_nan(std::uint16_t bits) {
+  return (bits & 0x7fff) > 0x7f80;
+}
+
+// Every byte with every scale, also those whose products bfloat16 cannot hold: rows of 256 bytes,
+// eight scale blocks of one scale.
+TEST_P(WeightKernels, EveryE4m3ByteWithEveryScale) {
+  std::vector<std::uint8_t> values(256), scales(8);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<std::uint8_t>(i * 37);  // mixes ordinary bytes with the others
+  for (int scale = 0; scale < 255; ++scale) {
+    std::fill(scales.begin(), scales.end(), static_cast<std::uint8_t>(scale));
+    std::vector<std::uint16_t> out(256);
+    kernels_.decode({WeightFormat::kMxfp8, values.data(), scales.data()}, 1, 256, 0, 256,
+                    out.data());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const std::uint16_t expected = exact_bits(values[i], static_cast<std::uint8_t>(scale));
+      if (is_nan(expected)) {
+        EXPECT_TRUE(is_nan(out[i])) << int{values[i]} << " x " << scale;
+      } else {
+        EXPECT_EQ(out[i], expected) << int{values[i]} << " x " << scale;
+        if (scale >= 10 && scale <= 246) {
+          EXPECT_EQ(to_float({out[i]}),
+                    e4m3_to_float(values[i]) * e8m0_to_float(static_cast<std::uint8_t>(scale)));
+        }
+      }
+    }
+  }
+}
+
+// Only ordinary bytes, in rows of every length: the vector path and all its tails.
+TEST_P(WeightKernels, E4m3RowsOfEveryLength) {
+  for (std::int64_t k = 1; k <= 300; k += k < 70 ? 1 : 13) {
+    const std::int64_t blocks = (k + 31) / 32;
+    std::vector<std::uint8_t> values(static_cast<std::size_t>(2 * k));
+    std::vector<std::uint8_t> scales(static_cast<std::size_t>(2 * blocks));
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = static_cast<std::uint8_t>((8 + i * 5 % 119) | (i % 3 == 0 ? 0x80 : 0));
+    for (std::size_t i = 0; i < scales.size(); ++i)
+      scales[i] = static_cast<std::uint8_t>(110 + i % 30);
+    std::vector<std::uint16_t> out(static_cast<std::size_t>(2 * k));
+    kernels_.decode({WeightFormat::kMxfp8, values.data(), scales.data()}, 2, k, 0, k, out.data());
+    for (std::int64_t n = 0; n < 2; ++n)
+      for (std::int64_t i = 0; i < k; ++i) {
+        const auto at = static_cast<std::size_t>(n * k + i);
+        EXPECT_EQ(out[at],
+                  exact_bits(values[at], scales[static_cast<std::size_t>(n * blocks + i / 32)]))
+            << i << " of " << k;
+      }
+  }
+}
+
+TEST_P(WeightKernels, F16RoundsLikeTheCodec) {
+  std::vector<std::uint16_t> values(65536);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<std::uint16_t>(i);
+  std::vector<std::uint16_t> out(values.size());
+  kernels_.decode({WeightFormat::kF16, values.data(), nullptr}, 1, 65536, 0, 65536, out.data());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const std::uint16_t expected = to_bf16(f16_to_float(values[i])).bits;
+    EXPECT_TRUE(out[i] == expected || (is_nan(out[i]) && is_nan(expected))) << i;
+  }
+}
+
+// A weight in some format and the same values in bfloat16.
+struct Twins {
+  Twins(const Codec& codec, std::int64_t outputs, std::int64_t k, bool with_oddities)
+      : stored(static_cast<std::size_t>(outputs * k * dtype_size(codec.values_dtype))),
+        scales(static_cast<std::size_t>(outputs * scale_cols(codec, k))),
+        bf16(static_cast<std::size_t>(outputs * k * 2)) {
+    std::vector<float> row(static_cast<std::size_t>(k));
+    Matrix w{&codec, {stored.data(), codec.values_dtype, {outputs, k}}, {}, outputs, k};
+    if (!scales.empty()) w.scales = {scales.data(), DType::kU8, {outputs, scale_cols(codec, k)}};
+    for (std::int64_t n = 0; n < outputs; ++n) {
+      for (float& v : row) v = next();
+      codec.encode(row.data(), k, stored.data() + n * k * dtype_size(codec.values_dtype),
+                   scales.empty() ? nullptr : w.scales.row<std::uint8_t>(n));
+    }
+    if (with_oddities) {
+      stored[1] = std::byte{0x03};                                // subnormal
+      stored[static_cast<std::size_t>(k - 1)] = std::byte{0x80};  // -0
+      if (outputs > 5) scales[5 * static_cast<std::size_t>(scale_cols(codec, k))] = 7;
+    }
+    for (std::int64_t n = 0; n < outputs; ++n) {
+      codec.decode(w, n, 0, k, row.data());
+      for (std::int64_t i = 0; i < k; ++i) {
+        const BF16 bits = to_bf16(row[static_cast<std::size_t>(i)]);
+        std::memcpy(bf16.data() + (n * k + i) * 2, &bits, 2);
+      }
+    }
+  }
+  float next() {
+    state = state * 1664525u + 1013904223u;
+    return static_cast<float>(state >> 8) * 0x1p-23f - 1;
+  }
+
+  std::uint32_t state = 7;
+  std::vector<std::byte> stored;
+  std::vector<std::uint8_t> scales;
+  std::vector<std::byte> bf16;
+};
+
+std::vector<float> multiply(const Kernels& kernels, const WeightRows& w, std::int64_t rows,
+                            std::int64_t outputs, std::int64_t k) {
+  const std::int64_t stride = kernels.packed_bytes(k);
+  Buffer packed(rows * stride), scratch(kDotScratchBytes);
+  std::vector<const void*> x;
+  std::vector<float> row(static_cast<std::size_t>(k));
+  std::uint32_t state = 3;
+  for (std::int64_t t = 0; t < rows; ++t) {
+    for (float& v : row) {
+      state = state * 1664525u + 1013904223u;
+      v = static_cast<float>(state >> 8) * 0x1p-23f - 1;
+    }
+    kernels.pack(row.data(), k, packed.data() + t * stride);
+    x.push_back(packed.data() + t * stride);
+  }
+  std::vector<float> out(static_cast<std::size_t>(rows * outputs));
+  kernels.dot({.x = x.data(),
+               .rows = rows,
+               .w = w,
+               .outputs = outputs,
+               .k = k,
+               .out = out.data(),
+               .out_stride = outputs,
+               .scratch = scratch.data()});
+  return out;
+}
+
+TEST_P(WeightKernels, EveryFormatGivesWhatItsBF16TwinGives) {
+  const std::pair<const Codec*, WeightFormat> formats[] = {{&kMxfp8Codec, WeightFormat::kMxfp8},
+                                                           {&kF16Codec, WeightFormat::kF16},
+                                                           {&kF32Codec, WeightFormat::kF32}};
+  for (const auto& [codec, format] : formats) {
+    for (std::int64_t k : {7, 64, 100, 2048, 2600, 6144}) {
+      for (std::int64_t outputs : {1, 6, 32}) {
+        const bool with_oddities = format == WeightFormat::kMxfp8 && k != 2600;
+        const Twins twins(*codec, outputs, k, with_oddities);
+        for (std::int64_t rows : {1, 2, 3, 4, 6, 13}) {
+          const WeightRows own{format, twins.stored.data(),
+                               twins.scales.empty() ? nullptr : twins.scales.data()};
+          const WeightRows twin{WeightFormat::kBF16, twins.bf16.data(), nullptr};
+          EXPECT_EQ(multiply(kernels_, own, rows, outputs, k),
+                    multiply(kernels_, twin, rows, outputs, k))
+              << codec->name << " " << rows << " x " << outputs << " x " << k;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace m3::cpu
