@@ -64,13 +64,14 @@ std::string_view generation_prefix(const std::optional<std::string>& mode) {
 }
 
 bool has_role(const Json& message, std::string_view role) {
-  const Json* found = find_member(message, "role");
+  const std::string* found = find_string(message, "role");
   return found != nullptr && *found == role;
 }
 
-bool has_content(const Json* message) {
+// The content of a message, or nullptr when there is no message or nothing in it.
+const Json* content_of(const Json* message) {
   const Json* content = message == nullptr ? nullptr : find_member(*message, "content");
-  return content != nullptr && is_truthy(*content);
+  return content != nullptr && is_truthy(*content) ? content : nullptr;
 }
 
 // The head of the list chooses the two blocks; the other messages are turns (spec: §2.2).
@@ -118,8 +119,8 @@ class ChatRenderer {
  private:
   void add_system_block(const Json* message) {
     own(kDocumentBegin, kTurnBegin, "system\n");
-    if (has_content(message)) {
-      add_visible_text(prompt_, *find_member(*message, "content"));
+    if (const Json* content = content_of(message)) {
+      add_visible_text(prompt_, *content);
     } else {
       own(kDefaultSystem);
     }
@@ -129,8 +130,8 @@ class ChatRenderer {
 
   Status add_developer_block(const Json* message) {
     own(kTurnBegin, "developer\n");
-    if (has_content(message)) {
-      add_visible_text(prompt_, *find_member(*message, "content"));
+    if (const Json* content = content_of(message)) {
+      add_visible_text(prompt_, *content);
     } else if (input_.model_identity) {
       prompt_.add_client(*input_.model_identity);
     } else {
@@ -223,7 +224,7 @@ class ChatRenderer {
 
   template <typename... Texts>
   void own(const Texts&... texts) {
-    (prompt_.add_template(texts), ...);
+    prompt_.add_template(texts...);
   }
   void add_whole(const Prompt& part) { prompt_.add_slice(part, {0, part.text().size()}); }
 

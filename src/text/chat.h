@@ -14,12 +14,12 @@ namespace m3 {
 // pictures are {"type": "image"}. Those of an OpenAI client go through normalise_messages() first.
 struct ChatInput {
   Json messages = Json::array();
-  Json tools = {};  // a list of {"function": {...}}; null or empty: none
+  Json tools;  // a list of {"function": {...}}; null or empty: none
   // "enabled", "disabled", "adaptive"; absent means adaptive, any other string no mode at all.
-  std::optional<std::string> thinking_mode = {};
-  std::optional<std::string> model_identity = {};  // in place of the default developer text
-  bool add_generation_prompt = false;              // end with the opening of the model's turn
-  bool continue_final_message = false;             // end inside the last turn instead of behind it
+  std::optional<std::string> thinking_mode;
+  std::optional<std::string> model_identity;  // in place of the default developer text
+  bool add_generation_prompt = false;         // end with the opening of the model's turn
+  bool continue_final_message = false;        // end inside the last turn instead of behind it
 };
 
 // The prompt, byte for byte as the released template renders it. Marked as the client's are all

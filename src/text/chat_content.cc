@@ -8,7 +8,7 @@ namespace {
 using namespace control;
 
 bool has_type(const Json& part, std::string_view type) {
-  const Json* found = find_member(part, "type");
+  const std::string* found = find_string(part, "type");
   return found != nullptr && *found == type;
 }
 
@@ -57,8 +57,7 @@ void add_value(Prompt& prompt, const Json& value);
 // NS<tag> value NS</tag>. The name is the client's when it is a key.
 void add_element(Prompt& prompt, const std::string* key, const Json& value) {
   const auto add_tag = [&](std::string_view opening) {
-    prompt.add_template(kNamespace);
-    prompt.add_template(opening);
+    prompt.add_template(kNamespace, opening);
     if (key != nullptr) {
       prompt.add_client(*key);
     } else {
@@ -91,19 +90,17 @@ void add_value(Prompt& prompt, const Json& value) {
 Status add_tool_call(Prompt& prompt, const Json& call) {
   const Json* wrapped = find_member(call, "function");
   const Json& function = wrapped != nullptr && is_truthy(*wrapped) ? *wrapped : call;
-  const Json* name = find_member(function, "name");
-  if (name == nullptr || !name->is_string()) return fail("needs a \"name\" that is a string");
+  const std::string* name = find_string(function, "name");
+  if (name == nullptr) return fail("needs a \"name\" that is a string");
   const Json* arguments = find_member(function, "arguments");
   if (arguments == nullptr || !arguments->is_object())
     return fail("needs \"arguments\" that are an object, they are {}",
                 arguments == nullptr ? "missing" : kind_name(*arguments));
-  prompt.add_template(kNamespace);
-  prompt.add_template("<invoke name=\"");
-  prompt.add_client(python_str(*name));
+  prompt.add_template(kNamespace, "<invoke name=\"");
+  prompt.add_client(*name);
   prompt.add_template("\">");
   add_members(prompt, *arguments->get_ptr<const Json::object_t*>());
-  prompt.add_template(kNamespace);
-  prompt.add_template("</invoke>\n");
+  prompt.add_template(kNamespace, "</invoke>\n");
   return {};
 }
 
@@ -135,23 +132,20 @@ void add_visible_text(Prompt& prompt, const Json& content) {
 AssistantText assistant_text(const Json& message) {
   Prompt content;
   if (const Json* given = find_member(message, "content")) add_visible_text(content, *given);
-  const Json* reasoning = find_member(message, "reasoning_content");
-  if (reasoning == nullptr || !reasoning->is_string()) return split_thinking(content);
+  const std::string* reasoning = find_string(message, "reasoning_content");
+  if (reasoning == nullptr) return split_thinking(content);
   Prompt verbatim;
-  verbatim.add_client(reasoning->get_ref<const std::string&>());
+  verbatim.add_client(*reasoning);
   return {std::move(verbatim), std::move(content)};
 }
 
 Status add_tool_calls(Prompt& prompt, const Json& calls) {
   if (!calls.is_array()) return fail("\"tool_calls\" must be a list, it is {}", kind_name(calls));
-  prompt.add_template(kNamespace);
-  prompt.add_template(kToolCallBegin);
-  prompt.add_template("\n");
+  prompt.add_template(kNamespace, kToolCallBegin, "\n");
   for (std::size_t i = 0; i < calls.size(); ++i)
     if (auto status = add_tool_call(prompt, calls[i]); !status)
       return fail("tool_calls[{}] {}", i, status.error().message);
-  prompt.add_template(kNamespace);
-  prompt.add_template(kToolCallEnd);
+  prompt.add_template(kNamespace, kToolCallEnd);
   return {};
 }
 

@@ -1,9 +1,10 @@
 // JSON as clients write it and as Python prints it, on nlohmann's ordered value type.
 //
-// The reader is ours for four reasons: nlohmann's turns integers beyond 64 bits into doubles, nests
-// without limit, searches an ordered object from its beginning for each key (quadratic), and its
-// messages speak of its own classes. The writer is ours because prompts hold JSON in the layout of
-// Python's json.dumps (spec: chat-and-api §2.4).
+// nlohmann's parser reads the text. What builds the value from its events is ours, for four
+// reasons: nlohmann's builder turns integers beyond 64 bits into doubles, nests without limit,
+// searches an ordered object from its beginning for each key (quadratic), and its messages speak of
+// its own classes. The writer is ours because prompts hold JSON in the layout of Python's
+// json.dumps (spec: chat-and-api §2.4).
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -19,11 +20,13 @@ namespace m3 {
 // dump() a client's value; print it with python_json().
 using Json = nlohmann::ordered_json;
 
-constexpr int kJsonDepthMax = 500;  // objects and arrays inside one another
+constexpr int kJsonDepthMax = 500;    // objects and arrays inside one another
+constexpr int kJsonDigitsMax = 4300;  // of an integer, as in Python
 
 // Reads one value and nothing behind it. Of a repeated key the last value counts, at the place of
-// the first, as in Python. Errors: what was expected, and the byte where something else stood;
-// numbers above the range of a double; nesting beyond kJsonDepthMax; text that is not UTF-8.
+// the first, as in Python. Errors: the byte at which the text stops being JSON in UTF-8 (the last
+// byte of a misplaced word), and what was expected there; a byte order mark; numbers above the
+// range of a double; integers of more than kJsonDigitsMax digits; nesting beyond kJsonDepthMax.
 Result<Json> parse_json(std::string_view text);
 
 // An integer of any length.
@@ -33,6 +36,11 @@ bool is_integer(const Json& value);
 const Json* find_member(const Json& value, std::string_view key);
 // The same, but a member that is null counts as missing.
 const Json* find_set_member(const Json& value, std::string_view key);
+// The same, but a member that is no string counts as missing.
+const std::string* find_string(const Json& value, std::string_view key);
+
+// A flag of an object: `otherwise` when it is missing or null. Errors: any other kind of value.
+Result<bool> read_flag(const Json& value, std::string_view key, bool otherwise);
 
 // What kind of value this is, for messages: "an object", "a string", "null" ...
 std::string_view kind_name(const Json& value);

@@ -1,277 +1,167 @@
-// parse_json(), as declared in json.h.
-#include <algorithm>
-#include <charconv>
+// parse_json(), as declared in json.h: nlohmann's parser reads, and tells a handler of ours what it
+// has read.
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <unordered_map>
 #include <vector>
 
 #include "text/json.h"
-#include "text/utf8.h"
 
 namespace m3 {
 namespace {
 
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
+// The library shows a handler the digits of an integer beyond 64 bits only when a float of its own
+// can hold the number, and its double ends at 308 digits. So the text is read with the widest float
+// there is, and the values are made from the spelling.
+using WideJson = nlohmann::basic_json<nlohmann::ordered_map, std::vector, std::string, bool,
+                                      std::int64_t, std::uint64_t, long double>;
+static_assert(std::numeric_limits<long double>::max_exponent10 >= kJsonDigitsMax);
+
+// A character that one may print, or the value of a byte.
+std::string shown_byte(char c) {
+  const bool plain = c >= 0x20 && c < 0x7F;
+  return plain ? fmt::format("'{}'", c) : fmt::format("0x{:02X}", static_cast<unsigned char>(c));
 }
 
-// The members of an object while it is read, with a way to find a key that stays fast in an object
-// of a million keys.
-class Members {
+// The library's reason without its preface, which names its own classes, and without the text that
+// it quotes, which may be megabytes long and need not be UTF-8.
+std::string reason_in(std::string message, const std::string& last_token) {
+  if (const std::size_t dash = message.find(" - "); dash != message.npos)
+    message.erase(0, dash + 3);
+  const std::string quotation = "; last read: '" + last_token + "'";
+  if (const std::size_t at = message.find(quotation); at != message.npos)
+    message.erase(at, quotation.size());
+  return message;
+}
+
+// Of a repeated key the last value, at the place of the first. The values are indexed because
+// nlohmann's object would search itself from its beginning for each key.
+Json object_of(std::vector<std::string> keys, Json::array_t values) {
+  Json object = Json::object();
+  auto& members = *object.get_ptr<Json::object_t*>();
+  members.reserve(keys.size());  // so that nothing in it moves: the index points into it
+  std::unordered_map<std::string_view, Json*> by_key;
+  by_key.reserve(keys.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (const auto known = by_key.find(keys[i]); known != by_key.end()) {
+      *known->second = std::move(values[i]);
+    } else {
+      auto& [key, value] = members.emplace_back(std::move(keys[i]), std::move(values[i]));
+      by_key.emplace(key, &value);
+    }
+  }
+  return object;
+}
+
+// Builds the value. Every handler returns false, with the error set, to end the reading.
+class Builder : public nlohmann::json_sax<WideJson> {
  public:
-  void set(std::string key, Json value) {
-    if (Json* known = find(key)) {
-      *known = std::move(value);
-      return;
-    }
-    if (members_.size() >= kScanMax) places_.emplace(key, members_.size());
-    members_.emplace_back(std::move(key), std::move(value));
-    if (members_.size() == kScanMax)
-      for (std::size_t i = 0; i < kScanMax; ++i) places_.emplace(members_[i].first, i);
+  explicit Builder(std::string_view text) : text_(text) {}
+
+  Json take_value() { return std::move(open_.front().values.front()); }
+  Error take_error() { return std::move(error_); }
+
+  bool null() override { return add(nullptr); }
+  bool boolean(bool value) override { return add(value); }
+  bool number_integer(number_integer_t value) override { return add(value); }
+  bool number_unsigned(number_unsigned_t value) override { return add(value); }
+  bool number_float(number_float_t, const string_t& spelling) override {
+    const bool integer = spelling.find_first_not_of("-0123456789") == spelling.npos;
+    if (integer) return add_long_integer(spelling);
+    const double value = std::strtod(spelling.c_str(), nullptr);
+    return std::isfinite(value) ? add(value) : refuse_number(spelling);
   }
+  bool string(string_t& text) override { return add(std::move(text)); }
+  bool binary(binary_t&) override { return stop("JSON text holds no binary values"); }
 
-  Json take() {
-    Json object = Json::object();
-    auto& target = *object.get_ptr<Json::object_t*>();
-    target.reserve(members_.size());  // nlohmann's object copies its values when it grows
-    for (auto& [key, value] : members_) target.emplace_back(std::move(key), std::move(value));
-    return object;
-  }
-
- private:
-  static constexpr std::size_t kScanMax = 16;  // up to here, comparing all keys is faster
-
-  Json* find(const std::string& key) {
-    if (members_.size() < kScanMax) {
-      const auto same = [&](const auto& member) { return member.first == key; };
-      const auto it = std::find_if(members_.begin(), members_.end(), same);
-      return it == members_.end() ? nullptr : &it->second;
-    }
-    const auto it = places_.find(key);
-    return it == places_.end() ? nullptr : &members_[it->second].second;
-  }
-
-  std::vector<std::pair<std::string, Json>> members_;
-  std::unordered_map<std::string, std::size_t> places_;  // filled from kScanMax members on
-};
-
-class Reader {
- public:
-  explicit Reader(std::string_view text) : text_(text) {}
-
-  Result<Json> document() {
-    M3_TRY(Json result, value(0));
-    skip_space();
-    if (at_ < text_.size()) return expected("the end of the text");
-    return result;
-  }
-
- private:
-  Result<Json> value(int depth) {
-    skip_space();
-    if (at_ == text_.size()) return expected("a value");
-    if (depth > kJsonDepthMax)
-      return fail("JSON is nested deeper than {} levels at byte {}", kJsonDepthMax, at_);
-    switch (text_[at_]) {
-      case '{':
-        return object(depth);
-      case '[':
-        return array(depth);
-      case '"': {
-        M3_TRY(std::string read, string());
-        return Json(std::move(read));
-      }
-      case 't':
-        return literal("true", true);
-      case 'f':
-        return literal("false", false);
-      case 'n':
-        return literal("null", nullptr);
-      default:
-        return number();
-    }
-  }
-
-  Result<Json> object(int depth) {
-    Members members;
-    ++at_;
-    if (skip("}")) return members.take();
-    do {
-      skip_space();
-      if (at_ == text_.size() || text_[at_] != '"') return expected("a key in quotes");
-      M3_TRY(std::string key, string());
-      if (!skip(":")) return expected("':'");
-      M3_TRY(Json member, value(depth + 1));
-      members.set(std::move(key), std::move(member));
-    } while (skip(","));
-    if (!skip("}")) return expected("',' or '}'");
-    return members.take();
-  }
-
-  Result<Json> array(int depth) {
-    Json::array_t elements;
-    ++at_;
-    if (skip("]")) return Json(std::move(elements));
-    do {
-      M3_TRY(Json element, value(depth + 1));
-      elements.push_back(std::move(element));
-    } while (skip(","));
-    if (!skip("]")) return expected("',' or ']'");
-    return Json(std::move(elements));
-  }
-
-  // From the opening quote to behind the closing one.
-  Result<std::string> string() {
-    std::string read;
-    ++at_;
-    for (;;) {
-      if (at_ == text_.size()) return expected("'\"' to end the string");
-      const char c = text_[at_];
-      if (c == '"') break;
-      if (c == '\\') {
-        M3_TRY_STATUS(escape(read));
-        continue;
-      }
-      if (static_cast<unsigned char>(c) < 0x20) return expected("no control character in a string");
-      const Utf8Char next = read_utf8(text_, at_);
-      if (next.state != Utf8Char::State::kValid) return expected("UTF-8");
-      read += text_.substr(at_, next.length);
-      at_ += next.length;
-    }
-    ++at_;
-    return read;
-  }
-
-  Status escape(std::string& read) {
-    constexpr std::string_view kNames = "\"\\/bfnrt";
-    constexpr std::string_view kValues = "\"\\/\b\f\n\r\t";
-    ++at_;
-    if (skip_exactly("u")) return unicode_escape(read);
-    const std::size_t which = at_ < text_.size() ? kNames.find(text_[at_]) : kNames.npos;
-    if (which == kNames.npos) return expected("one of \"\\/bfnrtu after a backslash");
-    read += kValues[which];
-    ++at_;
-    return {};
-  }
-
-  // Behind \u. A pair of surrogates is one character; one alone is none.
-  Status unicode_escape(std::string& read) {
-    const std::size_t begin = at_;
-    M3_TRY(char32_t code, hex4());
-    if (code >= 0xD800 && code < 0xDC00 && skip_exactly("\\u")) {
-      M3_TRY(const char32_t low, hex4());
-      if (low < 0xDC00 || low > 0xDFFF) return half_surrogate(begin);
-      code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
-    } else if (code >= 0xD800 && code <= 0xDFFF) {
-      return half_surrogate(begin);
-    }
-    append_utf8(read, code);
-    return {};
-  }
-
-  Result<char32_t> hex4() {
-    std::uint32_t code = 0;
-    const char* begin = text_.data() + at_;
-    const std::size_t left = std::min<std::size_t>(4, text_.size() - at_);
-    const auto [end, error] = std::from_chars(begin, begin + left, code, 16);
-    if (error != std::errc() || end != begin + 4) return expected("four hexadecimal digits");
-    at_ += 4;
-    return code;
-  }
-
-  Result<Json> number() {
-    const std::size_t begin = at_;
-    skip_exactly("-");
-    const std::size_t digits = at_;
-    skip_digits();
-    if (at_ == digits) {
-      at_ = begin;
-      return expected("a value");
-    }
-    if (text_[digits] == '0' && at_ > digits + 1) {
-      at_ = digits + 1;
-      return expected("no digit after a leading 0");
-    }
-    bool integer = true;
-    if (skip_exactly(".")) {
-      integer = false;
-      if (!skip_digits()) return expected("a digit");
-    }
-    if (skip_exactly("e") || skip_exactly("E")) {
-      integer = false;
-      if (!skip_exactly("+")) skip_exactly("-");
-      if (!skip_digits()) return expected("a digit");
-    }
-    const std::string_view spelling = text_.substr(begin, at_ - begin);
-    return integer ? integer_of(spelling) : float_of(spelling, begin);
-  }
-
-  static Result<Json> integer_of(std::string_view spelling) {
-    const char* end = spelling.data() + spelling.size();
-    std::int64_t signed_value = 0;
-    if (std::from_chars(spelling.data(), end, signed_value).ec == std::errc())
-      return Json(signed_value);
-    std::uint64_t unsigned_value = 0;
-    if (std::from_chars(spelling.data(), end, unsigned_value).ec == std::errc())
-      return Json(unsigned_value);
-    return Json::binary({spelling.begin(), spelling.end()});
-  }
-
-  static Result<Json> float_of(std::string_view spelling, std::size_t begin) {
-    double read = 0;
-    const auto [end, error] =
-        std::from_chars(spelling.data(), spelling.data() + spelling.size(), read);
-    if (error == std::errc()) return Json(read);
-    // from_chars reports both ends of the range alike; what is too small is zero to Python.
-    read = std::strtod(std::string(spelling).c_str(), nullptr);
-    if (std::isfinite(read)) return Json(read);
-    return fail("JSON number at byte {} is larger than any double: {}", begin, spelling);
-  }
-
-  Result<Json> literal(std::string_view word, Json meaning) {
-    if (!skip_exactly(word)) return expected("a value");
-    return meaning;
-  }
-
-  void skip_space() {
-    while (at_ < text_.size() && std::string_view(" \t\r\n").find(text_[at_]) != text_.npos) ++at_;
-  }
-  bool skip_exactly(std::string_view word) {
-    if (text_.substr(at_, word.size()) != word) return false;
-    at_ += word.size();
+  bool start_object(std::size_t) override { return open(); }
+  bool key(string_t& key) override {
+    open_.back().keys.push_back(std::move(key));
     return true;
   }
-  bool skip(std::string_view word) {
-    skip_space();
-    return skip_exactly(word);
+  bool end_object() override {
+    Open closed = close();
+    return add(object_of(std::move(closed.keys), std::move(closed.values)));
   }
-  bool skip_digits() {
-    const std::size_t begin = at_;
-    while (at_ < text_.size() && is_digit(text_[at_])) ++at_;
-    return at_ > begin;
+  bool start_array(std::size_t) override { return open(); }
+  bool end_array() override { return add(close().values); }
+
+  // `position` counts the bytes read, the wrong one included, and the end of the text as one more.
+  bool parse_error(std::size_t position, const std::string& last_token,
+                   const nlohmann::detail::exception& exception) override {
+    constexpr int kNumberOverflow = 406;  // among the ids that the library documents
+    if (exception.id == kNumberOverflow) return refuse_number(last_token);
+    const std::string reason = reason_in(exception.what(), last_token);
+    if (position > text_.size()) return stop("JSON ends at byte {}: {}", text_.size(), reason);
+    const std::size_t at = position - 1;
+    return stop("JSON at byte {} ({}): {}", at, shown_byte(text_[at]), reason);
   }
 
-  tl::unexpected<Error> expected(std::string_view what) const {
-    if (at_ >= text_.size())
-      return fail("JSON ends at byte {} where {} was expected", text_.size(), what);
-    const unsigned char c = static_cast<unsigned char>(text_[at_]);
-    const bool plain = c >= 0x20 && c < 0x7F;
-    return fail("JSON at byte {}: expected {}, found {}", at_, what,
-                plain ? fmt::format("'{}'", text_[at_]) : fmt::format("the byte 0x{:02X}", c));
+ private:
+  // An object or array whose end is yet to come. Only objects have keys, one before each value.
+  struct Open {
+    std::vector<std::string> keys;
+    Json::array_t values;
+  };
+
+  bool add(Json value) {
+    open_.back().values.push_back(std::move(value));
+    return true;
   }
-  static tl::unexpected<Error> half_surrogate(std::size_t begin) {
-    return fail("JSON at byte {}: expected a character, found half of a surrogate pair", begin);
+  bool add_long_integer(const string_t& digits) {
+    if (digits.size() > kJsonDigitsMax + std::size_t{digits.starts_with('-')})
+      return refuse_number(digits);
+    return add(Json::binary({digits.begin(), digits.end()}));
+  }
+
+  bool open() {
+    if (open_.size() > kJsonDepthMax)
+      return stop("JSON is nested deeper than {} levels", kJsonDepthMax);
+    open_.emplace_back();
+    return true;
+  }
+  Open close() {
+    Open closed = std::move(open_.back());
+    open_.pop_back();
+    return closed;
+  }
+
+  bool refuse_number(std::string_view spelling) {
+    constexpr std::size_t kShown = 40;
+    return stop(
+        "the JSON number {}{} is out of range: expected a double, or an integer of {} digits at "
+        "most",
+        spelling.substr(0, kShown), spelling.size() > kShown ? "..." : "", kJsonDigitsMax);
+  }
+  template <typename... Args>
+  bool stop(fmt::format_string<Args...> format, Args&&... args) {
+    error_.message = fmt::format(format, std::forward<Args>(args)...);
+    return false;
   }
 
   std::string_view text_;
-  std::size_t at_ = 0;
+  std::vector<Open> open_ = std::vector<Open>(1);  // the lowest is the text, which has one value
+  Error error_;
 };
+
+// Two things that the library lets pass: a byte order mark, and a NUL, which it takes for the end.
+Status check_bytes(std::string_view text) {
+  if (text.starts_with("\uFEFF"))
+    return fail("JSON at byte 0: expected a value, found a byte order mark");
+  if (const std::size_t at = text.find('\0'); at != text.npos)
+    return fail("JSON at byte {}: found a NUL, which strings hold as \\u0000", at);
+  return {};
+}
 
 }  // namespace
 
 Result<Json> parse_json(std::string_view text) {
-  return Reader(text).document();
+  M3_TRY_STATUS(check_bytes(text));
+  Builder builder(text);
+  if (!WideJson::sax_parse(text.begin(), text.end(), &builder))
+    return tl::unexpected(builder.take_error());
+  return builder.take_value();
 }
 
 }  // namespace m3

@@ -49,9 +49,11 @@ TEST(Json, NumbersKeepPythonsSpelling) {
   EXPECT_EQ(python_json(parsed("1E5")), "100000.0");
   EXPECT_EQ(python_json(parsed("2.50")), "2.5");
   EXPECT_EQ(python_json(parsed("1e-400")), "0.0");
-  const std::string digits(2000, '7');
-  EXPECT_EQ(python_json(parsed(digits)), digits);
-  EXPECT_TRUE(is_integer(parsed(digits)));
+  for (const std::string sign : {"", "-"}) {
+    const std::string digits = sign + std::string(kJsonDigitsMax, '7');
+    EXPECT_EQ(python_json(parsed(digits)), digits);
+    EXPECT_TRUE(is_integer(parsed(digits)));
+  }
   EXPECT_FALSE(is_integer(parsed("1.0")));
 }
 
@@ -72,6 +74,7 @@ TEST(Json, ObjectsOfManyKeysAreFast) {
 }
 
 TEST(Json, ReadsEscapes) {
+  EXPECT_EQ(parsed(R"("\u0000")"), std::string(1, '\0'));
   EXPECT_EQ(parsed(R"("\u00e9\n\"q\" \ud83d\ude00 \/ \\")"), "é\n\"q\" 😀 / \\");
 }
 
@@ -119,14 +122,47 @@ TEST(Json, RefusesWhatIsNoJson) {
                                       "\xEF\xBB\xBF"
                                       "1"})
     EXPECT_FALSE(parse_json(text).has_value()) << text;
+  using namespace std::string_view_literals;
+  for (const std::string_view text :
+       {"\0"sv, "1\0"sv, "1\0002"sv, "[1\0"sv, "\"\0\""sv, "{\"a\":1}\0}"sv})
+    EXPECT_FALSE(parse_json(text).has_value()) << text;
 }
 
 TEST(Json, ErrorsNameThePlace) {
-  EXPECT_EQ(error_of(parse_json("{\"a\": 1 ; }")),
-            "JSON at byte 8: expected ',' or '}', found ';'");
-  EXPECT_EQ(error_of(parse_json("[1, ")), "JSON ends at byte 4 where a value was expected");
-  EXPECT_EQ(error_of(parse_json("\"\x01\"")),
-            "JSON at byte 1: expected no control character in a string, found the byte 0x01");
+  // What follows the colon is the library's to word, and quotes nothing of the text.
+  struct Case {
+    std::string_view text, place, reason;
+  };
+  for (const Case& c : {
+           Case{"{\"a\": 1 ; }", "JSON at byte 8 (';'): ", "expected '}'"},
+           Case{"[1 2]", "JSON at byte 3 ('2'): ", "expected ']'"},
+           Case{"[1, ", "JSON ends at byte 4: ", "end of input"},
+           Case{"", "JSON ends at byte 0: ", "end of input"},
+           Case{"\"\x01\"", "JSON at byte 1 (0x01): ", "control character"},
+           Case{"[\"secret\xff\"]", "JSON at byte 8 (0xFF): ", "UTF-8"},
+           Case{"\"secret; last read: 'a'", "JSON ends at byte 23: ", "missing closing quote"},
+           Case{"\"\\ud800\"", "JSON at byte 7 ('\"'): ", "surrogate"},
+           Case{"\xEF\xBB\xBF{}", "JSON at byte 0: ", "byte order mark"},
+           Case{std::string_view("[1]\0", 4), "JSON at byte 3: ", "NUL"},
+       }) {
+    const std::string message = error_of(parse_json(c.text));
+    EXPECT_TRUE(message.starts_with(c.place)) << message;
+    EXPECT_NE(message.find(c.reason, c.place.size()), std::string::npos) << message;
+    EXPECT_EQ(message.find("json.exception"), std::string::npos) << message;
+    EXPECT_EQ(message.find("secret"), std::string::npos) << message;
+  }
+}
+
+TEST(Json, NumbersOutOfRangeAreShown) {
+  constexpr std::string_view kExpected =
+      " is out of range: expected a double, or an integer of 4300 digits at most";
+  // Beyond a double, and beyond anything that the library reads.
+  for (const std::string_view number : {"1e400", "-1E400", "1e99999", "123.5e99999"})
+    EXPECT_EQ(error_of(parse_json(fmt::format("[0, {}]", number))),
+              fmt::format("the JSON number {}{}", number, kExpected));
+  for (const std::size_t digits : {kJsonDigitsMax + 1, 100000})
+    EXPECT_EQ(error_of(parse_json(std::string(digits, '7'))),
+              fmt::format("the JSON number {}...{}", std::string(40, '7'), kExpected));
 }
 
 TEST(Json, DepthIsLimited) {
@@ -135,6 +171,7 @@ TEST(Json, DepthIsLimited) {
            std::string(static_cast<std::size_t>(depth), ']');
   };
   EXPECT_TRUE(parse_json(nested(kJsonDepthMax)).has_value());
+  EXPECT_FALSE(parse_json(nested(kJsonDepthMax + 1)).has_value());
   EXPECT_NE(error_of(parse_json(nested(1000000))).find("nested deeper"), std::string::npos);
 }
 
@@ -155,6 +192,20 @@ TEST(Json, MembersAreFoundWithoutSurprises) {
   EXPECT_EQ(find_member(object, "c"), nullptr);
   EXPECT_EQ(find_member(parsed("[1]"), "a"), nullptr);
   EXPECT_EQ(kind_name(object), "an object");
+  EXPECT_EQ(find_string(object, "b"), nullptr);
+  const Json named = parsed(R"({"c": "d"})");
+  ASSERT_NE(find_string(named, "c"), nullptr);
+  EXPECT_EQ(*find_string(named, "c"), "d");
+}
+
+TEST(Json, FlagsAreReadOrRefused) {
+  const Json object = parsed(R"({"null": null, "yes": true, "no": false, "one": 1})");
+  EXPECT_TRUE(value_of(read_flag(object, "yes", false)));
+  EXPECT_FALSE(value_of(read_flag(object, "no", true)));
+  for (const std::string_view absent : {"null", "missing"})
+    EXPECT_TRUE(value_of(read_flag(object, absent, true)));
+  EXPECT_EQ(error_of(read_flag(object, "one", true)),
+            "\"one\" must be true or false, it is a number");
 }
 
 }  // namespace

@@ -23,21 +23,13 @@ Status answer_lines(std::istream& in, std::ostream& out, const Answer& answer) {
   return {};
 }
 
-Result<bool> flag(const Json& question, std::string_view name, bool otherwise) {
-  const Json* given = find_set_member(question, name);
-  if (given == nullptr) return otherwise;
-  if (!given->is_boolean())
-    return fail("\"{}\" must be true or false, it is {}", name, kind_name(*given));
-  return given->get<bool>();
-}
-
 Result<Json> tokenize(const Tokenizer& tokenizer, const Json& question) {
-  const Json* text = find_member(question, "text");
-  if (text == nullptr || !text->is_string()) return fail("\"text\" must be a string");
-  M3_TRY(const bool control, flag(question, "control_tokens", true));
+  const std::string* text = find_string(question, "text");
+  if (text == nullptr) return fail("\"text\" must be a string");
+  M3_TRY(const bool control, read_flag(question, "control_tokens", true));
   using ControlTokens = Tokenizer::ControlTokens;
-  M3_TRY(auto ids, tokenizer.encode(text->get_ref<const std::string&>(),
-                                    control ? ControlTokens::kHonoured : ControlTokens::kPlain));
+  M3_TRY(auto ids,
+         tokenizer.encode(*text, control ? ControlTokens::kHonoured : ControlTokens::kPlain));
   return Json{{"ids", std::move(ids)}};
 }
 
@@ -71,9 +63,9 @@ std::optional<std::string> mode_of(const Json& question) {
 
 Result<ChatInput> chat_input(Json question) {
   ChatInput input;
-  M3_TRY(const bool wire, flag(question, "wire", false));
-  M3_TRY(input.add_generation_prompt, flag(question, "add_generation_prompt", false));
-  M3_TRY(input.continue_final_message, flag(question, "continue_final_message", false));
+  M3_TRY(const bool wire, read_flag(question, "wire", false));
+  M3_TRY(input.add_generation_prompt, read_flag(question, "add_generation_prompt", false));
+  M3_TRY(input.continue_final_message, read_flag(question, "continue_final_message", false));
   input.thinking_mode = mode_of(question);
   if (const Json* identity = find_set_member(question, "model_identity")) {
     if (!identity->is_string()) return fail("\"model_identity\" must be a string");

@@ -24,16 +24,20 @@ TEST(JsonlCommands, Tokenize) {
                     "{\"text\": \"a[e~[\"}\n"
                     "{\"text\": \"\", \"control_tokens\": false}\n"
                     "\n"
-                    "nonsense\n"
                     "{\"text\": 3}\n"
                     "{\"text\": \"a\u2028\"}"),
             "{\"ids\": [64, 4052]}\n"
             "{\"ids\": []}\n"
-            "{\"error\": \"JSON at byte 0: expected a value, found 'n'\"}\n"
             "{\"error\": \"\\\"text\\\" must be a string\"}\n"
             "{\"ids\": [64, 3992]}\n");
   EXPECT_NE(answers(tokenize_lines, R"({"text": "[e~[", "control_tokens": false})"),
             "{\"ids\": [4052]}\n");
+}
+
+TEST(JsonlCommands, GoOnBehindALineThatIsNoJson) {
+  const std::string replies = answers(tokenize_lines, "nonsense\n{\"text\": \"\"}\n");
+  EXPECT_TRUE(replies.starts_with("{\"error\": \"JSON at byte 1 ('o'): ")) << replies;
+  EXPECT_TRUE(replies.ends_with("\"}\n{\"ids\": []}\n")) << replies;
 }
 
 TEST(JsonlCommands, Detokenize) {

@@ -35,19 +35,18 @@ Json text_part(Json text) {
 }
 
 bool is_thinking(const Json& part) {
-  const Json* type = find_member(part, "type");
+  const std::string* type = find_string(part, "type");
   return type != nullptr && (*type == "thinking" || *type == "redacted_thinking");
 }
 
 Result<Json> normalise_part(Json part) {
   if (part.is_string()) return text_part(std::move(part));
-  const Json* type = find_member(part, "type");
-  if (type == nullptr || !type->is_string()) return fail("needs a \"type\"");
+  const std::string* type = find_string(part, "type");
+  if (type == nullptr) return fail("needs a \"type\"");
   for (const TextPart& known : kTextParts) {
     if (*type != known.type) continue;
-    const Json* text = find_member(part, known.field);
-    if (text == nullptr || !text->is_string())
-      return fail("needs \"{}\" that is a string", known.field);
+    const std::string* text = find_string(part, known.field);
+    if (text == nullptr) return fail("needs \"{}\" that is a string", known.field);
     return text_part(*text);
   }
   for (const MediaPart& known : kMediaParts) {
@@ -61,8 +60,7 @@ Result<Json> normalise_part(Json part) {
 std::string joined(const Json& list, std::string_view field) {
   std::string text;
   for (const Json& entry : list)
-    if (const Json* part = find_member(entry, field); part != nullptr && part->is_string())
-      text += part->get_ref<const std::string&>();
+    if (const std::string* part = find_string(entry, field)) text += *part;
   return text;
 }
 
@@ -82,9 +80,8 @@ Result<Json> read_arguments(const Json* given) {
 Result<Json> normalise_call(const Json& call) {
   const Json* function = find_set_member(call, "function");
   if (function == nullptr) function = &call;
-  const Json* name = find_member(*function, "name");
-  if (name == nullptr || !name->is_string() || *name == "")
-    return fail("needs a function with a \"name\"");
+  const std::string* name = find_string(*function, "name");
+  if (name == nullptr || name->empty()) return fail("needs a function with a \"name\"");
   M3_TRY(Json arguments, read_arguments(find_set_member(*function, "arguments")));
   Json made = Json::object();
   if (const Json* id = find_set_member(call, "id")) made["id"] = *id;

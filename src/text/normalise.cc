@@ -9,8 +9,8 @@ namespace {
 enum class Role { kRoot, kSystem, kUser, kAssistant, kTool };
 
 Result<Role> role_of(const Json& message) {
-  const Json* role = find_member(message, "role");
-  if (role == nullptr || !role->is_string()) return fail("\"role\" must be a string");
+  const std::string* role = find_string(message, "role");
+  if (role == nullptr) return fail("\"role\" must be a string");
   if (*role == "root") return Role::kRoot;
   if (*role == "system" || *role == "developer") return Role::kSystem;
   if (*role == "user") return Role::kUser;
@@ -122,9 +122,8 @@ Result<Json> normalise_tool(Json tool) {
     wrapped["function"] = std::move(tool);
     tool = std::move(wrapped);
   }
-  const Json* name = find_member(*find_member(tool, "function"), "name");
-  if (name == nullptr || !name->is_string() || *name == "")
-    return fail("needs a function with a \"name\"");
+  const std::string* name = find_string(*find_member(tool, "function"), "name");
+  if (name == nullptr || name->empty()) return fail("needs a function with a \"name\"");
   return tool;
 }
 

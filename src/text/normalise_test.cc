@@ -129,9 +129,9 @@ TEST(Normalise, RefusalsNameTheMessageAndTheField) {
             "messages[0]: \"reasoning\" must be a string, it is an object");
   EXPECT_EQ(refused(R"([{"role":"assistant","tool_calls":[{"id":"1"}]}])"),
             "messages[0]: tool_calls[0] needs a function with a \"name\"");
-  EXPECT_EQ(refused(R"([{"role":"assistant","tool_calls":[{"name":"f","arguments":"{"}]}])"),
-            "messages[0]: tool_calls[0] \"arguments\" are not valid: JSON ends at byte 1 where a "
-            "key in quotes was expected");
+  EXPECT_TRUE(refused(R"([{"role":"assistant","tool_calls":[{"name":"f","arguments":"{"}]}])")
+                  .starts_with("messages[0]: tool_calls[0] \"arguments\" are not valid: "
+                               "JSON ends at byte 1: "));
   EXPECT_EQ(refused(round_of(R"({"role":"tool","tool_call_id":"3","content":"x"})")),
             "messages[1]: \"tool_call_id\" \"3\" is no call of the assistant message before it");
   EXPECT_EQ(refused(round_of(R"({"role":"tool","content":"x"})")),

@@ -13,7 +13,10 @@ namespace m3 {
 // only where the template wrote them (spec: chat-and-api §1.6).
 class Prompt {
  public:
-  void add_template(std::string_view text) { text_ += text; }
+  template <typename... Texts>
+  void add_template(const Texts&... texts) {
+    ((text_ += std::string_view(texts)), ...);
+  }
   void add_client(std::string_view text);
   // Bytes of another prompt, with the marks they have there.
   void add_slice(const Prompt& source, TextRange range);

@@ -16,16 +16,8 @@ constexpr std::size_t kIdHolesMax = 1 << 16;
 // ---- Fields.
 
 std::string type_of(const Json& section) {
-  const Json* type = find_member(section, "type");
-  return type != nullptr && type->is_string() ? type->get<std::string>() : "(none)";
-}
-
-Result<bool> bool_field(const Json& section, std::string_view name) {
-  const Json* field = find_set_member(section, name);
-  if (field == nullptr) return false;
-  if (!field->is_boolean())
-    return fail("\"{}\" must be true or false, it is {}", name, kind_name(*field));
-  return field->get<bool>();
+  const std::string* type = find_string(section, "type");
+  return type != nullptr ? *type : "(none)";
 }
 
 // Options of other tokenizers that would change the ids.
@@ -79,10 +71,9 @@ Result<std::string> split_pattern(const Json& step) {
   if (behavior == nullptr || *behavior != (inverted ? "Removed" : "Isolated"))
     return fail("the Split pre-tokenizer must have \"behavior\": \"Isolated\"");
   const Json* pattern = find_member(step, "pattern");
-  const Json* regex = pattern == nullptr ? nullptr : find_member(*pattern, "Regex");
-  if (regex == nullptr || !regex->is_string())
-    return fail("the Split pre-tokenizer must have a pattern with a \"Regex\"");
-  return regex->get<std::string>();
+  const std::string* regex = pattern == nullptr ? nullptr : find_string(*pattern, "Regex");
+  if (regex == nullptr) return fail("the Split pre-tokenizer must have a pattern with a \"Regex\"");
+  return *regex;
 }
 
 Result<std::string> read_pattern(const Json& file) {
@@ -169,7 +160,7 @@ Status read_model(const Json& file, TokenizerFile& out) {
   for (const std::string_view option :
        {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"})
     M3_TRY_STATUS(refuse_set(*model, "the model", option));
-  M3_TRY(out.ignore_merges, bool_field(*model, "ignore_merges"));
+  M3_TRY(out.ignore_merges, read_flag(*model, "ignore_merges", false));
   M3_TRY(const Spellings spellings, read_vocabulary(*model, out));
   M3_TRY_STATUS(read_byte_ids(spellings, out));
   return read_merges(*model, spellings, out);
@@ -178,15 +169,14 @@ Status read_model(const Json& file, TokenizerFile& out) {
 // ---- Added tokens.
 
 Result<AddedToken> read_added_token(const Json& entry) {
-  const Json* content = find_member(entry, "content");
-  if (content == nullptr || !content->is_string() || *content == "")
+  const std::string* content = find_string(entry, "content");
+  if (content == nullptr || content->empty())
     return fail("each of \"added_tokens\" needs a \"content\" that is a string");
-  const std::string& text = content->get_ref<const std::string&>();
-  M3_TRY(const TokenId id, id_of(find_member(entry, "id"), text));
+  M3_TRY(const TokenId id, id_of(find_member(entry, "id"), *content));
   for (const std::string_view option : {"single_word", "lstrip", "rstrip"})
-    M3_TRY_STATUS(refuse_set(entry, "the added token " + python_json(text), option));
-  M3_TRY(const bool special, bool_field(entry, "special"));
-  return AddedToken{id, text, special};
+    M3_TRY_STATUS(refuse_set(entry, "the added token " + python_json(*content), option));
+  M3_TRY(const bool special, read_flag(entry, "special", false));
+  return AddedToken{id, *content, special};
 }
 
 Status read_added_tokens(const Json& file, TokenizerFile& out) {
