@@ -3,7 +3,7 @@
 add_library(m3_flags INTERFACE)
 # No contraction: a sum must not change with what the compiler chose to fuse. Kernels fuse by name.
 target_compile_options(m3_flags INTERFACE -Wall -Wextra -Wconversion -Wno-sign-conversion -Werror
-                                          -ffp-contract=off
+                                          -Wno-missing-field-initializers -ffp-contract=off
                                           $<IF:$<CXX_COMPILER_ID:GNU>,-Wshadow=local,-Wshadow>)
 target_include_directories(m3_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 if(M3_SANITIZE)
@@ -57,6 +57,7 @@ function(m3_test name)
   target_link_libraries(${name} PRIVATE ${arg_LINK} m3_flags GTest::gtest GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE M3_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 600)
 endfunction()
 
 # m3_program(NAME source DEPENDS folders...)

@@ -18,6 +18,9 @@ struct CheckpointTensor {
   Tensor tensor() const { return file->tensor(*info); }
 };
 
+// Entry of a file's metadata that says that, and how, its weights were made up.
+inline constexpr const char* kSyntheticKey = "synthetic";
+
 class Checkpoint {
  public:
   // Opens every *.safetensors of the directory and unites their tensors. The index
@@ -32,9 +35,14 @@ class Checkpoint {
   const std::map<std::string, CheckpointTensor, std::less<>>& tensors() const { return tensors_; }
   const CheckpointTensor* find(std::string_view name) const;
   const std::vector<std::string>& warnings() const { return warnings_; }
+  // One sentence if the weights are random, as their writer noted under kSyntheticKey; else empty.
+  std::string synthetic() const;
 
  private:
   Checkpoint() = default;
+  Status add(std::shared_ptr<const SafetensorsFile> file);
+  Status compare_with_index();
+
   std::string directory_;
   std::vector<std::shared_ptr<const SafetensorsFile>> files_;
   std::map<std::string, CheckpointTensor, std::less<>> tensors_;

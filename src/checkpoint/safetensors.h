@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,9 @@ struct TensorInfo {
   std::int64_t end = 0;
 };
 
+// The header's free texts, `__metadata__`.
+using Metadata = std::map<std::string, std::string, std::less<>>;
+
 // A mapped file whose header has been checked: every range lies in the file, has the size that type
 // and shape ask for, and overlaps no other.
 class SafetensorsFile {
@@ -35,6 +39,7 @@ class SafetensorsFile {
   const std::string& path() const { return file_->path(); }
   const std::vector<TensorInfo>& tensors() const { return tensors_; }  // in order of their data
   const TensorInfo* find(std::string_view name) const;
+  const Metadata& metadata() const { return metadata_; }
   // A view into the mapping. It may lie at any address: see codec_plain.cc.
   Tensor tensor(const TensorInfo& info) const;
 
@@ -42,6 +47,7 @@ class SafetensorsFile {
   SafetensorsFile() = default;
   std::shared_ptr<const MappedFile> file_;
   std::int64_t data_begin_ = 0;
+  Metadata metadata_;
   std::vector<TensorInfo> tensors_;
   std::map<std::string, std::size_t, std::less<>> by_name_;
 };
@@ -51,31 +57,42 @@ class SafetensorsFile {
 // On success also tells where the data begins.
 struct ParsedHeader {
   std::vector<TensorInfo> tensors;
+  Metadata metadata;
   std::int64_t data_begin = 0;
 };
 Result<ParsedHeader> parse_safetensors_header(std::span<const std::byte> head,
                                               std::int64_t file_bytes, std::string_view where);
 
+// The length and the header of a file that holds these tensors in this order; sets their ranges.
+// "format": "pt", for which readers of other projects ask, is added to the metadata.
+// Errors: a name that occurs twice, a shape that is negative or overflows.
+Result<std::string> safetensors_header(std::vector<TensorInfo>& tensors, Metadata metadata = {});
+
 // Writes one file front to back, holding one tensor's bytes at a time: declare all tensors, then
-// write their data in the same order, in as many pieces as it suits.
+// write their data in the same order, in as many pieces as it suits. Declare wide types first: then
+// every tensor lies at a multiple of its element size.
 class SafetensorsWriter {
  public:
   // Offsets follow from order, types and shapes; `begin` and `end` of the infos are ignored.
-  static Result<SafetensorsWriter> create(const std::string& path, std::vector<TensorInfo> tensors);
+  // Errors: as safetensors_header, or the file cannot be created.
+  static Result<SafetensorsWriter> create(const std::string& path, std::vector<TensorInfo> tensors,
+                                          Metadata metadata = {});
 
-  // Appends bytes of the current tensor; moves on to the next when it is complete.
+  // Appends bytes of the current tensor; moves on to the next when it is complete. More bytes than
+  // were declared are our mistake. Errors: the disk is full, or any other failure of writing.
   Status write(std::span<const std::byte> bytes);
   // Errors: data missing, or the disk is full. Only after this does the file bear its name.
   Status finish();
 
  private:
-  SafetensorsWriter(FileWriter file, std::int64_t data_bytes)
-      : file_(std::move(file)), missing_bytes_(data_bytes) {}
+  SafetensorsWriter(std::string path, FileWriter file, std::int64_t data_bytes)
+      : path_(std::move(path)), file_(std::move(file)), missing_bytes_(data_bytes) {}
+  std::string path_;
   FileWriter file_;
   std::int64_t missing_bytes_;
 };
 
-// A whole small file at once, e.g. what `m3 logits --out` writes.
+// A whole small file at once, e.g. what `m3 logits --out` writes. Errors: as SafetensorsWriter.
 struct NamedTensor {
   std::string name;
   Tensor tensor;

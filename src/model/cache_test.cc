@@ -44,7 +44,9 @@ TEST(PagedCache, UnitsAreAlignedAndDisjoint) {
   std::sort(units.begin(), units.end());
   for (std::size_t i = 0; i < units.size(); ++i) {
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(units[i].first) % 4096, 0u);
-    if (i > 0) EXPECT_GE(units[i].first - units[i - 1].first, units[i - 1].second);
+    if (i > 0) {
+      EXPECT_GE(units[i].first - units[i - 1].first, units[i - 1].second);
+    }
   }
 }
 

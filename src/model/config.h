@@ -67,6 +67,8 @@ struct Config {
 
   std::vector<bool> moe_layers;     // [layers]: MoE (true) or dense feed-forward
   std::vector<bool> sparse_layers;  // [layers]: block-sparse (true) or full attention
+  // The config switches sparse attention off: indexer weights may be there and are not used.
+  bool sparse_switched_off = false;
   std::int64_t index_heads = 0;
   std::int64_t index_dim = 0;
   std::int64_t block_tokens = 128;  // tokens of a block, and of a cache page

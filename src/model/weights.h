@@ -8,6 +8,7 @@
 
 #include "base/progress.h"
 #include "base/result.h"
+#include "base/thread_pool.h"
 #include "checkpoint/checkpoint.h"
 #include "model/config.h"
 #include "ops/linear.h"
@@ -62,19 +63,25 @@ struct Weights {
   Tensor final_norm;  // [hidden] F32
   Linear head;        // [vocab, hidden]
 
+  // MTP modules that the checkpoint holds, whatever the config declares (spec: text-model §5.1).
+  std::int64_t mtp_modules = 0;
+
   std::shared_ptr<const Checkpoint> checkpoint;  // keeps the mappings alive
   std::vector<Buffer> converted;
+  std::vector<std::string> warnings;  // each a sentence
 };
 
 // Weights with every optional member present that the config asks for, and no data yet.
 Weights empty_weights(const Config& config);
 
 // Loads the text model of a checkpoint: checks every tensor against the weight table, converts the
-// small ones, views the rest in place. `progress` counts tensors.
+// small ones, views the rest in place. `progress` counts weights of the table. Reads no weight but
+// the small ones and all scales (3 % of an MXFP8 checkpoint: a NaN scale would poison a layer
+// silently, so they are worth one pass; `pool` shares it out).
 // Errors: missing, extra or misshapen tensors, wrong types, NaN scales, a scale without its weight
 // or an F8 weight without its scale, parts of one fused projection of which only some are
 // quantised. Each names the tensor and its file.
 Result<Weights> load_weights(const Config& config, std::shared_ptr<const Checkpoint> checkpoint,
-                             const Progress& progress = {});
+                             const Progress& progress = {}, ThreadPool* pool = nullptr);
 
 }  // namespace m3

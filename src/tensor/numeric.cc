@@ -55,17 +55,4 @@ float e4m3_to_float(std::uint8_t bits) {
   return table[bits];
 }
 
-std::uint8_t float_to_e4m3(float x) {
-  const auto sign = static_cast<std::uint8_t>(std::signbit(x) ? 0x80 : 0);
-  const float size = std::fabs(x);
-  if (std::isnan(x)) return static_cast<std::uint8_t>(sign | 0x7f);
-  if (size >= 448.0f) return static_cast<std::uint8_t>(sign | 0x7e);
-  if (size < 0.015625f)  // below 2^-6: subnormal, in steps of 2^-9
-    return static_cast<std::uint8_t>(sign | round_scaled(size, -9));
-  int exponent = 0;
-  std::frexp(size, &exponent);
-  const int mantissa = round_scaled(size, exponent - 4);  // in [8, 16]
-  return static_cast<std::uint8_t>(sign | (((exponent + 5) << 3) + mantissa));
-}
-
 }  // namespace m3

@@ -34,8 +34,26 @@ std::uint16_t float_to_f16(float x);
 
 // OCP e4m3fn: bias 7, largest 448, NaN = 0x7f and 0xff, no infinities (spec: text-model §2.4).
 float e4m3_to_float(std::uint8_t bits);
-// Saturates at +-448; NaN stays NaN.
-std::uint8_t float_to_e4m3(float x);
+// Saturates at +-448; NaN stays NaN. Inline and without calls: quantising a model is a loop over
+// it.
+inline std::uint8_t float_to_e4m3(float x) {
+  const auto u = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t sign = (u >> 24) & 0x80u, size = u & 0x7fffffffu;
+  std::uint32_t bits;
+  if (size > 0x7f800000u) {
+    bits = 0x7f;  // NaN
+  } else if (size >= 0x43e00000u) {
+    bits = 0x7e;  // 448 and above
+  } else if (size < 0x3c800000u) {
+    // Below 2^-6: subnormal, in steps of 2^-9. In 2^14 + x, those steps are the last place.
+    const float shifted = std::bit_cast<float>(size) + 16384.0f;
+    bits = std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(16384.0f);
+  } else {
+    // Three bits of mantissa remain; a carry runs into the exponent by itself.
+    bits = ((size + 0x7ffffu + ((size >> 20) & 1u)) >> 20) - (120u << 3);
+  }
+  return static_cast<std::uint8_t>(sign | bits);
+}
 
 // E8M0: 2^(bits - 127). 255 is NaN by the format; loaders refuse it before anyone multiplies by it.
 inline float e8m0_to_float(std::uint8_t bits) {

@@ -1,0 +1,33 @@
+// Writes random models in the layout of the released ones.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/progress.h"
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "tensor/matrix.h"
+
+namespace m3 {
+
+struct SynthOptions {
+  std::string config_json;
+  std::string directory;
+  std::uint64_t seed = 0;
+  // bf16 or mxfp8; without it, what the config says. The written config.json follows.
+  std::optional<Format> format;
+  std::int64_t shard_bytes = 5'000'000'000;  // a file ends before the weight that would exceed it
+  Progress progress;                         // counts bytes
+  ThreadPool* pool = nullptr;                // null: this thread alone
+};
+
+// Writes config.json, generation_config.json and the weights: shards with an index, or, for a flat
+// config, one file without. Every tensor follows from its name and the seed (random_values.h), with
+// mean and standard deviation from the weight table; the declared MTP modules are written too.
+// Errors: a config that is not valid, another format, checkpoint files of another model in the
+// directory, the disk is full.
+Status synth_checkpoint(const SynthOptions& options);
+
+}  // namespace m3

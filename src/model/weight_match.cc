@@ -1,0 +1,267 @@
+#include "model/weight_match.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+#include <optional>
+#include <set>
+#include <tuple>
+#include <unordered_set>
+
+namespace m3 {
+namespace {
+
+constexpr std::string_view kScaleSuffixes[] = {"_scale_inv", "_scale"};
+constexpr std::size_t kNamesShown = 5;
+constexpr std::int64_t kMtpModulesMax = 64;
+
+std::string some_of(std::vector<std::string> names) {
+  const std::size_t count = names.size();
+  if (count > kNamesShown) names.resize(kNamesShown);
+  std::string text = fmt::format("{}", fmt::join(names, ", "));
+  if (count > kNamesShown) text += fmt::format(" and {} more", count - kNamesShown);
+  return text;
+}
+
+std::int64_t columns(const std::vector<std::int64_t>& shape) {
+  return shape.empty() ? 1 : shape.back();
+}
+
+std::string with_file(const std::string& name, const CheckpointTensor& tensor) {
+  return fmt::format("{} in {}", name, tensor.file->path());
+}
+
+// One walk over the table against one checkpoint.
+class Matcher {
+ public:
+  Matcher(const Config& config, const Checkpoint& checkpoint)
+      : config_(config), checkpoint_(checkpoint) {}
+
+  Result<MatchedWeights> match(const std::vector<WeightSpec>& table) {
+    for (const WeightSpec& spec : table) M3_TRY_STATUS(find(spec));
+    M3_TRY_STATUS(nothing_missing());
+    M3_TRY_STATUS(nothing_extra());
+    M3_TRY_STATUS(groups_agree());
+    compare_with_config();
+    return std::move(matched_);
+  }
+
+ private:
+  Status find(const WeightSpec& spec);
+  Status take(const WeightSpec& spec, const Source& source, const CheckpointTensor& values);
+  const CheckpointTensor* scale_of(const Source& source);
+  Result<const Codec*> codec_of(const Source& source, const CheckpointTensor& values,
+                                const CheckpointTensor* scale) const;
+  Status check_scale(const Source& source, const CheckpointTensor& scale, const Codec& codec) const;
+  Status nothing_missing() const;
+  Status nothing_extra();
+  bool ignorable(const std::string& name) const;
+  Status groups_agree() const;
+  void compare_with_config();
+  bool listed_as_unquantised(const WeightSpec& spec) const;
+
+  const Config& config_;
+  const Checkpoint& checkpoint_;
+  MatchedWeights matched_;
+  std::vector<std::string> missing_;
+  std::unordered_set<const TensorInfo*> used_;
+  std::size_t unused_indexer_ = 0;
+};
+
+Status Matcher::find(const WeightSpec& spec) {
+  const Source released{spec.name, spec.shape};
+  if (const auto* tensor = checkpoint_.find(released.name)) return take(spec, released, *tensor);
+  for (const Source& source : spec.others)
+    if (const auto* tensor = checkpoint_.find(source.name)) return take(spec, source, *tensor);
+  missing_.push_back(spec.name);
+  return {};
+}
+
+const CheckpointTensor* Matcher::scale_of(const Source& source) {
+  for (std::string_view suffix : kScaleSuffixes)
+    if (const auto* scale = checkpoint_.find(source.name + std::string(suffix))) return scale;
+  return nullptr;
+}
+
+Result<const Codec*> Matcher::codec_of(const Source& source, const CheckpointTensor& values,
+                                       const CheckpointTensor* scale) const {
+  const DType type = values.info->dtype;
+  if (const Codec* codec = codec_for(type, scale != nullptr)) return codec;
+  if (scale != nullptr)
+    return fail("{} has a scale, {}, but is {}; expected F8_E4M3", with_file(source.name, values),
+                scale->info->name, dtype_name(type));
+  if (type == DType::kF8E4M3)
+    return fail("{} is F8_E4M3 but has no scale; expected {}{}", with_file(source.name, values),
+                source.name, kScaleSuffixes[0]);
+  return fail("{} is {}; expected BF16, F16, F32 or F8_E4M3 with a scale",
+              with_file(source.name, values), dtype_name(type));
+}
+
+Status Matcher::check_scale(const Source& source, const CheckpointTensor& scale,
+                            const Codec& codec) const {
+  const TensorInfo& info = *scale.info;
+  if (info.dtype != DType::kU8 && info.dtype != DType::kF8E8M0)
+    return fail("{} is {}; expected an E8M0 exponent, U8 or F8_E8M0", with_file(info.name, scale),
+                dtype_name(info.dtype));
+  std::vector<std::int64_t> expected = source.shape;
+  expected.back() = scale_cols(codec, columns(source.shape));
+  if (info.shape != expected)
+    return fail("{} has shape {}; expected {}, one exponent for a row and {} columns",
+                with_file(info.name, scale), describe_shape(info.shape), describe_shape(expected),
+                codec.scale_columns);
+  return {};
+}
+
+// Rows [first, first + rows) of a tensor whose leading axes are all rows.
+Tensor rows_of(const CheckpointTensor& tensor, std::int64_t first, std::int64_t rows) {
+  const std::int64_t cols = columns(tensor.info->shape);
+  auto* data =
+      static_cast<std::byte*>(tensor.tensor().data) + first * cols * dtype_size(tensor.info->dtype);
+  return {data, tensor.info->dtype, {rows, cols}};
+}
+
+Status Matcher::take(const WeightSpec& spec, const Source& source, const CheckpointTensor& values) {
+  if (values.info->shape != source.shape)
+    return fail("{} has shape {}; expected {}", with_file(source.name, values),
+                describe_shape(values.info->shape), describe_shape(source.shape));
+  const CheckpointTensor* scale = spec.shape.size() == 2 ? scale_of(source) : nullptr;
+  M3_TRY(const Codec* codec, codec_of(source, values, scale));
+  if (scale != nullptr) M3_TRY_STATUS(check_scale(source, *scale, *codec));
+
+  const std::int64_t rows = spec.shape.size() == 1 ? 1 : spec.shape.front();
+  Matrix matrix;
+  matrix.codec = codec;
+  matrix.rows = rows;
+  matrix.cols = spec.elements() / rows;
+  matrix.values = spec.shape.size() <= 2 ? rows_of(values, source.first_row, rows)
+                                         : values.tensor().reshape({rows, matrix.cols});
+  if (scale != nullptr) matrix.scales = rows_of(*scale, source.first_row, rows);
+  matched_.found.push_back({&spec, values.file, matrix});
+  used_.insert(values.info);
+  if (scale != nullptr) used_.insert(scale->info);
+  return {};
+}
+
+Status Matcher::nothing_missing() const {
+  if (missing_.empty()) return {};
+  return fail("{} lacks {} weights that its config asks for: {}", checkpoint_.directory(),
+              missing_.size(), some_of(missing_));
+}
+
+// Tensors that some exports carry and that nobody needs: tables that follow from the config, and
+// scales of a quantised cache.
+bool Matcher::ignorable(const std::string& name) const {
+  constexpr std::string_view kEndings[] = {"rotary_emb.inv_freq", "rotary_emb.original_inv_freq",
+                                           "self_attn.k_proj.k_scale", "self_attn.v_proj.v_scale"};
+  return std::any_of(std::begin(kEndings), std::end(kEndings),
+                     [&](std::string_view ending) { return name.ends_with(ending); });
+}
+
+bool belongs_to_indexer(const std::string& name) {
+  return name.find(".self_attn.index_") != std::string::npos ||
+         name.find(".self_attn.indexer.") != std::string::npos;
+}
+
+Status Matcher::nothing_extra() {
+  std::vector<std::string> extra;
+  for (const auto& [name, tensor] : checkpoint_.tensors()) {
+    if (used_.contains(tensor.info) || ignorable(name)) continue;
+    if (config_.sparse_switched_off && belongs_to_indexer(name)) {
+      ++unused_indexer_;
+      continue;
+    }
+    const bool scale = name.ends_with("_scale_inv") || name.ends_with("_scale");
+    extra.push_back(with_file(scale ? name + " (a scale without a weight)" : name, tensor));
+  }
+  if (extra.empty()) return {};
+  return fail("{} holds {} tensors that its config does not explain: {}", checkpoint_.directory(),
+              extra.size(), some_of(extra));
+}
+
+Status Matcher::groups_agree() const {
+  std::map<std::tuple<Part, std::int64_t, Group>, const FoundWeight*> first_of_group;
+  for (const FoundWeight& found : matched_.found) {
+    const WeightSpec& spec = *found.spec;
+    if (spec.group == Group::kNone) continue;
+    const auto [at, is_first] =
+        first_of_group.emplace(std::tuple(spec.part, spec.layer, spec.group), &found);
+    const FoundWeight& first = *at->second;
+    if (first.matrix.codec != found.matrix.codec)
+      return fail("{} in {} is {} and {} in {} is {}; parts of one product must share a format",
+                  first.spec->name, first.file->path(), first.matrix.codec->name, spec.name,
+                  found.file->path(), found.matrix.codec->name);
+  }
+  return {};
+}
+
+// An entry names a module or a dotted prefix of it, with or without the prefix of the text model
+// (spec: text-model §1.5).
+bool Matcher::listed_as_unquantised(const WeightSpec& spec) const {
+  constexpr std::string_view kPrefix = "language_model.";
+  const auto covers = [](std::string_view entry, std::string_view name) {
+    return name.starts_with(entry) && name.size() > entry.size() && name[entry.size()] == '.';
+  };
+  const auto bare = [&](std::string_view name) {
+    return name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
+  };
+  return std::any_of(
+      config_.unquantised.begin(), config_.unquantised.end(),
+      [&](const std::string& entry) { return covers(bare(entry), bare(spec.name)); });
+}
+
+// The tensors decide; the config only gives cause to wonder.
+void Matcher::compare_with_config() {
+  std::vector<std::string> surprising;
+  for (const FoundWeight& found : matched_.found) {
+    const bool is = found.matrix.codec->format == Format::kMxfp8;
+    const bool said = config_.mxfp8 && found.spec->quantised && !listed_as_unquantised(*found.spec);
+    if (is != said) surprising.push_back(found.spec->name);
+  }
+  if (!surprising.empty())
+    matched_.warnings.push_back(
+        fmt::format("{}: quantization_config and the tensors disagree on {} weights, and the "
+                    "tensors are followed: {}",
+                    checkpoint_.directory(), surprising.size(), some_of(surprising)));
+  if (unused_indexer_ > 0)
+    matched_.warnings.push_back(
+        fmt::format("{}: use_sparse_attention is false, so {} tensors of the indexer are not used",
+                    checkpoint_.directory(), unused_indexer_));
+}
+
+// D of "…mtp.layers.D.…", or nothing.
+std::optional<std::int64_t> mtp_module_of(const std::string& name) {
+  constexpr std::string_view kMark = "mtp.layers.";
+  const auto at = name.find(kMark);
+  if (at == std::string::npos) return std::nullopt;
+  const char* begin = name.data() + at + kMark.size();
+  const char* end = name.data() + name.size();
+  std::int64_t module = 0;
+  const auto [stop, error] = std::from_chars(begin, end, module);
+  if (error != std::errc() || stop == end || *stop != '.' || module < 0) return std::nullopt;
+  return module;
+}
+
+}  // namespace
+
+Result<std::int64_t> count_mtp_modules(const Checkpoint& checkpoint) {
+  std::set<std::int64_t> modules;
+  for (const auto& [name, tensor] : checkpoint.tensors())
+    if (const auto module = mtp_module_of(name)) modules.insert(*module);
+  const auto count = static_cast<std::int64_t>(modules.size());
+  if (count > 0 && *modules.rbegin() != count - 1)
+    return fail("{} holds MTP modules {}; expected them to be numbered 0 to {}",
+                checkpoint.directory(), fmt::join(modules, ", "), count - 1);
+  if (count > kMtpModulesMax)
+    return fail("{} holds {} MTP modules; at most {} are read", checkpoint.directory(), count,
+                kMtpModulesMax);
+  return count;
+}
+
+Result<MatchedWeights> match_weights(const std::vector<WeightSpec>& table, const Config& config,
+                                     const Checkpoint& checkpoint) {
+  return Matcher(config, checkpoint).match(table);
+}
+
+}  // namespace m3

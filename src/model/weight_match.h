@@ -1,0 +1,38 @@
+// Which tensor of a checkpoint each weight of the table is. Looks at headers only.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "checkpoint/checkpoint.h"
+#include "model/config.h"
+#include "model/weight_table.h"
+
+namespace m3 {
+
+struct FoundWeight {
+  const WeightSpec* spec = nullptr;
+  const SafetensorsFile* file = nullptr;
+  // A view in the stored format. A vector is one row; further axes count as columns.
+  Matrix matrix;
+};
+
+struct MatchedWeights {
+  std::vector<FoundWeight> found;     // in the order of the table
+  std::vector<std::string> warnings;  // each a sentence
+};
+
+// MTP modules whose tensors the checkpoint holds (spec: text-model §5.1).
+// Errors: modules that are not numbered 0..k-1, or more than 64.
+Result<std::int64_t> count_mtp_modules(const Checkpoint& checkpoint);
+
+// Finds every weight of the table under one of its names. A weight is MXFP8 iff a scale stands
+// beside it (`…weight_scale_inv` or `…weight_scale`; spec: text-model §2.4).
+// Errors, each naming tensor and file: weights that are missing, tensors that no weight asks for,
+// wrong shapes and types, a scale without a quantised weight and the reverse, parts of one group in
+// different formats.
+Result<MatchedWeights> match_weights(const std::vector<WeightSpec>& table, const Config& config,
+                                     const Checkpoint& checkpoint);
+
+}  // namespace m3

@@ -1,0 +1,150 @@
+#include "model/weights.h"
+
+#include <algorithm>
+
+#include "model/weight_match.h"
+#include "model/weight_table.h"
+
+namespace m3 {
+namespace {
+
+constexpr std::int64_t kAlignment = 64;
+
+std::int64_t aligned(std::int64_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+bool becomes_float32(const WeightSpec& spec) {
+  return std::holds_alternative<Tensor*>(spec.place) ||
+         std::holds_alternative<RouterPlace>(spec.place);
+}
+
+// Hands out pieces of one buffer that is as large as all small weights together.
+class Arena {
+ public:
+  explicit Arena(const std::vector<FoundWeight>& weights) {
+    std::int64_t bytes = 0;
+    for (const FoundWeight& found : weights)
+      if (becomes_float32(*found.spec)) bytes += aligned(found.spec->elements() * 4);
+    buffer_ = Buffer(bytes);
+  }
+
+  // The weight as float32, in the shape of the table.
+  Tensor convert(const FoundWeight& found) {
+    const Matrix& w = found.matrix;
+    auto* out = reinterpret_cast<float*>(buffer_.data() + used_);
+    used_ += aligned(w.rows * w.cols * 4);
+    for (std::int64_t row = 0; row < w.rows; ++row)
+      w.codec->decode(w, row, 0, w.cols, out + row * w.cols);
+    return {out, DType::kF32, std::span<const std::int64_t>(found.spec->shape)};
+  }
+
+  Buffer release() { return std::move(buffer_); }
+
+ private:
+  Buffer buffer_;
+  std::int64_t used_ = 0;
+};
+
+Matrix f32_matrix(const Tensor& values) {
+  Matrix matrix;
+  matrix.codec = &codec_of(Format::kF32);
+  matrix.values = values;
+  matrix.rows = values.dim(0);
+  matrix.cols = values.dim(1);
+  return matrix;
+}
+
+// Puts a weight where the table says.
+struct Placer {
+  const FoundWeight& found;
+  Arena& arena;
+
+  void operator()(std::monostate) const {}
+  void operator()(Tensor* place) const { *place = arena.convert(found); }
+  void operator()(RouterPlace place) const { *place.matrix = f32_matrix(arena.convert(found)); }
+  void operator()(Matrix* place) const { *place = found.matrix; }
+  void operator()(Linear* place) const { place->weight = found.matrix; }
+};
+
+Status check_numbers(const FoundWeight& found) {
+  if (auto status = found.matrix.codec->check(found.matrix); !status)
+    return fail("{} in {}: {}", found.spec->name, found.file->path(), status.error().message);
+  return {};
+}
+
+// Reads all scales, in parallel over weights. Of several errors, tells the first in table order, so
+// that the message does not depend on the threads.
+Status check_numbers(const std::vector<FoundWeight>& weights, const Progress& progress,
+                     ThreadPool* pool) {
+  constexpr std::int64_t kBetweenReports = 512;
+  std::vector<Status> results(weights.size());
+  const auto count = static_cast<std::int64_t>(weights.size());
+  for (std::int64_t first = 0; first < count; first += kBetweenReports) {
+    const std::int64_t part = std::min(kBetweenReports, count - first);
+    const auto check = [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = first + begin; i < first + end; ++i)
+        results[static_cast<std::size_t>(i)] = check_numbers(weights[static_cast<std::size_t>(i)]);
+    };
+    if (pool != nullptr)
+      pool->parallel_for(part, 1, check);
+    else
+      check(0, part);
+    if (progress) progress(first + part, count);
+  }
+  for (Status& status : results)
+    if (!status) return std::move(status);
+  return {};
+}
+
+void note_mtp(const Config& config, Weights& weights) {
+  if (weights.mtp_modules != config.mtp_modules)
+    weights.warnings.push_back(
+        fmt::format("{}: the config declares {} MTP modules and the checkpoint holds {}",
+                    weights.checkpoint->directory(), config.mtp_modules, weights.mtp_modules));
+}
+
+LayerWeights empty_layer(const Config& c, bool sparse, bool moe) {
+  LayerWeights layer;
+  if (sparse) layer.indexer.emplace();
+  if (!moe) {
+    layer.mlp.emplace();
+    return layer;
+  }
+  MoeWeights& experts = layer.moe.emplace();
+  const auto count = static_cast<std::size_t>(c.experts);
+  experts.gate.resize(count);
+  experts.up.resize(count);
+  experts.down.resize(count);
+  if (c.shared_experts > 0) experts.shared.emplace();
+  return layer;
+}
+
+}  // namespace
+
+Weights empty_weights(const Config& config) {
+  Weights weights;
+  for (std::size_t l = 0; l < config.moe_layers.size(); ++l)
+    weights.layers.push_back(empty_layer(config, config.sparse_layers[l], config.moe_layers[l]));
+  return weights;
+}
+
+Result<Weights> load_weights(const Config& config, std::shared_ptr<const Checkpoint> checkpoint,
+                             const Progress& progress, ThreadPool* pool) {
+  Weights weights = empty_weights(config);
+  weights.checkpoint = checkpoint;
+  M3_TRY(weights.mtp_modules, count_mtp_modules(*checkpoint));
+  M3_TRY(const auto table, weight_table(config, weights.mtp_modules, &weights));
+  M3_TRY(auto matched, match_weights(table, config, *checkpoint));
+  M3_TRY_STATUS(check_numbers(matched.found, progress, pool));
+
+  Arena arena(matched.found);
+  for (const FoundWeight& found : matched.found)
+    std::visit(Placer{found, arena}, found.spec->place);
+  weights.converted.push_back(arena.release());
+  weights.warnings = std::move(matched.warnings);
+  note_mtp(config, weights);
+  return weights;
+}
+
+}  // namespace m3
