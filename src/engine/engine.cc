@@ -104,16 +104,28 @@ bool Engine::idle() const {
   });
 }
 
+// Takes pages back from sequences that do not run, oldest first, until `count` are free or none is
+// left: what they hold is only there to save work should they go on.
+void Engine::reclaim(std::int64_t count, const Sequence& keep) {
+  for (auto& [id, s] : sequences_) {
+    if (pages_.free_pages() >= count) return;
+    if (s.running || &s == &keep) continue;
+    pages_.release(s.pages);
+    s.cached = 0;
+  }
+}
+
 // Admits in order of arrival, each with all the pages that it can ever need: whoever runs can
-// finish.
+// finish, and check() has seen to it that one alone always fits.
 void Engine::admit() {
   auto running = std::count_if(sequences_.begin(), sequences_.end(),
                                [](const auto& entry) { return entry.second.running; });
   for (auto& [id, s] : sequences_) {
     if (!s.waiting) continue;
     if (running >= options_.sequences) return;
-    if (!pages_.allocate(std::max<std::int64_t>(0, pages_for(s.request) - ssize(s.pages)), s.pages))
-      return;
+    const std::int64_t missing = std::max<std::int64_t>(0, pages_for(s.request) - ssize(s.pages));
+    reclaim(missing, s);
+    if (!pages_.allocate(missing, s.pages)) return;
     s.waiting = false;
     s.running = true;
     ++running;

@@ -51,7 +51,7 @@ class Engine {
   // holds: the common beginning is not computed again. Errors: as start().
   Status resume(SequenceId id, Request request);
 
-  // Ends the answer now; the cache keeps what it has, for resume().
+  // Ends the answer now. The cache keeps what it has for resume(), until others need the room.
   void stop(SequenceId id);
   // Forgets the sequence and frees its pages.
   void release(SequenceId id);
@@ -82,6 +82,7 @@ class Engine {
   Status check(const Request& request) const;
   std::int64_t pages_for(const Request& request) const;
   void begin(Sequence& sequence, Request request);
+  void reclaim(std::int64_t count, const Sequence& keep);
   void admit();
   std::vector<SequenceId> compose(Batch& batch) const;
   void advance(SequenceId id, const float* logits);

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# fuzz.sh SECONDS [NAME...]: builds the fuzz targets and runs them for SECONDS in all, over fuzz/corpus/NAME.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+seconds=$1
+shift
+scripts/build.sh fuzz all
+names=("$@")
+if [[ ${#names[@]} -eq 0 ]]; then
+  for source in fuzz/*.cc; do
+    names+=("$(basename "$source" .cc)")
+  done
+fi
+each=$((seconds / ${#names[@]}))
+for name in "${names[@]}"; do
+  work=build/fuzz/corpus-$name
+  mkdir -p "$work" "fuzz/corpus/$name"
+  echo "fuzz: $name for $each s"
+  if ! build/fuzz/fuzz_"$name" "$work" "fuzz/corpus/$name" -max_total_time="$each" -rss_limit_mb=4096 \
+      -timeout=20 -max_len=65536 -artifact_prefix="build/fuzz/$name-" >"build/fuzz/$name.log" 2>&1; then
+    tail -n 30 "build/fuzz/$name.log"
+    echo "fuzz: $name failed; the input is build/fuzz/$name-*"
+    exit 1
+  fi
+  grep -o '^Done [0-9]* runs.*' "build/fuzz/$name.log" || true
+done

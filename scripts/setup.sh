@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Installs what the build (and, with --test, the tests) need from Debian's packages, and nothing that is there already.
+set -euo pipefail
+
+packages=(g++ cmake ninja-build libfmt-dev libexpected-dev libcli11-dev nlohmann-json3-dev libpcre2-dev libgtest-dev python3)
+if [[ "${1:-}" == --test ]]; then
+  packages+=(clang-14 libclang-rt-14-dev clang-format-14)
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  status=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
+  [[ "$status" == "install ok installed" ]] || missing+=("$package")
+done
+[[ ${#missing[@]} -eq 0 ]] && exit 0
+
+if ! command -v apt-get >/dev/null; then
+  echo "setup: this needs Debian's packages ${missing[*]}, and there is no apt-get here" >&2
+  exit 1
+fi
+as_root=()
+if [[ $EUID -ne 0 ]]; then
+  if ! command -v sudo >/dev/null; then
+    echo "setup: run as root: apt-get install ${missing[*]}" >&2
+    exit 1
+  fi
+  as_root=(sudo)
+fi
+echo "setup: installing ${missing[*]}" >&2
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! { "${as_root[@]}" apt-get update && "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+       apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+  tail -n 5 "$log" >&2
+  echo "setup: apt-get failed; the last lines above say why" >&2
+  exit 1
+fi

@@ -1,0 +1,195 @@
+// `m3 bench`: how fast a model runs here, beside what this machine can do at most.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "apps/bench_run.h"
+#include "apps/commands.h"
+#include "apps/model_options.h"
+#include "apps/progress_bar.h"
+#include "backend/cpu/probe.h"
+
+namespace m3 {
+namespace {
+
+struct BenchOptions {
+  ModelOptions model;
+  std::vector<std::int64_t> prompts = {512};
+  std::vector<std::int64_t> generations = {64};
+  std::vector<std::int64_t> depths = {0};
+  std::vector<std::int64_t> batches = {1};
+  bool json = false;
+};
+
+constexpr int kSamples = 5;
+// Samples beside which the machine was slower than this share of its best are dropped, up to a
+// limit.
+constexpr double kCalm = 0.9;
+constexpr int kAttempts = 15;
+
+struct BenchRow {
+  BenchCase bench_case;
+  BenchSample median;
+  int dropped = 0;   // samples of disturbed moments
+  bool calm = true;  // false: too few samples were left, and all were taken
+
+  std::string test() const {
+    return fmt::format("{}{}", bench_case.prefill ? "pp" : "tg", bench_case.tokens);
+  }
+  double tokens_per_s() const {
+    const auto sequences = static_cast<double>(bench_case.prefill ? 1 : bench_case.batch);
+    return sequences * static_cast<double>(bench_case.tokens) / median.seconds;
+  }
+  double gbps() const { return static_cast<double>(median.work.bytes()) / median.seconds / 1e9; }
+  double tflops() const { return static_cast<double>(median.work.flops()) / median.seconds / 1e12; }
+};
+
+// The machine's limits, kept up to date around every sample.
+class Limits {
+ public:
+  explicit Limits(MachineProbe& probe) : probe_(probe), best_(probe.measure()) {}
+
+  // Measures once more; true when the machine is (nearly) as fast as ever.
+  bool calm_now() {
+    const MachineLimits now = probe_.measure_quickly();
+    best_.read_gb_per_s = std::max(best_.read_gb_per_s, now.read_gb_per_s);
+    best_.matrix_tflop_per_s = std::max(best_.matrix_tflop_per_s, now.matrix_tflop_per_s);
+    return now.read_gb_per_s >= kCalm * best_.read_gb_per_s &&
+           now.matrix_tflop_per_s >= kCalm * best_.matrix_tflop_per_s;
+  }
+  const MachineLimits& best() const { return best_; }
+  double share(const BenchRow& row) const {
+    return row.bench_case.prefill ? row.tflops() / best_.matrix_tflop_per_s
+                                  : row.gbps() / best_.read_gb_per_s;
+  }
+
+ private:
+  MachineProbe& probe_;
+  MachineLimits best_;
+};
+
+std::vector<BenchCase> cases_of(const BenchOptions& o) {
+  std::vector<BenchCase> cases;
+  for (const std::int64_t depth : o.depths) {
+    for (const std::int64_t tokens : o.prompts)
+      if (tokens > 0) cases.push_back({.prefill = true, .tokens = tokens, .depth = depth});
+    for (const std::int64_t tokens : o.generations)
+      for (const std::int64_t batch : o.batches)
+        if (tokens > 0) cases.push_back({.tokens = tokens, .depth = depth, .batch = batch});
+  }
+  return cases;
+}
+
+BenchSample median_of(std::vector<BenchSample> samples) {
+  const auto middle = samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2);
+  std::nth_element(samples.begin(), middle, samples.end(),
+                   [](const auto& a, const auto& b) { return a.seconds < b.seconds; });
+  return *middle;
+}
+
+Result<BenchRow> measure(const Model& model, const BenchCase& bench_case, Limits& limits) {
+  M3_TRY(const auto run, BenchRun::create(model, bench_case));
+  run->sample();  // brings weights into memory and buffers into being
+  BenchRow row{.bench_case = bench_case, .median = {}};
+  std::vector<BenchSample> calm, disturbed;
+  bool before = limits.calm_now();
+  for (int attempt = 0; attempt < kAttempts && std::ssize(calm) < kSamples; ++attempt) {
+    const BenchSample sample = run->sample();
+    const bool after = limits.calm_now();
+    (before && after ? calm : disturbed).push_back(sample);
+    before = after;
+  }
+  row.dropped = static_cast<int>(disturbed.size());
+  row.calm = std::ssize(calm) == kSamples;
+  if (!row.calm) calm.insert(calm.end(), disturbed.begin(), disturbed.end());
+  row.median = median_of(std::move(calm));
+  return row;
+}
+
+void print_header(const MachineLimits& limits, const LoadedModel& loaded) {
+  std::printf("this machine, %d threads: reads %.1f GB/s, %.3f TFLOP/s (%s)\n",
+              loaded.pool.threads(), limits.read_gb_per_s, limits.matrix_tflop_per_s,
+              limits.matrix_instruction.c_str());
+  std::printf("%-8s %8s %6s %12s %10s %10s %8s\n", "test", "depth", "batch", "tokens/s", "GB/s",
+              "TFLOP/s", "of limit");
+  std::fflush(stdout);
+}
+
+void print_row(const BenchRow& row, const Limits& limits) {
+  std::printf("%-8s %8ld %6ld %12.2f %10.2f %10.4f %7.1f%%%s\n", row.test().c_str(),
+              static_cast<long>(row.bench_case.depth), static_cast<long>(row.bench_case.batch),
+              row.tokens_per_s(), row.gbps(), row.tflops(), 100 * limits.share(row),
+              row.calm ? "" : "  (the machine was never calm)");
+  std::fflush(stdout);
+}
+
+void print_json(const std::vector<BenchRow>& rows, const Limits& limits,
+                const LoadedModel& loaded) {
+  nlohmann::ordered_json out;
+  out["machine"] = {{"read_gbps", limits.best().read_gb_per_s},
+                    {"bf16_tflops", limits.best().matrix_tflop_per_s},
+                    {"threads", loaded.pool.threads()},
+                    {"isa", loaded.backend->isa()},
+                    {"matrix_instruction", limits.best().matrix_instruction}};
+  out["rows"] = nlohmann::ordered_json::array();
+  for (const BenchRow& row : rows)
+    out["rows"].push_back({{"test", row.test()},
+                           {"depth", row.bench_case.depth},
+                           {"batch", row.bench_case.batch},
+                           {"tokens_per_s", row.tokens_per_s()},
+                           {"gbps", row.gbps()},
+                           {"tflops", row.tflops()},
+                           {"share", limits.share(row)},
+                           {"samples_dropped", row.dropped},
+                           {"calm", row.calm}});
+  std::printf("%s\n", out.dump(1).c_str());
+}
+
+Status run_bench(const BenchOptions& o) {
+  M3_TRY(const auto loaded, load_model(o.model));
+  const auto cases = cases_of(o);
+  if (cases.empty()) return fail("nothing to measure: give --pp or --tg a number above 0");
+  const bool cpu = loaded->backend->name() == "cpu";
+  M3_TRY(MachineProbe probe, MachineProbe::create(loaded->pool, cpu ? o.model.isa : ""));
+  Limits limits(probe);
+  if (!o.json) print_header(limits.best(), *loaded);
+  ProgressBar bar("measuring", "cases");
+  std::vector<BenchRow> rows;
+  for (const BenchCase& bench_case : cases) {
+    M3_TRY(rows.emplace_back(), measure(*loaded->model, bench_case, limits));
+    if (!o.json) print_row(rows.back(), limits);
+    if (o.json) bar.update(std::ssize(rows), std::ssize(cases));
+  }
+  if (o.json) print_json(rows, limits, *loaded);
+  return {};
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Run& run) {
+  auto o = std::make_shared<BenchOptions>();
+  CLI::App* command = app.add_subcommand(
+      "bench",
+      "Measure a model beside this machine's limits. 'of limit' is, for tg, the bytes that must be "
+      "read per second over the read bandwidth; for pp, the operations that must be done per "
+      "second "
+      "over the peak of the best matrix instruction");
+  add_model_options(*command, o->model);
+  const auto list = [&](const char* name, std::vector<std::int64_t>& values, const char* help,
+                        std::int64_t least) {
+    command->add_option(name, values, help)
+        ->delimiter(',')
+        ->expected(1, 64)
+        ->check(CLI::Range(least, std::int64_t{1} << 40))
+        ->capture_default_str();
+  };
+  list("--pp", o->prompts, "prompt lengths to prefill; 0: none", 0);
+  list("--tg", o->generations, "steps to decode; 0: none", 0);
+  list("--depth", o->depths, "tokens in the caches before, filled with random values", 0);
+  list("--batch", o->batches, "sequences that decode together", 1);
+  command->add_flag("--json", o->json, "print one JSON object");
+  command->callback([o, &run] { run = [o] { return run_bench(*o); }; });
+}
+
+}  // namespace m3

@@ -1,0 +1,203 @@
+// `m3 chat`: a conversation in the terminal.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <iostream>
+
+#include "apps/answer.h"
+#include "apps/commands.h"
+#include "apps/conversation.h"
+#include "apps/generation_options.h"
+#include "apps/model_options.h"
+#include "apps/progress_bar.h"
+#include "engine/engine.h"
+
+namespace m3 {
+namespace {
+
+struct ChatOptions {
+  ModelOptions model;
+  GenerationOptions generation;
+  std::string system;
+  std::string thinking;
+};
+
+constexpr const char* kHelp =
+    "  /clear   forget the conversation\n"
+    "  /help    this list\n"
+    "  /exit    leave (or Ctrl-D)\n"
+    "  Ctrl-C   stop the answer\n";
+
+// Set by Ctrl-C, read between tokens.
+std::atomic<bool> interrupted{false};
+
+void on_interrupt(int) {
+  interrupted = true;
+}
+
+// Ctrl-C ends an answer, not the program; at the prompt, where read(2) must fail for us to notice,
+// it clears the line.
+void catch_interrupts() {
+  struct sigaction action {};
+  action.sa_handler = on_interrupt;
+  ::sigaction(SIGINT, &action, nullptr);
+}
+
+enum class Input { kLine, kInterrupted, kEnd };
+
+Input read_line(std::string& line) {
+  line.clear();
+  interrupted = false;
+  char c = 0;
+  for (;;) {
+    const ssize_t n = ::read(STDIN_FILENO, &c, 1);
+    if (n < 0 && errno == EINTR) return Input::kInterrupted;
+    if (n <= 0) return line.empty() ? Input::kEnd : Input::kLine;
+    if (c == '\n') return Input::kLine;
+    line += c;
+  }
+}
+
+// The conversation and the engine's view of it.
+class Chat {
+ public:
+  Chat(const ChatOptions& options, LoadedModel& loaded, const Tokenizer& tokenizer, Engine& engine,
+       SamplingParams sampling)
+      : options_(options),
+        loaded_(loaded),
+        tokenizer_(tokenizer),
+        engine_(engine),
+        sampling_(std::move(sampling)),
+        conversation_(tokenizer, options.system, options.thinking) {}
+
+  void clear() { conversation_.clear(); }
+
+  // Answers one message; a message that does not fit is refused and forgotten.
+  Status respond(const std::string& text) {
+    M3_TRY(auto prompt, conversation_.ask(text));
+    const auto prompt_tokens = static_cast<std::int64_t>(prompt.size());
+    const Status started = start(std::move(prompt));
+    if (!started) {
+      conversation_.retract();
+      return started;
+    }
+    const Answer answer = show_answer(prompt_tokens);
+    std::vector<TokenId> ids;
+    for (const SampledToken& token : answer.tokens) ids.push_back(token.id);
+    conversation_.answer(ids, answer.text);
+    return {};
+  }
+
+ private:
+  Status start(std::vector<TokenId> prompt) {
+    const std::int64_t room = engine_.context_tokens() - static_cast<std::int64_t>(prompt.size());
+    const std::int64_t asked = options_.generation.max_tokens.value_or(room);
+    Request request{.prompt = std::move(prompt),
+                    .max_tokens = std::max<std::int64_t>(1, std::min(asked, room)),
+                    .sampling = sampling_,
+                    .stop_ids = stop_ids(options_.generation, loaded_)};
+    if (sequence_) return engine_.resume(*sequence_, std::move(request));
+    M3_TRY(sequence_, engine_.start(std::move(request)));
+    return {};
+  }
+
+  Answer show_answer(std::int64_t prompt_tokens) {
+    interrupted = false;
+    ProgressBar bar("reading the conversation", "tokens");
+    AnswerOptions options{.tokenizer = &tokenizer_, .stop = options_.generation.stop};
+    options.cancelled = [] { return interrupted.load(); };
+    options.prompt_progress = bar.callback();
+    options.show = [](const std::string& piece) {
+      std::fputs(piece.c_str(), stdout);
+      std::fflush(stdout);
+    };
+    const Answer answer = read_answer(engine_, *sequence_, prompt_tokens, options);
+    const char* why = answer.finish_reason == "length"      ? " [the answer reached its length]"
+                      : answer.finish_reason == "cancelled" ? " [stopped]"
+                                                            : "";
+    std::printf("%s\n", why);
+    const auto drawn = static_cast<double>(answer.tokens.size());
+    if (answer.answer_seconds > 0 && ::isatty(STDERR_FILENO) == 1)
+      std::fprintf(stderr, "[%ld tokens read, %.0f written, %.1f per second]\n",
+                   static_cast<long>(answer.prompt_tokens_computed), drawn,
+                   (drawn - 1) / answer.answer_seconds);
+    return answer;
+  }
+
+  const ChatOptions& options_;
+  LoadedModel& loaded_;
+  const Tokenizer& tokenizer_;
+  Engine& engine_;
+  SamplingParams sampling_;
+  Conversation conversation_;
+  std::optional<SequenceId> sequence_;
+};
+
+Status talk(Chat& chat) {
+  const bool terminal = ::isatty(STDIN_FILENO) == 1;
+  std::string line;
+  for (;;) {
+    if (terminal) std::fputs("\n> ", stdout);
+    std::fflush(stdout);
+    const Input input = read_line(line);
+    if (input == Input::kEnd) break;
+    if (input == Input::kInterrupted) {
+      std::puts(" (/exit or Ctrl-D to leave)");
+      continue;
+    }
+    if (!terminal && !line.empty()) std::printf("> %s\n", line.c_str());
+    if (line == "/exit" || line == "/quit") break;
+    if (line == "/help") {
+      std::fputs(kHelp, stdout);
+    } else if (line == "/clear") {
+      chat.clear();
+      std::puts("The conversation is forgotten.");
+    } else if (line.starts_with("/") && line.find(' ') == std::string::npos) {
+      std::printf("There is no command %s.\n%s", line.c_str(), kHelp);
+    } else if (line.find_first_not_of(" \t\r") != std::string::npos) {
+      if (const Status status = chat.respond(line); !status)
+        std::fprintf(stderr, "m3 chat: %s\n", status.error().message.c_str());
+    }
+    if (std::ferror(stdout)) return fail("cannot write to standard output");
+  }
+  return {};
+}
+
+Status run_chat(const ChatOptions& options) {
+  M3_TRY(const auto loaded, load_model(options.model));
+  M3_TRY(const Tokenizer* tokenizer, loaded->need_tokenizer("m3 chat"));
+  M3_TRY(const std::int64_t context, context_tokens(options.generation.context, 0, *loaded));
+  M3_TRY(const auto engine,
+         Engine::create(*loaded->model, {.context_tokens = context, .sequences = 1}));
+  M3_TRY(SamplingParams sampling, sampling_params(options.generation, *loaded, /*as_text=*/true));
+  M3_TRY_STATUS(check_sampling(sampling, loaded->config().vocab));
+  std::fprintf(stderr, "%s, %s%s%s backend, %d threads, context %ld tokens. /help for help.\n",
+               options.model.model.c_str(), std::string(loaded->backend->name()).c_str(),
+               loaded->backend->isa().empty() ? "" : " ",
+               std::string(loaded->backend->isa()).c_str(), loaded->pool.threads(),
+               static_cast<long>(engine->context_tokens()));
+  if (!loaded->random_weights.empty())
+    std::fprintf(stderr, "note: %s\n", loaded->random_weights.c_str());
+  catch_interrupts();
+  Chat chat(options, *loaded, *tokenizer, *engine, std::move(sampling));
+  return talk(chat);
+}
+
+}  // namespace
+
+void add_chat(CLI::App& app, Run& run) {
+  auto options = std::make_shared<ChatOptions>();
+  CLI::App* command = app.add_subcommand("chat", "Talk to a model, on a terminal or from a pipe");
+  add_model_options(*command, options->model);
+  command->add_option("--system", options->system, "system prompt");
+  command->add_option("--thinking", options->thinking, "how the model thinks (default: adaptive)")
+      ->check(CLI::IsMember({"enabled", "disabled", "adaptive"}));
+  add_generation_options(*command, options->generation);
+  command->callback([options, &run] { run = [options] { return run_chat(*options); }; });
+}
+
+}  // namespace m3

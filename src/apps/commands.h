@@ -1,0 +1,31 @@
+// The subcommands of m3. Each add_*() declares its options and, when it is the one called, leaves
+// the work to do in `run`.
+#pragma once
+
+#include <functional>
+
+#include "base/result.h"
+
+namespace CLI {
+class App;
+}
+
+namespace m3 {
+
+using Run = std::function<Status()>;
+
+void add_chat(CLI::App& app, Run& run);
+void add_generate(CLI::App& app, Run& run);
+void add_logits(CLI::App& app, Run& run);
+void add_tokenize(CLI::App& app, Run& run);
+void add_detokenize(CLI::App& app, Run& run);
+void add_render(CLI::App& app, Run& run);
+void add_inspect(CLI::App& app, Run& run);
+void add_synth(CLI::App& app, Run& run);
+void add_bench(CLI::App& app, Run& run);
+
+// Parses the command line and runs the command. Returns the exit status: 0; 1 when the command
+// failed, with its sentence on stderr; 2 when the command line is wrong; 130 after Ctrl-C.
+int run_program(int argc, char** argv);
+
+}  // namespace m3

@@ -1,0 +1,104 @@
+#include "apps/conversation.h"
+
+#include "base/check.h"
+#include "base/file.h"
+#include "text/control_strings.h"
+#include "text/normalise.h"
+#include "text/thinking.h"
+
+namespace m3 {
+namespace {
+
+// The marked prompt from byte `begin` on.
+Prompt tail_of(const Prompt& prompt, std::size_t begin) {
+  Prompt tail;
+  tail.add_slice(prompt, {begin, prompt.text().size()});
+  return tail;
+}
+
+}  // namespace
+
+Json user_message(const std::string& text) {
+  return {{"role", "user"}, {"content", text}};
+}
+
+Result<ChatInput> read_messages_file(const std::string& path) {
+  M3_TRY(const std::string text, read_text_file(path));
+  auto parsed = parse_json(text);
+  if (!parsed) return fail("{}: {}", path, parsed.error().message);
+  Json request = parsed->is_array() ? Json{{"messages", *parsed}} : std::move(*parsed);
+  const Json* messages = find_member(request, "messages");
+  if (messages == nullptr)
+    return fail("{} is neither a list of messages nor an object with \"messages\"", path);
+  ChatInput input{.add_generation_prompt = true};
+  const auto named = [&](auto result) {
+    if (!result) result = fail("{}: {}", path, result.error().message);
+    return result;
+  };
+  M3_TRY(input.messages, named(normalise_messages(*messages)));
+  if (const Json* tools = find_set_member(request, "tools")) {
+    M3_TRY(input.tools, named(normalise_tools(*tools)));
+  }
+  M3_TRY(input.thinking_mode, named(thinking_mode_from(request)));
+  if (const Json* mode = find_set_member(request, "thinking_mode"); mode && mode->is_string())
+    input.thinking_mode = mode->get<std::string>();
+  return input;
+}
+
+Result<std::vector<TokenId>> encode_chat(const ChatInput& input, const Tokenizer& tokenizer) {
+  M3_TRY(const Prompt prompt, render_chat(input));
+  return tokenizer.encode(prompt.text(), prompt.client_ranges());
+}
+
+Conversation::Conversation(const Tokenizer& tokenizer, std::string system,
+                           std::string thinking_mode)
+    : tokenizer_(tokenizer), system_(std::move(system)), thinking_mode_(std::move(thinking_mode)) {
+  clear();
+}
+
+void Conversation::clear() {
+  messages_ = Json::array();
+  ids_.clear();
+  if (!system_.empty()) messages_.push_back({{"role", "system"}, {"content", system_}});
+}
+
+ChatInput Conversation::input() const {
+  ChatInput input{.messages = messages_};
+  if (!thinking_mode_.empty()) input.thinking_mode = thinking_mode_;
+  return input;
+}
+
+Result<std::vector<TokenId>> Conversation::ask(const std::string& text) {
+  ChatInput whole = input();
+  M3_TRY(const Prompt before, render_chat(whole));
+  whole.messages.push_back(user_message(text));
+  whole.add_generation_prompt = true;
+  M3_TRY(const Prompt after, render_chat(whole));
+  if (ids_.empty()) {
+    M3_TRY(asked_, tokenizer_.encode(after.text(), after.client_ranges()));
+  } else {
+    // What was rendered before is a beginning of what is rendered now; only the rest is new. The
+    // line feed behind the model's end of turn is its first character.
+    M3_CHECK(after.text().starts_with(before.text()), "the template rewrote an earlier turn");
+    const Prompt rest = tail_of(after, before.text().size() - 1);
+    M3_TRY(const auto ids, tokenizer_.encode(rest.text(), rest.client_ranges()));
+    asked_ = ids_;
+    asked_.insert(asked_.end(), ids.begin(), ids.end());
+  }
+  messages_ = std::move(whole.messages);
+  return asked_;
+}
+
+void Conversation::answer(const std::vector<TokenId>& ids, const std::string& text) {
+  ids_ = asked_;
+  ids_.insert(ids_.end(), ids.begin(), ids.end());
+  const auto end = tokenizer_.id_of(control::kTurnEnd);
+  if (end && ids_.back() != *end) ids_.push_back(*end);
+  messages_.push_back({{"role", "assistant"}, {"content", text}});
+}
+
+void Conversation::retract() {
+  messages_.erase(messages_.size() - 1);
+}
+
+}  // namespace m3

@@ -1,0 +1,164 @@
+// `m3 generate`: one answer to one prompt.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "apps/answer.h"
+#include "apps/commands.h"
+#include "apps/conversation.h"
+#include "apps/generation_options.h"
+#include "apps/model_options.h"
+#include "apps/progress_bar.h"
+#include "base/file.h"
+#include "engine/engine.h"
+
+namespace m3 {
+namespace {
+
+struct GenerateOptions {
+  ModelOptions model;
+  GenerationOptions generation;
+  std::optional<std::string> prompt;
+  std::string messages;
+  std::string ids_file;
+  std::string thinking;
+  bool raw = false;
+  bool json = false;
+};
+
+// An answer's length where --max-tokens does not say.
+constexpr std::int64_t kMaxTokens = 512;
+
+Result<std::vector<std::int32_t>> raw_prompt(const std::string& text, const LoadedModel& loaded) {
+  M3_TRY(const Tokenizer* tokenizer, loaded.need_tokenizer("--prompt"));
+  return tokenizer->encode(text, Tokenizer::ControlTokens::kHonoured);
+}
+
+Result<std::vector<std::int32_t>> chat_prompt(const GenerateOptions& o, const LoadedModel& loaded) {
+  M3_TRY(const Tokenizer* tokenizer, loaded.need_tokenizer(o.prompt ? "--prompt" : "--messages"));
+  ChatInput input{.add_generation_prompt = true};
+  if (o.prompt) {
+    input.messages = Json::array({user_message(*o.prompt)});
+  } else {
+    M3_TRY(input, read_messages_file(o.messages));
+  }
+  if (!o.thinking.empty()) input.thinking_mode = o.thinking;
+  return encode_chat(input, *tokenizer);
+}
+
+Result<std::vector<std::int32_t>> read_prompt(const GenerateOptions& o, const LoadedModel& loaded) {
+  if (!o.ids_file.empty()) return read_ids_file(o.ids_file);
+  if (o.raw && !o.prompt) return fail("--raw goes with --prompt");
+  return o.raw ? raw_prompt(*o.prompt, loaded) : chat_prompt(o, loaded);
+}
+
+nlohmann::ordered_json timings(const Answer& answer, const LoadedModel& loaded) {
+  const auto rate = [](double count, double seconds) { return seconds > 0 ? count / seconds : 0; };
+  const auto drawn = static_cast<double>(answer.tokens.size());
+  return {{"load_ms", 1000 * loaded.load_seconds},
+          {"prompt_ms", 1000 * answer.prompt_seconds},
+          {"prompt_per_second",
+           rate(static_cast<double>(answer.prompt_tokens_computed), answer.prompt_seconds)},
+          {"predicted_ms", 1000 * answer.answer_seconds},
+          {"predicted_per_second", rate(drawn - 1, answer.answer_seconds)}};
+}
+
+nlohmann::ordered_json logprobs(const Answer& answer, const Tokenizer* tokenizer) {
+  const auto entry = [&](std::int32_t id, float logprob) {
+    nlohmann::ordered_json e = {{"id", id}, {"logprob", logprob}};
+    if (tokenizer != nullptr) e["token"] = tokenizer->decode(std::span(&id, 1));
+    return e;
+  };
+  auto list = nlohmann::ordered_json::array();
+  for (const SampledToken& token : answer.tokens) {
+    auto e = entry(token.id, token.logprob);
+    e["top"] = nlohmann::ordered_json::array();
+    for (const TokenLogprob& other : token.top) e["top"].push_back(entry(other.id, other.logprob));
+    list.push_back(std::move(e));
+  }
+  return list;
+}
+
+void print_json(const Answer& answer, std::int64_t prompt_tokens, std::uint64_t seed,
+                const GenerateOptions& options, const LoadedModel& loaded) {
+  const Tokenizer* tokenizer = loaded.tokenizer ? &*loaded.tokenizer : nullptr;
+  nlohmann::ordered_json out;
+  out["ids"] = nlohmann::ordered_json::array();
+  for (const SampledToken& token : answer.tokens) out["ids"].push_back(token.id);
+  out["text"] = tokenizer ? nlohmann::ordered_json(answer.text) : nlohmann::ordered_json(nullptr);
+  out["finish_reason"] = answer.finish_reason;
+  const auto drawn = static_cast<std::int64_t>(answer.tokens.size());
+  out["usage"] = {{"prompt_tokens", prompt_tokens},
+                  {"completion_tokens", drawn},
+                  {"total_tokens", prompt_tokens + drawn}};
+  out["seed"] = seed;
+  if (options.generation.logprobs >= 0) out["logprobs"] = logprobs(answer, tokenizer);
+  out["timings"] = timings(answer, loaded);
+  std::printf("%s\n", out.dump().c_str());
+}
+
+Status run_generate(const GenerateOptions& o) {
+  M3_TRY(const auto loaded, load_model(o.model));
+  M3_TRY(auto prompt, read_prompt(o, *loaded));
+  const auto prompt_tokens = static_cast<std::int64_t>(prompt.size());
+  const std::int64_t max_tokens = o.generation.max_tokens.value_or(kMaxTokens);
+  // More than the model's positions is refused by the engine, with the numbers.
+  const std::int64_t wanted = std::min(
+      prompt_tokens + std::clamp<std::int64_t>(max_tokens, 1, loaded->config().positions_max),
+      loaded->config().positions_max);
+  M3_TRY(const std::int64_t context, context_tokens(o.generation.context, wanted, *loaded));
+  M3_TRY(const auto engine,
+         Engine::create(*loaded->model, {.context_tokens = context, .sequences = 1}));
+  const bool text = o.ids_file.empty();
+  M3_TRY(const SamplingParams sampling, sampling_params(o.generation, *loaded, text));
+  const std::uint64_t seed = sampling.seed;
+  M3_TRY(const SequenceId id, engine->start({.prompt = std::move(prompt),
+                                             .max_tokens = max_tokens,
+                                             .sampling = sampling,
+                                             .stop_ids = stop_ids(o.generation, *loaded)}));
+  if (!o.json && !loaded->random_weights.empty())
+    std::fprintf(stderr, "note: %s\n", loaded->random_weights.c_str());
+  const Tokenizer* tokenizer = loaded->tokenizer ? &*loaded->tokenizer : nullptr;
+  ProgressBar bar("reading the prompt", "tokens");
+  AnswerOptions options{.tokenizer = tokenizer, .stop = o.generation.stop};
+  options.prompt_progress = bar.callback();
+  if (!o.json)
+    options.show = [](const std::string& piece) {
+      std::fputs(piece.c_str(), stdout);
+      std::fflush(stdout);
+    };
+  const Answer answer = read_answer(*engine, id, prompt_tokens, options);
+  if (o.json) {
+    print_json(answer, prompt_tokens, seed, o, *loaded);
+  } else if (tokenizer != nullptr) {
+    std::printf("\n");
+  } else {
+    for (const SampledToken& token : answer.tokens) std::printf("%d\n", token.id);
+  }
+  return {};
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app, Run& run) {
+  auto o = std::make_shared<GenerateOptions>();
+  CLI::App* command = app.add_subcommand("generate", "Answer one prompt");
+  add_model_options(*command, o->model);
+  auto* input = command->add_option_group("prompt", "What to answer; exactly one of");
+  input->add_option("--prompt", o->prompt, "a user's message (with --raw: text to go on from)");
+  input->add_option("--messages", o->messages,
+                    "JSON file: a list of messages as for the OpenAI chat API, or an object with "
+                    "messages, tools and thinking_mode");
+  input->add_option("--ids-file", o->ids_file, "JSON file: a list of token ids");
+  input->require_option(1);
+  command->add_flag("--raw", o->raw, "take --prompt as it is, without the chat template");
+  command->add_option("--thinking", o->thinking, "how the model thinks (default: adaptive)")
+      ->check(CLI::IsMember({"enabled", "disabled", "adaptive"}));
+  add_generation_options(*command, o->generation);
+  command->add_option("--logprobs", o->generation.logprobs,
+                      "with --json: log-probabilities of each token and of the K most probable");
+  command->add_flag("--json", o->json, "print one JSON object with ids, text, usage and timings");
+  command->callback([o, &run] { run = [o] { return run_generate(*o); }; });
+}
+
+}  // namespace m3

@@ -1,0 +1,53 @@
+// Options of the commands that generate, and what they become for the engine.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/model_options.h"
+#include "engine/engine.h"
+
+namespace CLI {
+class App;
+}
+
+namespace m3 {
+
+// What the command line says; absent fields take the model's defaults.
+struct GenerationOptions {
+  std::optional<std::int64_t> max_tokens;
+  std::optional<float> temperature;
+  std::optional<std::int64_t> top_k;
+  std::optional<float> top_p;
+  float min_p = 0;
+  float repetition_penalty = 1;
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  std::vector<std::string> logit_bias;  // "ID:BIAS"
+  std::optional<std::uint64_t> seed;    // absent: a random one
+  std::vector<std::string> stop;
+  std::vector<std::int32_t> stop_ids;
+  bool ignore_eos = false;
+  int logprobs = -1;
+  std::optional<std::int64_t> context;
+};
+
+void add_generation_options(CLI::App& command, GenerationOptions& options);
+
+// The sampling part. `as_text`: the answer will be shown as text, so ids without a string are never
+// drawn (spec: chat-and-api §1.1). Errors: a --logit-bias that is not ID:BIAS.
+Result<SamplingParams> sampling_params(const GenerationOptions& options, const LoadedModel& loaded,
+                                       bool as_text);
+
+// Ids after which the answer ends.
+std::vector<std::int32_t> stop_ids(const GenerationOptions& options, const LoadedModel& loaded);
+
+// Tokens that the cache shall hold: --context, or what `wanted` asks for, or, with neither, as much
+// as the model can use and a quarter of the free memory holds. Errors: more than the model's
+// positions, or than the free memory holds.
+Result<std::int64_t> context_tokens(const std::optional<std::int64_t>& asked, std::int64_t wanted,
+                                    const LoadedModel& loaded);
+
+}  // namespace m3

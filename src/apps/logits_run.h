@@ -1,0 +1,28 @@
+// Every row's logits of whole sequences, in steps of any size.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "apps/recorder.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "model/model.h"
+
+namespace m3 {
+
+struct LogitsRun {
+  std::vector<std::vector<std::int32_t>> sequences;  // one batch
+  std::int64_t chunk = 0;  // rows of each sequence in one step; 0: as many as fit
+  bool trace = false;      // also what Recorder keeps of every layer
+  std::string choices;     // safetensors file to replay, or ""
+};
+
+// The tensors that `m3 logits` writes. `progress` counts rows. They live as long as the recorder.
+// Errors: an empty sequence, an id outside the vocabulary, more tokens than positions, no memory
+// for the cache, or choices that do not fit.
+Result<std::unique_ptr<Recorder>> run_logits(const Model& model, const LogitsRun& run,
+                                             const Progress& progress = {});
+
+}  // namespace m3

@@ -1,0 +1,118 @@
+#include "apps/model_options.h"
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "apps/progress_bar.h"
+#include "backend/registry.h"
+#include "base/file.h"
+#include "checkpoint/checkpoint.h"
+#include "model/weights.h"
+
+namespace m3 {
+namespace {
+
+using nlohmann::json;
+
+// Every field is optional, and a broken file costs only the defaults: the weights do not need it.
+Result<GenerationDefaults> read_generation_defaults(const std::string& directory) {
+  GenerationDefaults defaults;
+  const std::string path = directory + "/generation_config.json";
+  if (!std::filesystem::exists(path)) return defaults;
+  M3_TRY(const std::string text, read_text_file(path));
+  const json file = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!file.is_object()) return fail("{} is not a JSON object", path);
+  if (const auto it = file.find("eos_token_id"); it != file.end()) {
+    for (const json& id : it->is_array() ? *it : json::array({*it})) {
+      if (!id.is_number_integer() || id < 0 || id > 0x7fffffff)
+        return fail("{}: eos_token_id must be an id or a list of ids", path);
+      defaults.eos.push_back(id.get<std::int32_t>());
+    }
+  }
+  const auto number = [&](const char* key, auto& value) {
+    if (const auto it = file.find(key); it != file.end() && it->is_number()) it->get_to(value);
+  };
+  number("temperature", defaults.temperature);
+  number("top_p", defaults.top_p);
+  number("top_k", defaults.top_k);
+  return defaults;
+}
+
+void show_warnings(const std::vector<std::string>& warnings) {
+  for (const std::string& warning : warnings)
+    std::fprintf(stderr, "warning: %s\n", warning.c_str());
+}
+
+}  // namespace
+
+void add_model_options(CLI::App& command, ModelOptions& options) {
+  command.add_option("MODEL", options.model, "directory with config.json and safetensors files")
+      ->required();
+  command.add_option("--backend", options.backend, "cpu, or reference (slow, the definition)")
+      ->capture_default_str();
+  command.add_option("--isa", options.isa,
+                     "instruction set of the cpu backend: avx512-bf16, avx512, avx2 or x86-64 "
+                     "(default: the best that this machine has)");
+  command.add_option("--threads", options.threads, "threads (default: one per core)")
+      ->check(CLI::Range(1, 4096));
+}
+
+Result<const Tokenizer*> LoadedModel::need_tokenizer(std::string_view what_for) const {
+  if (tokenizer) return &*tokenizer;
+  return fail(
+      "{} needs tokenizer.json in the model's directory; without it give ids with --ids-file",
+      what_for);
+}
+
+Result<std::unique_ptr<LoadedModel>> load_model(const ModelOptions& options) {
+  const auto begin = std::chrono::steady_clock::now();
+  auto loaded = std::make_unique<LoadedModel>(options.threads);
+  M3_TRY(loaded->backend, make_backend(options.backend, options.isa, loaded->pool));
+  M3_TRY(Config config, load_config(options.model));
+  M3_TRY(auto checkpoint, Checkpoint::open(options.model));
+  show_warnings(config.warnings);
+  show_warnings(checkpoint->warnings());
+  loaded->random_weights = checkpoint->synthetic();
+  ProgressBar bar("loading " + options.model, "weights");
+  M3_TRY(Weights weights, load_weights(config, checkpoint, bar.callback(), &loaded->pool));
+  show_warnings(weights.warnings);
+  M3_TRY(loaded->defaults, read_generation_defaults(options.model));
+  if (std::filesystem::exists(options.model + "/tokenizer.json")) {
+    M3_TRY(loaded->tokenizer, Tokenizer::load(options.model));
+  }
+  loaded->model = std::make_unique<Model>(std::move(config), std::move(weights), *loaded->backend,
+                                          loaded->group);
+  loaded->load_seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return loaded;
+}
+
+Result<std::vector<std::int32_t>> read_ids_file(const std::string& path) {
+  M3_TRY(const std::string text, read_text_file(path));
+  const json list = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!list.is_array()) return fail("{} is not a JSON list of token ids", path);
+  std::vector<std::int32_t> ids;
+  for (const json& id : list) {
+    if (!id.is_number_integer() || id < 0 || id > 0x7fffffff)
+      return fail("{}: entry {} is {}, expected a token id", path, ids.size(), id.dump());
+    ids.push_back(id.get<std::int32_t>());
+  }
+  return ids;
+}
+
+std::int64_t available_memory() {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  std::int64_t kilobytes = 0;
+  while (file >> key >> kilobytes) {
+    if (key == "MemAvailable:") return kilobytes * 1024 * 9 / 10;
+    file.ignore(256, '\n');
+  }
+  return std::int64_t{4} << 30;
+}
+
+}  // namespace m3

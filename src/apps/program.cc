@@ -1,0 +1,51 @@
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+
+#include "apps/commands.h"
+
+namespace m3 {
+namespace {
+
+constexpr const char* kDescription =
+    "m3: MiniMax-M3, whole and native.\n\n"
+    "  m3 synth --preset nano --out models/nano    write a tiny model with random weights\n"
+    "  m3 chat models/nano                         talk to it\n"
+    "  m3 inspect MODEL                            what is in a checkpoint, and what it needs\n"
+    "  m3 bench MODEL                              how fast it is here, beside this machine's "
+    "limits\n\n"
+    "MODEL is a directory with config.json and safetensors files, as released.\n"
+    "`m3 COMMAND --help` explains a command.";
+
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+
+}  // namespace
+
+int run_program(int argc, char** argv) {
+  // A closed pipe shows as a failed write, a file limit as a full disk: both with a sentence.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+
+  CLI::App app(kDescription, "m3");
+  app.set_version_flag("--version", std::string("m3 ") + M3_VERSION);
+  app.require_subcommand(1);
+  Run run;
+  for (auto* add : {add_chat, add_generate, add_logits, add_tokenize, add_detokenize, add_render,
+                    add_inspect, add_synth, add_bench})
+    add(app, run);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kUsage;
+  }
+  const Status status = run();
+  const std::string command = app.get_subcommands().front()->get_name();
+  const bool written = std::fflush(stdout) == 0;
+  if (status && written) return 0;
+  std::fprintf(stderr, "m3 %s: %s\n", command.c_str(),
+               status ? "cannot write to standard output" : status.error().message.c_str());
+  return kFailed;
+}
+
+}  // namespace m3

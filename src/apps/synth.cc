@@ -1,0 +1,98 @@
+// `m3 synth`: random models in the released layout.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <filesystem>
+
+#include "apps/commands.h"
+#include "apps/progress_bar.h"
+#include "base/file.h"
+#include "model/presets.h"
+#include "model/synth.h"
+
+namespace m3 {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct SynthCommand {
+  std::string config;
+  std::string preset;
+  SliceOptions slice;
+  std::string format;
+  std::string out;
+  std::uint64_t seed = 0;
+  int threads = 0;
+};
+
+Result<std::string> config_of(const SynthCommand& command) {
+  if (!command.config.empty()) return read_text_file(command.config);
+  if (command.preset == "nano") return nano_config();
+  return slice_config(command.slice);
+}
+
+// The small tokenizer that goes with nano's vocabulary.
+Status copy_tokenizer(const std::string& directory) {
+  const fs::path source = fs::path(M3_DATA_DIR) / "tokenizer";
+  std::error_code error;
+  for (const auto& file : fs::directory_iterator(source, error)) {
+    fs::copy_file(file.path(), directory / file.path().filename(),
+                  fs::copy_options::overwrite_existing, error);
+    if (error) break;
+  }
+  if (error)
+    return fail("cannot copy the tokenizer from {} to {}: {}", source.string(), directory,
+                error.message());
+  return {};
+}
+
+Status run_synth(const SynthCommand& command) {
+  SynthOptions options{.directory = command.out, .seed = command.seed};
+  M3_TRY(options.config_json, config_of(command));
+  if (!command.format.empty()) {
+    M3_TRY(const Codec* codec, codec_named(command.format));
+    options.format = codec->format;
+  }
+  ThreadPool pool(command.threads);
+  options.pool = &pool;
+  ProgressBar bar("writing " + command.out, "B");
+  options.progress = bar.callback();
+  M3_TRY_STATUS(synth_checkpoint(options));
+  if (command.preset == "nano") M3_TRY_STATUS(copy_tokenizer(command.out));
+  return {};
+}
+
+}  // namespace
+
+void add_synth(CLI::App& app, Run& run) {
+  auto c = std::make_shared<SynthCommand>();
+  CLI::App* command =
+      app.add_subcommand("synth", "Write a model with random weights, the same from the same seed");
+  auto* source = command->add_option_group("model", "What to write; exactly one of");
+  source->add_option("--config", c->config, "config.json of any MiniMax-M3");
+  source
+      ->add_option(
+          "--preset", c->preset,
+          "nano: every feature, 8 MB, with a tokenizer; slice: a few layers of the released "
+          "width, text only, without a tokenizer")
+      ->check(CLI::IsMember({"nano", "slice"}));
+  source->require_option(1);
+  command->add_option("--dense-layers", c->slice.dense_layers, "of a slice: dense layers")
+      ->capture_default_str();
+  command->add_option("--moe-layers", c->slice.moe_layers, "of a slice: sparse MoE layers")
+      ->capture_default_str();
+  command->add_option("--experts", c->slice.experts, "of a slice: experts of each MoE layer")
+      ->capture_default_str();
+  command->add_option("--vocab", c->slice.vocab, "of a slice: vocabulary")->capture_default_str();
+  command
+      ->add_option("--format", c->format,
+                   "bf16 or mxfp8 for the linear layers (default: what the config says)")
+      ->check(CLI::IsMember({"bf16", "mxfp8"}));
+  command->add_option("--seed", c->seed, "any number")->capture_default_str();
+  command->add_option("--threads", c->threads, "threads (default: one per core)")
+      ->check(CLI::Range(1, 4096));
+  command->add_option("--out", c->out, "directory to write; made where it does not exist")
+      ->required();
+  command->callback([c, &run] { run = [c] { return run_synth(*c); }; });
+}
+
+}  // namespace m3

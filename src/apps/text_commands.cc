@@ -1,0 +1,59 @@
+// `m3 tokenize`, `m3 detokenize` and `m3 render`: JSON lines in, JSON lines out.
+#include <CLI/CLI.hpp>
+#include <fstream>
+#include <iostream>
+
+#include "apps/commands.h"
+#include "text/jsonl_commands.h"
+#include "text/tokenizer.h"
+
+namespace m3 {
+namespace {
+
+struct LinesOptions {
+  std::string directory;
+  std::string lines = "-";
+};
+
+using LinesCommand = Status (*)(const Tokenizer&, std::istream&, std::ostream&);
+
+Status run_lines(const LinesOptions& options, LinesCommand command) {
+  M3_TRY(const Tokenizer tokenizer, Tokenizer::load(options.directory));
+  if (options.lines == "-") return command(tokenizer, std::cin, std::cout);
+  std::ifstream file(options.lines, std::ios::binary);
+  if (!file) return fail("cannot open {}", options.lines);
+  return command(tokenizer, file, std::cout);
+}
+
+void add_lines_command(CLI::App& app, Run& run, const std::string& name, const std::string& help,
+                       LinesCommand work) {
+  auto options = std::make_shared<LinesOptions>();
+  CLI::App* command = app.add_subcommand(name, help);
+  command->add_option("DIR", options->directory, "directory with tokenizer.json")->required();
+  command->add_option("--jsonl", options->lines, "file of JSON lines, - for standard input")
+      ->capture_default_str();
+  command->callback([=, &run] { run = [=] { return run_lines(*options, work); }; });
+}
+
+}  // namespace
+
+void add_tokenize(CLI::App& app, Run& run) {
+  add_lines_command(app, run, "tokenize",
+                    "Turn text into token ids: {\"text\", \"control_tokens\"} -> {\"ids\"}",
+                    tokenize_lines);
+}
+
+void add_detokenize(CLI::App& app, Run& run) {
+  add_lines_command(app, run, "detokenize",
+                    "Turn token ids into text as it streams: {\"ids\"} -> {\"pieces\", \"flush\"}",
+                    detokenize_lines);
+}
+
+void add_render(CLI::App& app, Run& run) {
+  add_lines_command(app, run, "render",
+                    "Render conversations as prompts: {\"messages\", \"wire\", \"tools\", "
+                    "\"thinking_mode\", …} -> {\"text\", \"ids\"}",
+                    render_lines);
+}
+
+}  // namespace m3

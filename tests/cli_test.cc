@@ -1,0 +1,237 @@
+// The command line: what each command promises, and what careless or hostile users get.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "checkpoint/safetensors.h"
+#include "tests/program.h"
+#include "tests/tiny_model.h"
+
+namespace m3 {
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+std::string read_file(const std::string& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+std::string nano() {
+  return tiny_model_directory("nano");
+}
+
+// nano in a directory of its own, to be damaged.
+std::string copy_of_nano(const TemporaryDirectory& where) {
+  const std::string copy = where.path() + "/model";
+  fs::copy(nano(), copy);
+  return copy;
+}
+
+// One sentence on stderr that holds every one of `words`, and a status from 1 to 100.
+void expect_refused(const Outcome& outcome, const std::vector<std::string>& words) {
+  EXPECT_GE(outcome.status, 1) << outcome.err;
+  EXPECT_LE(outcome.status, 100) << outcome.err;
+  for (const std::string& word : words)
+    EXPECT_NE(outcome.err.find(word), std::string::npos) << "'" << word << "' in: " << outcome.err;
+  EXPECT_LT(outcome.err.size(), 1500u);
+}
+
+TEST(Usage, HelpTeachesAndMistakesAreStatusTwo) {
+  const Outcome help = run_m3("--help");
+  EXPECT_EQ(help.status, 0);
+  for (const char* command :
+       {"chat", "generate", "logits", "inspect", "synth", "bench", "tokenize"})
+    EXPECT_NE(help.out.find(command), std::string::npos) << command;
+  EXPECT_EQ(run_m3("generate --help").status, 0);
+  EXPECT_EQ(run_m3("").status, 2);
+  EXPECT_EQ(run_m3("genrate " + nano()).status, 2);
+  EXPECT_EQ(run_m3("generate " + nano() + " --max-tokns 3 --prompt x").status, 2);
+  EXPECT_EQ(run_m3("generate " + nano()).status, 2);
+  EXPECT_EQ(run_m3("--version").status, 0);
+}
+
+TEST(Generate, AnswersFromIdsAsJson) {
+  const TemporaryDirectory work;
+  const std::string ids = work.write("ids.json", "[1, 2, 3]");
+  const Outcome outcome =
+      run_m3("generate " + nano() + " --ids-file " + ids +
+             " --max-tokens 5 --temperature 0 --ignore-eos --json --logprobs 2");
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const json answer = json::parse(outcome.out);
+  EXPECT_EQ(answer["ids"].size(), 5u);
+  EXPECT_EQ(answer["finish_reason"], "length");
+  EXPECT_EQ(answer["usage"]["prompt_tokens"], 3);
+  EXPECT_EQ(answer["usage"]["completion_tokens"], 5);
+  EXPECT_EQ(answer["logprobs"][0]["top"].size(), 2u);
+  EXPECT_EQ(answer["logprobs"][0]["top"][0]["id"], answer["ids"][0]);
+  EXPECT_TRUE(answer["timings"].contains("predicted_per_second"));
+}
+
+TEST(Generate, ASeedGivesTheSameTextAndStopStringsEndIt) {
+  const std::string base = "generate " + nano() + " --prompt 'Hello there' --max-tokens 24 --json";
+  const json one = json::parse(run_m3(base + " --seed 7").out);
+  const json same = json::parse(run_m3(base + " --seed 7 --threads 1").out);
+  const json other = json::parse(run_m3(base + " --seed 8").out);
+  EXPECT_EQ(one["ids"], same["ids"]);
+  EXPECT_NE(one["ids"], other["ids"]);
+  const std::string text = one["text"];
+  ASSERT_GT(text.size(), 4u);
+  const std::string stop = text.substr(text.size() / 2, 1);
+  const json cut = json::parse(run_m3(base + " --seed 7 --stop '" + stop + "'").out);
+  if (stop != "'" && stop[0] > ' ') {
+    EXPECT_EQ(cut["text"], text.substr(0, text.find(stop)));
+    EXPECT_EQ(cut["finish_reason"], "stop");
+  }
+}
+
+TEST(Generate, MessagesWithToolsAndThinking) {
+  const TemporaryDirectory work;
+  const std::string file = work.write(
+      "messages.json",
+      R"({"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+          "thinking": {"type": "disabled"},
+          "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]})");
+  const Outcome outcome =
+      run_m3("generate " + nano() + " --messages " + file + " --max-tokens 2 --json");
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_GT(json::parse(outcome.out)["usage"]["prompt_tokens"], 100);
+}
+
+TEST(Chat, TalksFromAPipeAndSaysThatTheWeightsAreRandom) {
+  const Outcome outcome = run_m3("chat " + nano() + " --max-tokens 4 --seed 1",
+                                 "Hello\nAgain\n/clear\n/exit\nnot read\n");
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.err.find("random"), std::string::npos) << outcome.err;
+  EXPECT_NE(outcome.out.find("> Again"), std::string::npos) << outcome.out;
+  EXPECT_EQ(outcome.out.find("not read"), std::string::npos) << outcome.out;
+}
+
+TEST(Inspect, CountsFromTheHeaders) {
+  const Outcome outcome = run_m3("inspect " + nano() + " --context 1000 --json");
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const json summary = json::parse(outcome.out);
+  for (const char* key : {"values", "values_active", "tensors", "bytes", "memory"})
+    EXPECT_TRUE(summary.contains(key)) << key;
+}
+
+// ------------------------------------------------------------------------------------- bad input
+
+TEST(BadInput, NotAModel) {
+  const TemporaryDirectory work;
+  expect_refused(run_m3("inspect " + work.path()), {work.path(), "config.json"});
+  expect_refused(run_m3("chat /nowhere/at/all"), {"/nowhere/at/all"});
+  expect_refused(run_m3("chat " + work.write("file", "text")), {"file"});
+}
+
+TEST(BadInput, TruncatedShard) {
+  const TemporaryDirectory work;
+  const std::string model = copy_of_nano(work);
+  std::string shard;
+  for (const auto& entry : fs::directory_iterator(model))
+    if (entry.path().extension() == ".safetensors") shard = entry.path();
+  fs::resize_file(shard, fs::file_size(shard) / 2);
+  expect_refused(run_m3("generate " + model + " --prompt x"), {fs::path(shard).filename()});
+}
+
+TEST(BadInput, HeaderLengthOfTwoToThe63) {
+  const TemporaryDirectory work;
+  const std::string model = copy_of_nano(work);
+  std::ofstream(model + "/model-extra.safetensors", std::ios::binary)
+      << std::string("\0\0\0\0\0\0\0\x80", 8) << "{}";
+  expect_refused(run_m3("inspect " + model), {"model-extra.safetensors"});
+}
+
+TEST(BadInput, TokenizerOfAnUnknownType) {
+  const TemporaryDirectory work;
+  const std::string model = copy_of_nano(work);
+  json tokenizer = json::parse(read_file(model + "/tokenizer.json"));
+  tokenizer["model"]["type"] = "Unigram";
+  std::ofstream(model + "/tokenizer.json") << tokenizer.dump();
+  expect_refused(run_m3("chat " + model, "Hi\n"), {"Unigram", "BPE"});
+  expect_refused(run_m3("tokenize " + model + " --jsonl -", "{\"text\": \"x\"}\n"), {"Unigram"});
+}
+
+TEST(BadInput, PromptsThatDoNotFit) {
+  const TemporaryDirectory work;
+  std::string ids = "[0";
+  for (int i = 0; i < 4999; ++i) ids += ",1";
+  const std::string many = work.write("many.json", ids + "]");
+  // nano has 4,096 positions.
+  expect_refused(run_m3("generate " + nano() + " --ids-file " + many), {"5000", "4096"});
+  expect_refused(
+      run_m3("logits " + nano() + " --ids-file " + many + " --out " + work.path() + "/o"),
+      {"5000", "4096"});
+  const std::string few = work.write("few.json", "[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]");
+  expect_refused(run_m3("generate " + nano() + " --max-tokens 60 --context 32 --ids-file " + few),
+                 {"17", "32", "--context"});
+  expect_refused(run_m3("generate " + nano() + " --context 5000 --ids-file " + few), {"4096"});
+}
+
+TEST(BadInput, IdsOutsideTheVocabulary) {
+  const TemporaryDirectory work;
+  for (const char* list :
+       {"[1, 4096]", "[1, -1]", "[1, 1e99]", "{}", "[", "[]", "[1.5]", "[[1]]"}) {
+    const std::string ids = work.write("ids.json", list);
+    const Outcome outcome = run_m3("generate " + nano() + " --ids-file " + ids);
+    EXPECT_EQ(outcome.status, 1) << list << outcome.err;
+    EXPECT_EQ(run_m3("logits " + nano() + " --ids-file " + ids + " --out /dev/null").status, 1);
+  }
+  expect_refused(
+      run_m3("generate " + nano() + " --ids-file " + work.write("ids.json", "[1, 4096]")),
+      {"4096"});
+}
+
+TEST(BadInput, TenMegabytePrompt) {
+  const TemporaryDirectory work;
+  const std::string text(10'000'000, 'a');
+  const std::string file =
+      work.write("messages.json", R"([{"role": "user", "content": ")" + text + "\"}]");
+  expect_refused(run_m3("generate " + nano() + " --messages " + file), {"tokens", "4096"});
+}
+
+TEST(BadInput, InvalidUtf8) {
+  const Outcome outcome =
+      run_m3("generate " + nano() + " --prompt \"$(printf 'a\\377\\376b')\" --max-tokens 1 --json");
+  EXPECT_LE(outcome.status, 1) << outcome.err;
+  const TemporaryDirectory work;
+  const std::string file =
+      work.write("messages.json", "[{\"role\": \"user\", \"content\": \"\xff\"}]");
+  expect_refused(run_m3("generate " + nano() + " --messages " + file), {"UTF-8"});
+  const Outcome piped = run_m3("chat " + nano() + " --max-tokens 2", "caf\xe9 \xff\n");
+  EXPECT_EQ(piped.status, 0) << piped.err;
+}
+
+TEST(BadInput, DiskFullWhileWriting) {
+  const TemporaryDirectory work;
+  const std::string out = work.path() + "/model";
+  expect_refused(run_m3("synth --preset nano --out " + out, "", "ulimit -f 100; "), {out});
+  const std::string ids = work.write("ids.json", "[1, 2, 3, 4, 5, 6, 7, 8]");
+  const std::string logits = work.path() + "/logits.safetensors";
+  expect_refused(
+      run_m3("logits " + nano() + " --ids-file " + ids + " --out " + logits, "", "ulimit -f 10; "),
+      {"logits.safetensors"});
+  EXPECT_FALSE(fs::exists(logits));
+  EXPECT_EQ(run_m3("inspect " + nano() + " --json > /dev/full; exit $?; true").status, 1);
+}
+
+TEST(BadInput, PlatformsThatAreNotHere) {
+  expect_refused(run_m3("generate " + nano() + " --prompt x --backend cuda"), {"cuda", "absent"});
+  expect_refused(run_m3("generate " + nano() + " --prompt x --backend tpu"), {"tpu", "reference"});
+  expect_refused(run_m3("generate " + nano() + " --prompt x --isa avx1024"), {"avx1024", "x86-64"});
+}
+
+TEST(BadInput, SamplingOutOfRange) {
+  expect_refused(run_m3("generate " + nano() + " --prompt x --temperature -1"), {"temperature"});
+  expect_refused(run_m3("generate " + nano() + " --prompt x --top-p 1.5"), {"top_p"});
+  expect_refused(run_m3("generate " + nano() + " --prompt x --logit-bias seven"), {"seven"});
+  expect_refused(run_m3("generate " + nano() + " --prompt x --max-tokens 0"), {"max_tokens"});
+}
+
+}  // namespace
+}  // namespace m3

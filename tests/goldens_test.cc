@@ -1,0 +1,210 @@
+// The official model's answers, and our own promise: same sequence, same bits.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "apps/logits_run.h"
+#include "checkpoint/safetensors.h"
+#include "tests/tiny_model.h"
+
+namespace m3 {
+namespace {
+
+struct Golden {
+  std::string name;  // of the file
+  std::string model;
+};
+
+const Golden kGoldens[] = {
+    {"nano-random-1", "nano"},        {"nano-random-17", "nano"},
+    {"nano-phrases-200", "nano"},     {"nano-mxfp8-phrases-200", "nano-mxfp8"},
+    {"smooth-phrases-150", "smooth"}, {"lists-phrases-120", "lists"},
+    {"yarn-phrases-400", "yarn"},     {"flat-phrases-90", "flat"},
+    {"heads-phrases-2600", "heads"}};
+
+std::string golden_path(const std::string& name) {
+  return std::string(M3_SOURCE_DIR) + "/tests/data/goldens/" + name + ".safetensors";
+}
+
+// A golden file, by name of tensor.
+class GoldenFile {
+ public:
+  explicit GoldenFile(const std::string& name) {
+    auto file = SafetensorsFile::open(golden_path(name));
+    EXPECT_TRUE(file) << (file ? "" : file.error().message);
+    file_ = *file;
+  }
+  const std::vector<TensorInfo>& infos() const { return file_->tensors(); }
+  Tensor at(const std::string& name) const { return file_->tensor(*file_->find(name)); }
+  std::vector<std::int32_t> ints(const std::string& name) const {
+    const Tensor t = at(name);
+    return {t.as<std::int32_t>(), t.as<std::int32_t>() + t.elements()};
+  }
+
+ private:
+  std::shared_ptr<const SafetensorsFile> file_;
+};
+
+std::map<std::string, Tensor> by_name(const Recorder& recorder) {
+  std::map<std::string, Tensor> tensors;
+  for (const NamedTensor& t : recorder.tensors()) tensors[t.name] = t.tensor;
+  return tensors;
+}
+
+std::unique_ptr<Recorder> logits_of(const TinyModel& tiny, const LogitsRun& run) {
+  auto result = run_logits(*tiny.model, run);
+  EXPECT_TRUE(result) << (result ? "" : result.error().message);
+  return result ? std::move(*result) : nullptr;
+}
+
+// The golden's rows (and, of logits, columns) of what we computed.
+std::vector<float> picked(const Tensor& ours, const GoldenFile& golden, bool columns) {
+  std::vector<float> values;
+  const auto chosen = columns ? golden.ints("columns") : std::vector<std::int32_t>();
+  for (const std::int32_t row : golden.ints("rows")) {
+    const float* x = ours.row<float>(row);
+    if (columns) {
+      for (const std::int32_t column : chosen) values.push_back(x[column]);
+    } else {
+      values.insert(values.end(), x, x + ours.row_elements());
+    }
+  }
+  return values;
+}
+
+double worst_difference(const std::vector<float>& ours, const Tensor& golden) {
+  double worst = 0, largest = 0;
+  for (std::size_t i = 0; i < ours.size(); ++i) {
+    const double want = golden.as<float>()[i];
+    worst = std::max(worst, std::abs(ours[i] - want));
+    largest = std::max(largest, std::abs(want));
+    if (!std::isfinite(ours[i])) return INFINITY;
+  }
+  return worst / std::max(1.0, largest / 10);
+}
+
+// The least cosine of any row.
+double worst_cosine(const std::vector<float>& ours, const Tensor& golden) {
+  const auto width = static_cast<std::size_t>(golden.row_elements());
+  double worst = 1;
+  for (std::size_t begin = 0; begin < ours.size(); begin += width) {
+    double dot = 0, a = 0, b = 0;
+    for (std::size_t i = begin; i < begin + width; ++i) {
+      const double x = ours[i], y = golden.as<float>()[i];
+      dot += x * y;
+      a += x * x;
+      b += y * y;
+    }
+    worst = std::min(worst, dot / std::sqrt(a * b));
+  }
+  return worst;
+}
+
+// The share of lists (of a row, or of a row and head) that are the golden's.
+double equal_choices(const Tensor& ours, const Tensor& want,
+                     const std::vector<std::int32_t>& rows) {
+  const std::int64_t width = ours.dim(ours.rank - 1), lists = ours.row_elements() / width;
+  EXPECT_EQ(ours.row_elements(), want.row_elements());
+  std::int64_t equal = 0;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const std::int32_t* x = ours.row<std::int32_t>(rows[i]);
+    const std::int32_t* y = want.row<std::int32_t>(static_cast<std::int64_t>(i));
+    for (std::int64_t list = 0; list < lists; ++list)
+      equal += std::equal(x + list * width, x + (list + 1) * width, y + list * width);
+  }
+  return static_cast<double>(equal) / static_cast<double>(std::ssize(rows) * lists);
+}
+
+bool is_choice(const std::string& name) {
+  return name.starts_with("experts.") || name.starts_with("blocks.");
+}
+
+bool is_values(const std::string& name) {
+  return name == "logits" || name.starts_with("hidden.") || name.starts_with("expert_weights.");
+}
+
+class Goldens : public testing::TestWithParam<std::tuple<Golden, Platform>> {};
+
+TEST_P(Goldens, AgreeWithTheOfficialModel) {
+  const auto& [golden, platform] = GetParam();
+  const bool exact = platform.backend == "reference";
+  const GoldenFile file(golden.name);
+  const TinyModel tiny(tiny_model_directory(golden.model), platform, 2);
+  LogitsRun run{.sequences = {file.ints("ids")}, .trace = true};
+  const auto chosen = logits_of(tiny, run);
+  const bool replayable = file.ints("choice_rows").size() == run.sequences[0].size();
+  if (!exact && replayable) run.choices = golden_path(golden.name);
+  const auto replayed = logits_of(tiny, run);
+  const auto choices = by_name(*chosen), values = by_name(*replayed);
+  for (const TensorInfo& info : file.infos()) {
+    const Tensor want = file.at(info.name);
+    if (is_choice(info.name)) {
+      const double equal = equal_choices(choices.at(info.name), want, file.ints("choice_rows"));
+      EXPECT_GE(equal, exact ? 1.0 : 0.75) << info.name;
+    } else if (is_values(info.name) && (exact || replayable)) {
+      const auto ours = picked(values.at(info.name), file, info.name == "logits");
+      if (exact) {
+        EXPECT_LE(worst_difference(ours, want), 2e-4) << info.name;
+      } else {
+        EXPECT_GE(worst_cosine(ours, want), 0.9995) << info.name;
+      }
+    }
+  }
+}
+
+std::string case_name(const testing::TestParamInfo<std::tuple<Golden, Platform>>& info) {
+  std::string name = std::get<0>(info.param).name + "_" + std::get<1>(info.param).name();
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return !std::isalnum(c); }, '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Goldens,
+                         testing::Combine(testing::ValuesIn(kGoldens),
+                                          testing::ValuesIn(platforms())),
+                         case_name);
+
+// --------------------------------------------------------------------- same sequence, same bits
+
+class SameBits : public testing::TestWithParam<std::tuple<Golden, Platform>> {};
+
+std::vector<float> floats(const Tensor& t) {
+  return {t.as<float>(), t.as<float>() + t.elements()};
+}
+
+TEST_P(SameBits, WhateverTheCutTheNeighboursAndTheThreads) {
+  const auto& [golden, platform] = GetParam();
+  const GoldenFile file(golden.name);
+  const auto ids = file.ints("ids");
+  const TinyModel tiny(tiny_model_directory(golden.model), platform, 2);
+  const auto whole = floats(by_name(*logits_of(tiny, {.sequences = {ids}})).at("logits"));
+  for (const std::int64_t chunk : {1, 7, 128, 1000}) {
+    const auto cut = logits_of(tiny, {.sequences = {ids}, .chunk = chunk});
+    EXPECT_EQ(whole, floats(by_name(*cut).at("logits"))) << "chunk " << chunk;
+  }
+  const TinyModel alone(tiny_model_directory(golden.model), platform, 1);
+  const auto single = logits_of(alone, {.sequences = {ids}});
+  EXPECT_EQ(whole, floats(by_name(*single).at("logits"))) << "one thread";
+  const std::vector<std::int32_t> other(
+      ids.rbegin(), ids.rbegin() + static_cast<std::ptrdiff_t>(ids.size() / 2 + 1));
+  for (const std::int64_t chunk : {0, 5}) {
+    const auto both = logits_of(tiny, {.sequences = {other, ids, other}, .chunk = chunk});
+    EXPECT_EQ(whole, floats(by_name(*both).at("1.logits"))) << "neighbours, chunk " << chunk;
+  }
+}
+
+const Golden kBitCases[] = {{"nano-phrases-200", "nano"},
+                            {"nano-mxfp8-phrases-200", "nano-mxfp8"},
+                            {"lists-phrases-120", "lists"},
+                            {"yarn-phrases-400", "yarn"}};
+
+INSTANTIATE_TEST_SUITE_P(All, SameBits,
+                         testing::Combine(testing::ValuesIn(kBitCases),
+                                          testing::ValuesIn(platforms())),
+                         case_name);
+
+}  // namespace
+}  // namespace m3
