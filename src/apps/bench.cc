@@ -27,6 +27,8 @@ constexpr int kSamples = 5;
 // limit.
 constexpr double kCalm = 0.9;
 constexpr int kAttempts = 15;
+// Nor does a machine that never gets calm hold up a case for longer than this.
+constexpr double kPatienceSeconds = 60;
 
 struct BenchRow {
   BenchCase bench_case;
@@ -94,8 +96,15 @@ Result<BenchRow> measure(const Model& model, const BenchCase& bench_case, Limits
   BenchRow row{.bench_case = bench_case, .median = {}};
   std::vector<BenchSample> calm, disturbed;
   bool before = limits.calm_now();
-  for (int attempt = 0; attempt < kAttempts && std::ssize(calm) < kSamples; ++attempt) {
+  double spent = 0;
+  const auto enough = [&] {
+    const std::ptrdiff_t taken = std::ssize(calm) + std::ssize(disturbed);
+    return std::ssize(calm) == kSamples || taken == kAttempts ||
+           (taken >= kSamples && spent > kPatienceSeconds);
+  };
+  while (!enough()) {
     const BenchSample sample = run->sample();
+    spent += sample.seconds;
     const bool after = limits.calm_now();
     (before && after ? calm : disturbed).push_back(sample);
     before = after;
