@@ -8,6 +8,7 @@
 
 #include "checkpoint/safetensors.h"
 #include "tests/program.h"
+#include "tests/temporary_directory.h"
 #include "tests/tiny_model.h"
 
 namespace m3 {

@@ -1,13 +1,12 @@
 #include "tests/program.h"
 
-#include <gtest/gtest.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <sstream>
+
+#include "tests/temporary_directory.h"
 
 namespace m3 {
 namespace {
@@ -20,21 +19,6 @@ std::string read_file(const std::string& path) {
 }
 
 }  // namespace
-
-TemporaryDirectory::TemporaryDirectory() {
-  std::string pattern = (std::filesystem::temp_directory_path() / "m3-test-XXXXXX").string();
-  path_ = ::mkdtemp(pattern.data());
-}
-
-TemporaryDirectory::~TemporaryDirectory() {
-  std::filesystem::remove_all(path_);
-}
-
-std::string TemporaryDirectory::write(const std::string& name, const std::string& content) const {
-  const std::string path = path_ + "/" + name;
-  std::ofstream(path, std::ios::binary) << content;
-  return path;
-}
 
 Outcome run_m3(const std::string& arguments, const std::string& input, const std::string& before) {
   const TemporaryDirectory files;

@@ -10,7 +10,7 @@
 #include "checkpoint/checkpoint.h"
 #include "model/synth.h"
 #include "model/weights.h"
-#include "tests/program.h"
+#include "tests/temporary_directory.h"
 
 namespace m3 {
 namespace {

@@ -48,8 +48,11 @@ constexpr std::string_view kIgnored[] = {"_name_or_path",
 Result<Json> parse_json(std::string_view text, std::string_view where) {
   try {
     return Json::parse(text);
-  } catch (const Json::exception& e) {
-    return fail("{}: not valid JSON: {}", where, e.what());
+  } catch (const Json::parse_error& e) {
+    // Not the library's own words: they quote bytes that no terminal should see.
+    return fail("{}: not valid JSON at byte {}", where, e.byte);
+  } catch (const Json::exception&) {
+    return fail("{}: a number is beyond what a double holds", where);
   }
 }
 
