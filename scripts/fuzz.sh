@@ -12,8 +12,13 @@ if [[ ${#names[@]} -eq 0 ]]; then
   done
 fi
 each=$((seconds / ${#names[@]}))
+[[ $each -ge 1 ]] || each=1  # 0 would mean no limit
 for name in "${names[@]}"; do
   work=build/fuzz/corpus-$name
+  if [[ ! -f "fuzz/$name.cc" ]]; then
+    echo "fuzz: there is no target '$name'" >&2
+    exit 2
+  fi
   mkdir -p "$work" "fuzz/corpus/$name"
   echo "fuzz: $name for $each s"
   if ! build/fuzz/fuzz_"$name" "$work" "fuzz/corpus/$name" -max_total_time="$each" -rss_limit_mb=4096 \

@@ -140,7 +140,11 @@ def rope_frequencies(c):
     width = high - low or 0.001
     kept = 1 - np.clip((np.arange(n, dtype=f32) - f32(low)) / f32(width), f32(0), f32(1))
     frequencies = 1 / (f32(factor) * period) * (1 - kept) + plain * kept
-    scale = yarn.get("attention_factor") or 0.1 * math.log(factor) + 1
+    m = lambda weight: 0.1 * weight * math.log(factor) + 1 if factor > 1 else 1.0
+    scale = m(1)
+    if yarn.get("mscale") and yarn.get("mscale_all_dim"):
+        scale = m(yarn["mscale"]) / m(yarn["mscale_all_dim"])
+    scale = yarn.get("attention_factor") or scale
     return frequencies, scale, int(original * factor)
 
 

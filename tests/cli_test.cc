@@ -1,6 +1,7 @@
 // The command line: what each command promises, and what careless or hostile users get.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -219,6 +220,41 @@ TEST(BadInput, DiskFullWhileWriting) {
       {"logits.safetensors"});
   EXPECT_FALSE(fs::exists(logits));
   EXPECT_EQ(run_m3("inspect " + nano() + " --json > /dev/full; exit $?; true").status, 1);
+}
+
+TEST(BadInput, DevicesAndPipesAreNotReplaced) {
+  const TemporaryDirectory work;
+  const std::string ids = work.write("ids.json", "[1, 2, 3]");
+  const std::string pipe = work.path() + "/pipe";
+  ASSERT_EQ(std::system(("mkfifo " + pipe).c_str()), 0);
+  expect_refused(run_m3("logits " + nano() + " --ids-file " + ids + " --out " + pipe),
+                 {"regular file"});
+  EXPECT_TRUE(fs::is_fifo(pipe));
+  const std::string model = copy_of_nano(work);
+  ASSERT_EQ(std::system(("mkfifo " + model + "/more.safetensors").c_str()), 0);
+  expect_refused(run_m3("inspect " + model), {"more.safetensors", "regular file"});
+}
+
+TEST(BadInput, NestingWithoutEnd) {
+  const TemporaryDirectory work;
+  const std::string deep = std::string(200'000, '[') + std::string(200'000, ']');
+  expect_refused(run_m3("generate " + nano() + " --ids-file " + work.write("ids.json", deep)),
+                 {"ids.json"});
+  expect_refused(run_m3("generate " + nano() + " --messages " + work.write("m.json", deep)),
+                 {"m.json"});
+}
+
+TEST(BadInput, PicturesAreRefusedUntilTheyAreSeen) {
+  const TemporaryDirectory work;
+  const std::string file = work.write(
+      "m.json",
+      R"([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a.png"}}]}])");
+  expect_refused(run_m3("generate " + nano() + " --messages " + file), {"image", "not supported"});
+}
+
+TEST(BadInput, NoMemoryIsASentence) {
+  expect_refused(run_m3("generate " + nano() + " --prompt x --threads 1", "", "ulimit -v 30000; "),
+                 {"memory"});
 }
 
 TEST(BadInput, PlatformsThatAreNotHere) {

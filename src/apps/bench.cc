@@ -189,7 +189,7 @@ void add_bench(CLI::App& app, Run& run) {
                         std::int64_t least) {
     command->add_option(name, values, help)
         ->delimiter(',')
-        ->expected(1, 64)
+        ->allow_extra_args(false)
         ->check(CLI::Range(least, std::int64_t{1} << 40))
         ->capture_default_str();
   };

@@ -57,7 +57,10 @@ Input read_line(std::string& line) {
     const ssize_t n = ::read(STDIN_FILENO, &c, 1);
     if (n < 0 && errno == EINTR) return Input::kInterrupted;
     if (n <= 0) return line.empty() ? Input::kEnd : Input::kLine;
-    if (c == '\n') return Input::kLine;
+    if (c == '\n') {
+      if (line.ends_with('\r')) line.pop_back();
+      return Input::kLine;
+    }
     line += c;
   }
 }
@@ -175,6 +178,8 @@ Status run_chat(const ChatOptions& options) {
          Engine::create(*loaded->model, {.context_tokens = context, .sequences = 1}));
   M3_TRY(SamplingParams sampling, sampling_params(options.generation, *loaded, /*as_text=*/true));
   M3_TRY_STATUS(check_sampling(sampling, loaded->config().vocab));
+  if (options.generation.max_tokens.value_or(1) < 1)
+    return fail("--max-tokens is {}, expected at least 1", *options.generation.max_tokens);
   std::fprintf(stderr, "%s, %s%s%s backend, %d threads, context %ld tokens. /help for help.\n",
                options.model.model.c_str(), std::string(loaded->backend->name()).c_str(),
                loaded->backend->isa().empty() ? "" : " ",

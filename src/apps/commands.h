@@ -25,7 +25,7 @@ void add_synth(CLI::App& app, Run& run);
 void add_bench(CLI::App& app, Run& run);
 
 // Parses the command line and runs the command. Returns the exit status: 0; 1 when the command
-// failed, with its sentence on stderr; 2 when the command line is wrong; 130 after Ctrl-C.
+// failed, with its sentence on stderr; 2 when the command line cannot be understood.
 int run_program(int argc, char** argv);
 
 }  // namespace m3

@@ -16,6 +16,21 @@ Prompt tail_of(const Prompt& prompt, std::size_t begin) {
   return tail;
 }
 
+// This program does not see yet; an answer that ignores a picture would be worse than none.
+Status refuse_media(const Json& messages) {
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    const Json* content = find_member(messages[i], "content");
+    if (content == nullptr || !content->is_array()) continue;
+    for (const Json& part : *content) {
+      const Json* type = find_member(part, "type");
+      if (type != nullptr && (*type == "image" || *type == "video"))
+        return fail("message {} holds {} {}: pictures and video are not supported yet", i,
+                    *type == "image" ? "an" : "a", type->get<std::string>());
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Json user_message(const std::string& text) {
@@ -36,12 +51,16 @@ Result<ChatInput> read_messages_file(const std::string& path) {
     return result;
   };
   M3_TRY(input.messages, named(normalise_messages(*messages)));
+  M3_TRY_STATUS(named(refuse_media(input.messages)));
   if (const Json* tools = find_set_member(request, "tools")) {
     M3_TRY(input.tools, named(normalise_tools(*tools)));
   }
   M3_TRY(input.thinking_mode, named(thinking_mode_from(request)));
-  if (const Json* mode = find_set_member(request, "thinking_mode"); mode && mode->is_string())
+  if (const Json* mode = find_set_member(request, "thinking_mode")) {
+    if (*mode != "enabled" && *mode != "disabled" && *mode != "adaptive")
+      return fail("{}: thinking_mode must be \"enabled\", \"disabled\" or \"adaptive\"", path);
     input.thinking_mode = mode->get<std::string>();
+  }
   return input;
 }
 

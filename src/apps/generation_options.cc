@@ -42,14 +42,14 @@ void add_generation_options(CLI::App& command, GenerationOptions& o) {
   command.add_option("--presence-penalty", o.presence_penalty, "-2 to 2");
   command.add_option("--frequency-penalty", o.frequency_penalty, "-2 to 2");
   command.add_option("--logit-bias", o.logit_bias, "ID:BIAS, added to that id's logit; repeatable")
-      ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   command.add_option("--seed", o.seed, "the same seed gives the same answer (default: random)");
   command.add_option("--stop", o.stop, "end the answer before this text; repeatable")
-      ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   command.add_option("--stop-id", o.stop_ids, "end the answer after this token id; repeatable")
-      ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   command.add_flag("--ignore-eos", o.ignore_eos, "go on after the end-of-turn token");
 }

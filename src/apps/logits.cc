@@ -38,7 +38,7 @@ void add_logits(CLI::App& app, Run& run) {
       ->add_option("--ids-file", options->ids_files,
                    "JSON list of token ids; several make one batch, and prefix the outputs 0. 1. …")
       ->required()
-      ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   command->add_flag("--trace", options->run.trace,
                     "also hidden states, experts, their weights and blocks of every layer");

@@ -12,13 +12,14 @@
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
 #include "model/weights.h"
+#include "text/json.h"
 
 namespace m3 {
 namespace {
 
 using nlohmann::json;
 
-// Every field is optional, and a broken file costs only the defaults: the weights do not need it.
+// Every field is optional. Errors: not JSON, or an end token that is no id.
 Result<GenerationDefaults> read_generation_defaults(const std::string& directory) {
   GenerationDefaults defaults;
   const std::string path = directory + "/generation_config.json";
@@ -58,7 +59,7 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
                      "instruction set of the cpu backend: avx512-bf16, avx512, avx2 or x86-64 "
                      "(default: the best that this machine has)");
   command.add_option("--threads", options.threads, "threads (default: one per core)")
-      ->check(CLI::Range(1, 4096));
+      ->check(CLI::Range(1, 1024));
 }
 
 Result<const Tokenizer*> LoadedModel::need_tokenizer(std::string_view what_for) const {
@@ -93,12 +94,13 @@ Result<std::unique_ptr<LoadedModel>> load_model(const ModelOptions& options) {
 
 Result<std::vector<std::int32_t>> read_ids_file(const std::string& path) {
   M3_TRY(const std::string text, read_text_file(path));
-  const json list = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!list.is_array()) return fail("{} is not a JSON list of token ids", path);
+  const Result<Json> list = parse_json(text);
+  if (!list || !list->is_array()) return fail("{} is not a JSON list of token ids", path);
   std::vector<std::int32_t> ids;
-  for (const json& id : list) {
+  for (const Json& id : *list) {
     if (!id.is_number_integer() || id < 0 || id > 0x7fffffff)
-      return fail("{}: entry {} is {}, expected a token id", path, ids.size(), id.dump());
+      return fail("{}: entry {} is {}, expected a token id (0 or more)", path, ids.size(),
+                  id.is_number() ? python_json(id) : kind_name(id));
     ids.push_back(id.get<std::int32_t>());
   }
   return ids;

@@ -1,6 +1,10 @@
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
+#include <new>
+#include <system_error>
 
 #include "apps/commands.h"
 
@@ -20,12 +24,32 @@ constexpr const char* kDescription =
 constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 
+// A mapped file that someone cut short: the kernel tells us when we read beyond its new end.
+void on_bus_error(int) {
+  constexpr char kSentence[] =
+      "m3: a model file was cut short, or its disk failed, while it was in use\n";
+  [[maybe_unused]] const auto written = ::write(STDERR_FILENO, kSentence, sizeof kSentence - 1);
+  ::_exit(kFailed);
+}
+
+// What no function reports as a value: the system is out of memory or threads.
+Status run_guarded(const Run& run) {
+  try {
+    return run();
+  } catch (const std::bad_alloc&) {
+    return fail("the system has no more memory for this; a smaller --context may help");
+  } catch (const std::system_error& error) {
+    return fail("the system refused: {}; fewer --threads may help", error.what());
+  }
+}
+
 }  // namespace
 
 int run_program(int argc, char** argv) {
   // A closed pipe shows as a failed write, a file limit as a full disk: both with a sentence.
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
+  std::signal(SIGBUS, on_bus_error);
 
   CLI::App app(kDescription, "m3");
   app.set_version_flag("--version", std::string("m3 ") + M3_VERSION);
@@ -39,9 +63,9 @@ int run_program(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsage;
   }
-  const Status status = run();
+  const Status status = run_guarded(run);
   const std::string command = app.get_subcommands().front()->get_name();
-  const bool written = std::fflush(stdout) == 0;
+  const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
   if (status && written) return 0;
   std::fprintf(stderr, "m3 %s: %s\n", command.c_str(),
                status ? "cannot write to standard output" : status.error().message.c_str());

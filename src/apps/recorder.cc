@@ -65,7 +65,10 @@ Status Recorder::replay(const std::string& path) {
       return fail("{}: {}: {}", path, info.name, status.error().message);
     ++found;
   }
-  if (found == 0) return fail("{} holds no tensor named experts.L or blocks.L", path);
+  const Config& c = model_.config();
+  if (found == 0 && c.moe_layer_count() + c.sparse_layer_count() > 0)
+    return fail("{} holds no choices, which would be tensors named experts.0, blocks.0 and so on",
+                path);
   return {};
 }
 

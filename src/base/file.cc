@@ -34,7 +34,8 @@ Result<std::size_t> regular_size(int fd, const std::string& path) {
 }  // namespace
 
 Result<std::shared_ptr<const MappedFile>> MappedFile::open(const std::string& path) {
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  // Without O_NONBLOCK, a pipe among the files would keep us waiting for its writer.
+  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (file.fd < 0) return fail("cannot open {}: {}", path, reason());
   M3_TRY(const std::size_t size, regular_size(file.fd, path));
   void* data = nullptr;
@@ -80,7 +81,13 @@ FileWriter::~FileWriter() {
   ::unlink(temporary_.c_str());
 }
 
-Result<FileWriter> FileWriter::create(const std::string& path) {
+Result<FileWriter> FileWriter::create(const std::string& asked) {
+  // A link stays and what it points to is written; a device or a pipe would be replaced by a file.
+  std::error_code error;
+  const std::filesystem::path target = std::filesystem::weakly_canonical(asked, error);
+  const std::string path = error ? asked : target.string();
+  if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error))
+    return fail("cannot write {}: it exists and is not a regular file", asked);
   std::string temporary = fmt::format("{}.{}.part", path, ::getpid());
   const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) return fail("cannot create {}: {}", path, reason());

@@ -39,6 +39,7 @@ Result<std::string> read_text_file(const std::string& path, std::int64_t limit =
 // a full disk or a kill leaves no half-written file under the real name.
 class FileWriter {
  public:
+  // Errors: the directory cannot be written, or `path` is something else than a regular file.
   static Result<FileWriter> create(const std::string& path);
   FileWriter(FileWriter&& other) noexcept;
   FileWriter& operator=(FileWriter&&) = delete;

@@ -15,7 +15,8 @@ namespace m3 {
 namespace {
 
 // A decode step is a few hundred short loops: a worker that slept between them would spend longer
-// waking up than working. It spins for about 50 us, then sleeps.
+// waking up than working. It spins for about 50 us, then sleeps; where there are more threads than
+// cores, spinning would only keep others from working.
 constexpr int kSpins = 20000;
 
 void pause() {
@@ -44,6 +45,7 @@ struct ThreadPool::State {
   std::atomic<int> busy{0};             // workers that have not finished this loop
   std::atomic<bool> stop{false};
 
+  int spins = kSpins;
   std::mutex mutex;  // guards the two sleeps below
   std::condition_variable started;
   std::vector<std::thread> workers;
@@ -59,6 +61,7 @@ struct ThreadPool::State {
 
 ThreadPool::ThreadPool(int threads)
     : threads_(threads > 0 ? threads : cores_allowed()), state_(std::make_unique<State>()) {
+  if (threads_ > cores_allowed()) state_->spins = 0;
   for (int i = 1; i < threads_; ++i) state_->workers.emplace_back([this, i] { work(i); });
 }
 
@@ -76,7 +79,7 @@ void ThreadPool::work(int) {
   State& s = *state_;
   std::uint64_t seen = 0;
   for (;;) {
-    for (int i = 0; i < kSpins && s.epoch.load(std::memory_order_acquire) == seen; ++i) pause();
+    for (int i = 0; i < s.spins && s.epoch.load(std::memory_order_acquire) == seen; ++i) pause();
     if (s.epoch.load(std::memory_order_acquire) == seen) {
       std::unique_lock lock(s.mutex);
       s.started.wait(lock, [&] { return s.epoch.load(std::memory_order_acquire) != seen; });
@@ -111,7 +114,7 @@ void ThreadPool::parallel_for(std::int64_t count, std::int64_t grain,
   s.started.notify_all();
   s.run_ranges();
   for (int i = 0; s.busy.load(std::memory_order_acquire) != 0; ++i) {
-    if (i < kSpins) {
+    if (i < s.spins) {
       pause();
     } else {
       std::this_thread::yield();

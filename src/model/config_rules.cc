@@ -6,6 +6,13 @@ namespace m3 {
 namespace {
 
 Status check_attention(const Config& c) {
+  // What one product of the attention kernels takes; the released model has 16 and 4.
+  constexpr std::int64_t kHeadsMax = 192;
+  if (c.heads / c.kv_heads > kHeadsMax || c.kv_heads > kHeadsMax)
+    return fail(
+        "num_attention_heads {} and num_key_value_heads {}; expected at most {} K/V heads and "
+        "as many query heads for each",
+        c.heads, c.kv_heads, kHeadsMax);
   if (c.heads % c.kv_heads != 0)
     return fail("num_attention_heads {} is not a multiple of num_key_value_heads {}", c.heads,
                 c.kv_heads);
@@ -16,6 +23,12 @@ Status check_attention(const Config& c) {
     return fail("rotary_dim is {}; expected a multiple of 8", c.rotary_dim);
   if (c.rotary_dim < 8 || c.rotary_dim > c.head_dim)
     return fail("rotary_dim is {}; expected 8 to head_dim, which is {}", c.rotary_dim, c.head_dim);
+  return {};
+}
+
+Status check_rope(const Config& c) {
+  if (c.yarn && c.rope_theta <= 1)
+    return fail("rope_theta is {}; with yarn expected more than 1", c.rope_theta);
   return {};
 }
 
@@ -60,6 +73,7 @@ Status check_vision(const VisionConfig& v) {
 
 Status check_rules(const Config& config) {
   M3_TRY_STATUS(check_attention(config));
+  M3_TRY_STATUS(check_rope(config));
   // Rules on blocks hold wherever they are described: MTP modules use them even if no layer does.
   if (config.index_heads > 0) M3_TRY_STATUS(check_selection(config));
   if (config.experts > 0) M3_TRY_STATUS(check_experts(config));

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <new>
 #include <utility>
 
 namespace m3 {
@@ -54,7 +55,7 @@ std::string describe_shape(std::span<const std::int64_t> shape) {
 
 Buffer::Buffer(std::int64_t bytes) {
   auto buffer = allocate(bytes);
-  M3_CHECK(buffer.has_value(), "{}", buffer.error().message);
+  if (!buffer) throw std::bad_alloc();
   *this = std::move(*buffer);
 }
 

@@ -105,7 +105,7 @@ std::string describe_shape(std::span<const std::int64_t> shape);
 class Buffer {
  public:
   Buffer() = default;
-  // For sizes that the program chose itself: no memory is fatal.
+  // For sizes that the program chose itself. Throws std::bad_alloc as std::vector does.
   explicit Buffer(std::int64_t bytes);
   // For sizes that a user's request leads to. Errors: the system has no such memory.
   static Result<Buffer> allocate(std::int64_t bytes);
