@@ -21,5 +21,5 @@ if [[ ! -f "build/$preset/build.ninja" ]]; then
   echo "build: configuring $preset" >&2
   run cmake --preset "$preset"
 fi
-[[ -f "build/$preset/m3" ]] || echo "build: compiling $preset, a few minutes the first time" >&2
+[[ -f "build/$preset/.ninja_log" ]] || echo "build: compiling $preset, a few minutes the first time" >&2
 run cmake --build --preset "$preset" "${targets[@]}"

@@ -4,21 +4,23 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=$1
 shift
-scripts/build.sh fuzz all
 names=("$@")
 if [[ ${#names[@]} -eq 0 ]]; then
   for source in fuzz/*.cc; do
     names+=("$(basename "$source" .cc)")
   done
 fi
-each=$((seconds / ${#names[@]}))
-[[ $each -ge 1 ]] || each=1  # 0 would mean no limit
 for name in "${names[@]}"; do
-  work=build/fuzz/corpus-$name
   if [[ ! -f "fuzz/$name.cc" ]]; then
     echo "fuzz: there is no target '$name'" >&2
     exit 2
   fi
+done
+scripts/build.sh fuzz "${names[@]/#/fuzz_}"
+each=$((seconds / ${#names[@]}))
+[[ $each -ge 1 ]] || each=1  # 0 would mean no limit
+for name in "${names[@]}"; do
+  work=build/fuzz/corpus-$name
   mkdir -p "$work" "fuzz/corpus/$name"
   echo "fuzz: $name for $each s"
   if ! build/fuzz/fuzz_"$name" "$work" "fuzz/corpus/$name" -max_total_time="$each" -rss_limit_mb=4096 \
