@@ -13,8 +13,8 @@ namespace {
 
 constexpr std::uint64_t kSeed = 20;
 
-std::int64_t pages_of(const BenchCase& c, const Config& config) {
-  return (c.depth + c.tokens + config.block_tokens - 1) / config.block_tokens;
+std::int64_t pages_each(const BenchCase& c, const Config& config) {
+  return pages_of(c.depth + c.tokens, config.block_tokens);
 }
 
 // Rows of the largest step: what the engine would take.
@@ -61,7 +61,7 @@ Result<std::unique_ptr<BenchRun>> BenchRun::create(const Model& model, const Ben
   if (c.depth + c.tokens > config.positions_max)
     return fail("depth {} and {} more tokens need {} positions, but the model has {}", c.depth,
                 c.tokens, c.depth + c.tokens, config.positions_max);
-  const std::int64_t pages = c.batch * pages_of(c, config);
+  const std::int64_t pages = c.batch * pages_each(c, config);
   const std::int64_t bytes = pages * page_bytes(config, model.backend().cache_dtype()).total();
   if (bytes > available_memory())
     return fail("caches of {} sequences at depth {} take {}, but the system has {} left", c.batch,
@@ -77,7 +77,7 @@ BenchRun::BenchRun(const Model& model, const BenchCase& c, PagedCache cache)
     : model_(model),
       case_(c),
       cache_(std::move(cache)),
-      pages_each_(pages_of(c, model.config())),
+      pages_each_(pages_each(c, model.config())),
       arena_(model.config(), step_rows(c), c.batch) {}
 
 void BenchRun::fill_caches() {

@@ -21,10 +21,6 @@ struct Job {
   std::int64_t length() const { return static_cast<std::int64_t>(ids.size()); }
 };
 
-std::int64_t pages_of(std::int64_t tokens, std::int64_t page_tokens) {
-  return (tokens + page_tokens - 1) / page_tokens;
-}
-
 Status check_ids(std::span<const std::int32_t> ids, const Config& config) {
   if (ids.empty()) return fail("the sequence is empty: give at least one token");
   for (std::size_t i = 0; i < ids.size(); ++i)

@@ -8,14 +8,6 @@
 namespace m3 {
 
 using std::ssize;
-namespace {
-
-std::int64_t pages_of(std::int64_t tokens, std::int64_t page_tokens) {
-  return (tokens + page_tokens - 1) / page_tokens;
-}
-
-}  // namespace
-
 Result<std::unique_ptr<Engine>> Engine::create(const Model& model, const EngineOptions& options) {
   const std::int64_t pages = pages_of(options.context_tokens, model.config().block_tokens);
   M3_TRY(PagedCache cache,

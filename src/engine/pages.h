@@ -6,6 +6,11 @@
 
 namespace m3 {
 
+// Pages that hold `tokens` tokens of one sequence.
+constexpr std::int64_t pages_of(std::int64_t tokens, std::int64_t page_tokens) {
+  return (tokens + page_tokens - 1) / page_tokens;
+}
+
 // Hands out page ids 0..pages-1, lowest first, so that a small load touches little memory.
 class PageAllocator {
  public:
