@@ -5,6 +5,7 @@
 
 #include "apps/model_options.h"
 #include "apps/progress_bar.h"
+#include "base/machine.h"
 #include "base/random.h"
 #include "engine/engine.h"
 

@@ -4,6 +4,7 @@
 
 #include "apps/model_options.h"
 #include "apps/progress_bar.h"
+#include "base/machine.h"
 #include "engine/pages.h"
 
 namespace m3 {

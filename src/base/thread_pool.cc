@@ -1,7 +1,5 @@
 #include "base/thread_pool.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -10,6 +8,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/machine.h"
 
 namespace m3 {
 namespace {
@@ -23,13 +22,6 @@ void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #endif
-}
-
-int cores_allowed() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
 }
 
 }  // namespace
@@ -60,8 +52,8 @@ struct ThreadPool::State {
 };
 
 ThreadPool::ThreadPool(int threads)
-    : threads_(threads > 0 ? threads : cores_allowed()), state_(std::make_unique<State>()) {
-  if (threads_ > cores_allowed()) state_->spins = 0;
+    : threads_(threads > 0 ? threads : available_cores()), state_(std::make_unique<State>()) {
+  if (threads_ > available_cores()) state_->spins = 0;
   for (int i = 1; i < threads_; ++i) state_->workers.emplace_back([this, i] { work(i); });
 }
 
