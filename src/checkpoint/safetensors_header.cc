@@ -194,6 +194,11 @@ Result<std::int64_t> header_length(std::span<const std::byte> head, std::int64_t
   if (file_bytes < kLengthBytes || static_cast<std::int64_t>(head.size()) < kLengthBytes)
     return fail("{}: {} bytes are too few for a safetensors file", where, file_bytes);
   static_assert(std::endian::native == std::endian::little, "lengths are stored little endian");
+  constexpr std::string_view kPointer = "version https://git-lfs";
+  if (std::string_view(reinterpret_cast<const char*>(head.data()), head.size())
+          .starts_with(kPointer))
+    return fail("{} is a git-lfs pointer, not the file itself: run git lfs pull in its clone",
+                where);
   std::uint64_t length = 0;
   std::memcpy(&length, head.data(), sizeof length);
   if (length > kHeaderBytesMax)

@@ -51,6 +51,12 @@ TEST(SafetensorsHeader, ReadsEveryType) {
   }
 }
 
+TEST(SafetensorsHeader, NamesAPointerThatStandsForTheFile) {
+  const std::string_view file = "version https://git-lfs.github.com/spec/v1\noid sha256:00\n";
+  expect_error(parse_safetensors_header(std::as_bytes(std::span(file)), std::ssize(file), "shard"),
+               {"shard", "git lfs pull"});
+}
+
 TEST(SafetensorsHeader, TensorsMayBeEmpty) {
   const auto header = parse(R"({"e":{"dtype":"F32","shape":[0,7],"data_offsets":[4,4]},
                                 "a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},
