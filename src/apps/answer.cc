@@ -42,8 +42,8 @@ class TextStream {
 
 }  // namespace
 
-Answer read_answer(Engine& engine, SequenceId id, std::int64_t prompt_tokens,
-                   const AnswerOptions& options) {
+Result<Answer> read_answer(Engine& engine, SequenceId id, std::int64_t prompt_tokens,
+                           const AnswerOptions& options) {
   Answer answer;
   TextStream text(options);
   const auto begin = Clock::now();
@@ -59,6 +59,11 @@ Answer read_answer(Engine& engine, SequenceId id, std::int64_t prompt_tokens,
     if (answer.tokens.empty() && options.prompt_progress)
       options.prompt_progress(std::min(engine.cached_tokens(id), prompt_tokens), prompt_tokens);
     for (const TokenEvent& event : events) {
+      if (event.finish == Finish::kBroken)
+        return fail(
+            "the model's output is not a number after {} tokens of the answer: its weights are "
+            "damaged, or not those of a MiniMax-M3",
+            answer.tokens.size());
       last = Clock::now();
       if (answer.tokens.empty()) first = last;
       answer.tokens.push_back(event.token);

@@ -29,8 +29,9 @@ struct AnswerOptions {
       {};  // tokens read; may be empty
 };
 
-// Runs the engine until sequence `id` has its answer. It must be the only one that runs.
-Answer read_answer(Engine& engine, SequenceId id, std::int64_t prompt_tokens,
-                   const AnswerOptions& options);
+// Runs the engine until sequence `id` has its answer. It must be the only one that runs. Errors:
+// the model's output is not a number.
+Result<Answer> read_answer(Engine& engine, SequenceId id, std::int64_t prompt_tokens,
+                           const AnswerOptions& options);
 
 }  // namespace m3

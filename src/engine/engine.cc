@@ -174,6 +174,11 @@ void Engine::advance(SequenceId id, const float* logits) {
   const auto vocab = static_cast<std::size_t>(model_.config().vocab);
   SampledToken token =
       sampler_.sample({logits, vocab}, s.request.sampling, s.history, ssize(s.tokens));
+  if (token.id < 0) {
+    s.running = false;
+    events_.push_back({id, std::move(token), Finish::kBroken});
+    return;
+  }
   s.tokens.push_back(token.id);
   ++s.history.answer[token.id];
   Finish finish = Finish::kNo;

@@ -29,7 +29,8 @@ struct Request {
   std::vector<std::int32_t> stop_ids;  // the answer ends after one of these, which is reported too
 };
 
-enum class Finish { kNo, kStop, kLength };
+// kBroken: the model gave no number to draw from; the event's token has no id.
+enum class Finish { kNo, kStop, kLength, kBroken };
 
 // One new token of one sequence.
 struct TokenEvent {

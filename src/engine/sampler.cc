@@ -78,9 +78,10 @@ SampledToken Sampler::sample(std::span<const float> logits, const SamplingParams
                              const TokenHistory& history, std::int64_t position) {
   adjust(logits, params, history);
   SampledToken token;
+  const auto largest = std::max_element(logits_.begin(), logits_.end());
+  if (*largest == kNever) return token;
   if (params.temperature == 0) {
-    token.id = static_cast<std::int32_t>(std::max_element(logits_.begin(), logits_.end()) -
-                                         logits_.begin());
+    token.id = static_cast<std::int32_t>(largest - logits_.begin());
   } else {
     keep_candidates(params);
     double best = -std::numeric_limits<double>::infinity();
@@ -134,7 +135,6 @@ void Sampler::keep_candidates(const SamplingParams& params) {
     if (logit >= least && logits_[i] != kNever)
       candidates_.push_back({static_cast<std::int32_t>(i), logit});
   }
-  if (candidates_.empty()) candidates_.push_back({0, 0});  // nothing is possible: id 0, as arg-max
   if (params.top_k > 0) keep_top(static_cast<std::size_t>(params.top_k));
   if (params.top_p < 1) keep_mass(params.top_p);
 }

@@ -47,7 +47,8 @@ struct SampledToken {
   std::vector<TokenLogprob> top;  // descending, params.logprobs of them
 };
 
-// Draws the token at `position` of a sequence from the logits [vocab] of the row before it.
+// Draws the token at `position` of a sequence from the logits [vocab] of the row before it. Its id
+// is -1 where nothing can be drawn: every logit is NaN, -inf or banned.
 //
 // Order: bias and bans, repetition, presence and frequency penalties, temperature, min-p, top-k,
 // top-p. The draw is the arg-max over what remains of logit / temperature + Gumbel noise, and the
