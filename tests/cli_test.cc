@@ -5,8 +5,8 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
+#include "base/file.h"
 #include "checkpoint/safetensors.h"
 #include "tests/program.h"
 #include "tests/temporary_directory.h"
@@ -17,12 +17,6 @@ namespace {
 
 using nlohmann::json;
 namespace fs = std::filesystem;
-
-std::string read_file(const std::string& path) {
-  std::ostringstream text;
-  text << std::ifstream(path, std::ios::binary).rdbuf();
-  return text.str();
-}
 
 std::string nano() {
   return tiny_model_directory("nano");
@@ -52,7 +46,7 @@ TEST(Usage, HelpTeachesAndMistakesAreStatusTwo) {
     EXPECT_NE(help.out.find(command), std::string::npos) << command;
   EXPECT_EQ(run_m3("generate --help").status, 0);
   EXPECT_EQ(run_m3("").status, 2);
-  EXPECT_EQ(run_m3("genrate " + nano()).status, 2);
+  expect_refused(run_m3("genrate " + nano()), {"genrate"});
   EXPECT_EQ(run_m3("generate " + nano() + " --max-tokns 3 --prompt x").status, 2);
   EXPECT_EQ(run_m3("generate " + nano()).status, 2);
   EXPECT_EQ(run_m3("--version").status, 0);
@@ -152,7 +146,7 @@ TEST(BadInput, HeaderLengthOfTwoToThe63) {
 TEST(BadInput, TokenizerOfAnUnknownType) {
   const TemporaryDirectory work;
   const std::string model = copy_of_nano(work);
-  json tokenizer = json::parse(read_file(model + "/tokenizer.json"));
+  json tokenizer = json::parse(*read_text_file(model + "/tokenizer.json"));
   tokenizer["model"]["type"] = "Unigram";
   std::ofstream(model + "/tokenizer.json") << tokenizer.dump();
   expect_refused(run_m3("chat " + model, "Hi\n"), {"Unigram", "BPE"});
@@ -253,7 +247,7 @@ TEST(BadInput, PicturesAreRefusedUntilTheyAreSeen) {
 }
 
 TEST(BadInput, NoMemoryIsASentence) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef M3_SANITIZED
   GTEST_SKIP() << "a sanitizer needs more address space than the limit leaves";
 #endif
   expect_refused(run_m3("generate " + nano() + " --prompt x --threads 1", "", "ulimit -v 30000; "),
@@ -268,9 +262,16 @@ TEST(BadInput, PlatformsThatAreNotHere) {
 
 TEST(BadInput, SamplingOutOfRange) {
   expect_refused(run_m3("generate " + nano() + " --prompt x --temperature -1"), {"temperature"});
-  expect_refused(run_m3("generate " + nano() + " --prompt x --top-p 1.5"), {"top_p"});
+  expect_refused(run_m3("generate " + nano() + " --prompt x --top-p 1.5"), {"--top-p", "1.5"});
   expect_refused(run_m3("generate " + nano() + " --prompt x --logit-bias seven"), {"seven"});
-  expect_refused(run_m3("generate " + nano() + " --prompt x --max-tokens 0"), {"max_tokens"});
+  expect_refused(run_m3("generate " + nano() + " --prompt x --max-tokens 0"), {"--max-tokens"});
+  expect_refused(run_m3("generate " + nano() + " --prompt x --seed -1"), {"--seed", "-1"});
+  expect_refused(run_m3("generate " + nano() + " --prompt x --stop-id 4096"), {"4096", "4095"});
+  const TemporaryDirectory work;
+  const std::string model = copy_of_nano(work);
+  std::ofstream(model + "/generation_config.json") << R"({"top_p": 1.5})";
+  expect_refused(run_m3("generate " + model + " --prompt x"),
+                 {"generation_config.json", "top_p", "1.5"});
 }
 
 }  // namespace

@@ -68,13 +68,13 @@ Input read_line(std::string& line) {
 // The conversation and the engine's view of it.
 class Chat {
  public:
-  Chat(const ChatOptions& options, LoadedModel& loaded, const Tokenizer& tokenizer, Engine& engine,
-       SamplingParams sampling)
+  Chat(const ChatOptions& options, const Tokenizer& tokenizer, Engine& engine,
+       SamplingParams sampling, std::vector<std::int32_t> stop_ids)
       : options_(options),
-        loaded_(loaded),
         tokenizer_(tokenizer),
         engine_(engine),
         sampling_(std::move(sampling)),
+        stop_ids_(std::move(stop_ids)),
         conversation_(tokenizer, options.system, options.thinking) {}
 
   void clear() { conversation_.clear(); }
@@ -86,9 +86,9 @@ class Chat {
     const Status started = start(std::move(prompt));
     if (!started) {
       conversation_.retract();
-      return started;
+      return fail("{}; /clear forgets the conversation", started.error().message);
     }
-    const Answer answer = show_answer(prompt_tokens);
+    M3_TRY(const Answer answer, show_answer(prompt_tokens));
     std::vector<TokenId> ids;
     for (const SampledToken& token : answer.tokens) ids.push_back(token.id);
     conversation_.answer(ids, answer.text);
@@ -102,13 +102,13 @@ class Chat {
     Request request{.prompt = std::move(prompt),
                     .max_tokens = std::max<std::int64_t>(1, std::min(asked, room)),
                     .sampling = sampling_,
-                    .stop_ids = stop_ids(options_.generation, loaded_)};
+                    .stop_ids = stop_ids_};
     if (sequence_) return engine_.resume(*sequence_, std::move(request));
     M3_TRY(sequence_, engine_.start(std::move(request)));
     return {};
   }
 
-  Answer show_answer(std::int64_t prompt_tokens) {
+  Result<Answer> show_answer(std::int64_t prompt_tokens) {
     interrupted = false;
     ProgressBar bar("reading the conversation", "tokens");
     AnswerOptions options{.tokenizer = &tokenizer_, .stop = options_.generation.stop};
@@ -118,7 +118,7 @@ class Chat {
       std::fputs(piece.c_str(), stdout);
       std::fflush(stdout);
     };
-    const Answer answer = read_answer(engine_, *sequence_, prompt_tokens, options);
+    M3_TRY(const Answer answer, read_answer(engine_, *sequence_, prompt_tokens, options));
     const char* why = answer.finish_reason == "length"      ? " [the answer reached its length]"
                       : answer.finish_reason == "cancelled" ? " [stopped]"
                                                             : "";
@@ -132,10 +132,10 @@ class Chat {
   }
 
   const ChatOptions& options_;
-  LoadedModel& loaded_;
   const Tokenizer& tokenizer_;
   Engine& engine_;
   SamplingParams sampling_;
+  std::vector<std::int32_t> stop_ids_;
   Conversation conversation_;
   std::optional<SequenceId> sequence_;
 };
@@ -178,8 +178,7 @@ Status run_chat(const ChatOptions& options) {
          Engine::create(*loaded->model, {.context_tokens = context, .sequences = 1}));
   M3_TRY(SamplingParams sampling, sampling_params(options.generation, *loaded, /*as_text=*/true));
   M3_TRY_STATUS(check_sampling(sampling, loaded->config().vocab));
-  if (options.generation.max_tokens.value_or(1) < 1)
-    return fail("--max-tokens is {}, expected at least 1", *options.generation.max_tokens);
+  M3_TRY(auto stops, stop_ids(options.generation, *loaded));
   std::fprintf(stderr, "%s, %s%s%s backend, %d threads, context %ld tokens. /help for help.\n",
                options.model.model.c_str(), std::string(loaded->backend->name()).c_str(),
                loaded->backend->isa().empty() ? "" : " ",
@@ -188,7 +187,7 @@ Status run_chat(const ChatOptions& options) {
   if (!loaded->random_weights.empty())
     std::fprintf(stderr, "note: %s\n", loaded->random_weights.c_str());
   catch_interrupts();
-  Chat chat(options, *loaded, *tokenizer, *engine, std::move(sampling));
+  Chat chat(options, *tokenizer, *engine, std::move(sampling), std::move(stops));
   return talk(chat);
 }
 
@@ -201,7 +200,7 @@ void add_chat(CLI::App& app, Run& run) {
   command->add_option("--system", options->system, "system prompt");
   command->add_option("--thinking", options->thinking, "how the model thinks (default: adaptive)")
       ->check(CLI::IsMember({"enabled", "disabled", "adaptive"}));
-  add_generation_options(*command, options->generation);
+  add_generation_options(*command, options->generation, "what the context has room for");
   command->callback([options, &run] { run = [options] { return run_chat(*options); }; });
 }
 

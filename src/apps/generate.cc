@@ -48,7 +48,6 @@ Result<std::vector<std::int32_t>> chat_prompt(const GenerateOptions& o, const Lo
 
 Result<std::vector<std::int32_t>> read_prompt(const GenerateOptions& o, const LoadedModel& loaded) {
   if (!o.ids_file.empty()) return read_ids_file(o.ids_file);
-  if (o.raw && !o.prompt) return fail("--raw goes with --prompt");
   return o.raw ? raw_prompt(*o.prompt, loaded) : chat_prompt(o, loaded);
 }
 
@@ -112,10 +111,11 @@ Status run_generate(const GenerateOptions& o) {
   const bool text = o.ids_file.empty();
   M3_TRY(const SamplingParams sampling, sampling_params(o.generation, *loaded, text));
   const std::uint64_t seed = sampling.seed;
+  M3_TRY(auto stops, stop_ids(o.generation, *loaded));
   M3_TRY(const SequenceId id, engine->start({.prompt = std::move(prompt),
                                              .max_tokens = max_tokens,
                                              .sampling = sampling,
-                                             .stop_ids = stop_ids(o.generation, *loaded)}));
+                                             .stop_ids = std::move(stops)}));
   if (!o.json && !loaded->random_weights.empty())
     std::fprintf(stderr, "note: %s\n", loaded->random_weights.c_str());
   const Tokenizer* tokenizer = loaded->tokenizer ? &*loaded->tokenizer : nullptr;
@@ -127,7 +127,7 @@ Status run_generate(const GenerateOptions& o) {
       std::fputs(piece.c_str(), stdout);
       std::fflush(stdout);
     };
-  const Answer answer = read_answer(*engine, id, prompt_tokens, options);
+  M3_TRY(const Answer answer, read_answer(*engine, id, prompt_tokens, options));
   if (o.json) {
     print_json(answer, prompt_tokens, seed, o, *loaded);
   } else if (tokenizer != nullptr) {
@@ -145,18 +145,25 @@ void add_generate(CLI::App& app, Run& run) {
   CLI::App* command = app.add_subcommand("generate", "Answer one prompt");
   add_model_options(*command, o->model);
   auto* input = command->add_option_group("prompt", "What to answer; exactly one of");
-  input->add_option("--prompt", o->prompt, "a user's message (with --raw: text to go on from)");
+  CLI::Option* prompt =
+      input->add_option("--prompt", o->prompt, "a user's message (with --raw: text to go on from)");
   input->add_option("--messages", o->messages,
                     "JSON file: a list of messages as for the OpenAI chat API, or an object with "
                     "messages, tools and thinking_mode");
-  input->add_option("--ids-file", o->ids_file, "JSON file: a list of token ids");
+  CLI::Option* ids = input->add_option("--ids-file", o->ids_file, "JSON file: a list of token ids");
   input->require_option(1);
-  command->add_flag("--raw", o->raw, "take --prompt as it is, without the chat template");
+  CLI::Option* raw =
+      command->add_flag("--raw", o->raw, "take --prompt as it is, without the chat template")
+          ->needs(prompt);
   command->add_option("--thinking", o->thinking, "how the model thinks (default: adaptive)")
-      ->check(CLI::IsMember({"enabled", "disabled", "adaptive"}));
-  add_generation_options(*command, o->generation);
-  command->add_option("--logprobs", o->generation.logprobs,
-                      "with --json: log-probabilities of each token and of the K most probable");
+      ->check(CLI::IsMember({"enabled", "disabled", "adaptive"}))
+      ->excludes(raw)
+      ->excludes(ids);
+  add_generation_options(*command, o->generation, std::to_string(kMaxTokens));
+  command
+      ->add_option("--logprobs", o->generation.logprobs,
+                   "with --json: log-probabilities of each token and of the K most probable")
+      ->check(CLI::Range(0, 1000));
   command->add_flag("--json", o->json, "print one JSON object with ids, text, usage and timings");
   command->callback([o, &run] { run = [o] { return run_generate(*o); }; });
 }

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "apps/progress_bar.h"
+#include "base/machine.h"
 #include "model/cache.h"
 
 namespace m3 {
@@ -19,7 +20,41 @@ Result<std::pair<std::int32_t, float>> parse_bias(const std::string& text) {
     const auto value = std::from_chars(id.ptr + 1, end, bias.second);
     if (value.ec == std::errc() && value.ptr == end) return bias;
   }
-  return fail("--logit-bias {} is not ID:BIAS, as in 1234:-5", text);
+  return fail("{} is not ID:BIAS, as in 1234:-5", text);
+}
+
+// Accepts a number from `low` to `high`, or only above `low`.
+CLI::Validator between(double low, double high, bool above_low = false) {
+  const auto check = [=](const std::string& text) -> std::string {
+    double value = 0;
+    const char* end = text.data() + text.size();
+    const auto parsed = std::from_chars(text.data(), end, value);
+    const bool number = parsed.ec == std::errc() && parsed.ptr == end;
+    if (number && value <= high && (above_low ? value > low : value >= low)) return {};
+    return fmt::format("{} is not a number {} {} {} {}", text, above_low ? "above" : "from", low,
+                       above_low ? "and up to" : "to", high);
+  };
+  return CLI::Validator(check, "");
+}
+
+// Accepts what fits 64 bits; without it a minus sign would wrap around.
+CLI::Validator seed() {
+  const auto check = [](const std::string& text) -> std::string {
+    std::uint64_t value = 0;
+    const char* end = text.data() + text.size();
+    const auto parsed = std::from_chars(text.data(), end, value);
+    if (parsed.ec == std::errc() && parsed.ptr == end) return {};
+    return text + " is not a whole number from 0 to 2^64 - 1";
+  };
+  return CLI::Validator(check, "");
+}
+
+CLI::Validator bias() {
+  const auto check = [](const std::string& text) -> std::string {
+    const auto parsed = parse_bias(text);
+    return parsed ? "" : parsed.error().message;
+  };
+  return CLI::Validator(check, "");
 }
 
 std::uint64_t random_seed() {
@@ -29,22 +64,37 @@ std::uint64_t random_seed() {
 
 }  // namespace
 
-void add_generation_options(CLI::App& command, GenerationOptions& o) {
-  command.add_option("--max-tokens", o.max_tokens, "longest answer, in tokens");
-  command.add_option("--context", o.context, "tokens that the cache holds: prompts and answers");
-  command.add_option("--temperature", o.temperature,
-                     "0 takes the most probable token (default: the model's, usually 1)");
-  command.add_option("--top-k", o.top_k, "draw from the K most probable (default: 40; 0: all)");
-  command.add_option("--top-p", o.top_p,
-                     "then from the fewest that reach this probability (default: the model's)");
-  command.add_option("--min-p", o.min_p, "drop what is less probable than this share of the best");
-  command.add_option("--repetition-penalty", o.repetition_penalty, "above 1: repeat less");
-  command.add_option("--presence-penalty", o.presence_penalty, "-2 to 2");
-  command.add_option("--frequency-penalty", o.frequency_penalty, "-2 to 2");
+void add_generation_options(CLI::App& command, GenerationOptions& o,
+                            const std::string& default_max_tokens) {
+  constexpr double kMany = 1e9;
+  command
+      .add_option("--max-tokens", o.max_tokens,
+                  "longest answer, in tokens (default: " + default_max_tokens + ")")
+      ->check(between(1, kMany));
+  command.add_option("--context", o.context, "tokens that the cache holds: prompts and answers")
+      ->check(between(1, kMany));
+  command
+      .add_option("--temperature", o.temperature,
+                  "0 takes the most probable token (default: the model's, usually 1)")
+      ->check(between(0, 2));
+  command.add_option("--top-k", o.top_k, "draw from the K most probable (default: 40; 0: all)")
+      ->check(between(-1, kMany));
+  command
+      .add_option("--top-p", o.top_p,
+                  "then from the fewest that reach this probability (default: the model's)")
+      ->check(between(0, 1, /*above_low=*/true));
+  command.add_option("--min-p", o.min_p, "drop what is less probable than this share of the best")
+      ->check(between(0, 1));
+  command.add_option("--repetition-penalty", o.repetition_penalty, "above 1: repeat less")
+      ->check(between(0, kMany, /*above_low=*/true));
+  command.add_option("--presence-penalty", o.presence_penalty, "-2 to 2")->check(between(-2, 2));
+  command.add_option("--frequency-penalty", o.frequency_penalty, "-2 to 2")->check(between(-2, 2));
   command.add_option("--logit-bias", o.logit_bias, "ID:BIAS, added to that id's logit; repeatable")
       ->allow_extra_args(false)
-      ->take_all();
-  command.add_option("--seed", o.seed, "the same seed gives the same answer (default: random)");
+      ->take_all()
+      ->check(bias());
+  command.add_option("--seed", o.seed, "the same seed gives the same answer (default: random)")
+      ->check(seed());
   command.add_option("--stop", o.stop, "end the answer before this text; repeatable")
       ->allow_extra_args(false)
       ->take_all();
@@ -77,7 +127,13 @@ Result<SamplingParams> sampling_params(const GenerationOptions& o, const LoadedM
   return p;
 }
 
-std::vector<std::int32_t> stop_ids(const GenerationOptions& options, const LoadedModel& loaded) {
+Result<std::vector<std::int32_t>> stop_ids(const GenerationOptions& options,
+                                           const LoadedModel& loaded) {
+  const std::int64_t vocab = loaded.config().vocab;
+  for (const std::int32_t id : options.stop_ids)
+    if (id < 0 || id >= vocab)
+      return fail("--stop-id {} is outside the vocabulary of {} ids (0 to {})", id, vocab,
+                  vocab - 1);
   std::vector<std::int32_t> ids = options.stop_ids;
   if (!options.ignore_eos)
     ids.insert(ids.end(), loaded.defaults.eos.begin(), loaded.defaults.eos.end());

@@ -34,15 +34,18 @@ struct GenerationOptions {
   std::optional<std::int64_t> context;
 };
 
-void add_generation_options(CLI::App& command, GenerationOptions& options);
+// `default_max_tokens` is what the help says of --max-tokens.
+void add_generation_options(CLI::App& command, GenerationOptions& options,
+                            const std::string& default_max_tokens);
 
 // The sampling part. `as_text`: the answer will be shown as text, so ids without a string are never
 // drawn (spec: chat-and-api §1.1). Errors: a --logit-bias that is not ID:BIAS.
 Result<SamplingParams> sampling_params(const GenerationOptions& options, const LoadedModel& loaded,
                                        bool as_text);
 
-// Ids after which the answer ends.
-std::vector<std::int32_t> stop_ids(const GenerationOptions& options, const LoadedModel& loaded);
+// Ids after which the answer ends. Errors: a --stop-id outside the vocabulary.
+Result<std::vector<std::int32_t>> stop_ids(const GenerationOptions& options,
+                                           const LoadedModel& loaded);
 
 // Tokens that the cache shall hold: --context, or what `wanted` asks for, or, with neither, as much
 // as the model can use and a quarter of the free memory holds. Errors: more than the model's

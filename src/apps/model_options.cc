@@ -4,13 +4,13 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "apps/progress_bar.h"
 #include "backend/registry.h"
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
+#include "engine/sampler.h"
 #include "model/weights.h"
 #include "text/json.h"
 
@@ -19,7 +19,7 @@ namespace {
 
 using nlohmann::json;
 
-// Every field is optional. Errors: not JSON, or an end token that is no id.
+// Every field is optional. Errors: not JSON, an end token that is no id, or a number out of range.
 Result<GenerationDefaults> read_generation_defaults(const std::string& directory) {
   GenerationDefaults defaults;
   const std::string path = directory + "/generation_config.json";
@@ -34,12 +34,20 @@ Result<GenerationDefaults> read_generation_defaults(const std::string& directory
       defaults.eos.push_back(id.get<std::int32_t>());
     }
   }
-  const auto number = [&](const char* key, auto& value) {
-    if (const auto it = file.find(key); it != file.end() && it->is_number()) it->get_to(value);
+  const auto number = [&](const char* key, auto& value) -> Status {
+    const auto it = file.find(key);
+    if (it == file.end() || it->is_null()) return {};
+    if (!it->is_number()) return fail("{}: {} must be a number", path, key);
+    it->get_to(value);
+    return {};
   };
-  number("temperature", defaults.temperature);
-  number("top_p", defaults.top_p);
-  number("top_k", defaults.top_k);
+  M3_TRY_STATUS(number("temperature", defaults.temperature));
+  M3_TRY_STATUS(number("top_p", defaults.top_p));
+  M3_TRY_STATUS(number("top_k", defaults.top_k));
+  const SamplingParams sampling{
+      .temperature = defaults.temperature, .top_k = defaults.top_k, .top_p = defaults.top_p};
+  if (const Status status = check_sampling(sampling, /*vocab=*/0); !status)
+    return fail("{}: {}", path, status.error().message);
   return defaults;
 }
 
@@ -104,17 +112,6 @@ Result<std::vector<std::int32_t>> read_ids_file(const std::string& path) {
     ids.push_back(id.get<std::int32_t>());
   }
   return ids;
-}
-
-std::int64_t available_memory() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  std::int64_t kilobytes = 0;
-  while (file >> key >> kilobytes) {
-    if (key == "MemAvailable:") return kilobytes * 1024 * 9 / 10;
-    file.ignore(256, '\n');
-  }
-  return std::int64_t{4} << 30;
 }
 
 }  // namespace m3

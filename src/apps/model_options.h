@@ -60,7 +60,4 @@ Result<std::unique_ptr<LoadedModel>> load_model(const ModelOptions& options);
 // A JSON list of ids, as `--ids-file` takes it. Errors: not a list of integers in 0..2^31-1.
 Result<std::vector<std::int32_t>> read_ids_file(const std::string& path);
 
-// Bytes that a new cache may take: the memory that the system has available now, less a reserve.
-std::int64_t available_memory();
-
 }  // namespace m3

@@ -58,6 +58,12 @@ int run_program(int argc, char** argv) {
   for (auto* add : {add_chat, add_generate, add_logits, add_tokenize, add_detokenize, add_render,
                     add_inspect, add_synth, add_bench})
     add(app, run);
+  // CLI11 would only say that a subcommand is missing.
+  const auto is_named = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
+  if (argc > 1 && argv[1][0] != '-' && app.get_subcommands(is_named).empty()) {
+    std::fprintf(stderr, "m3: there is no command '%s'; m3 --help lists them\n", argv[1]);
+    return kUsage;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -79,6 +79,9 @@ Status Recorder::check_choices(const std::string& name, const Tensor& values) co
   if (parsed.layer < 0 || parsed.layer >= c.layers)
     return fail("the model has {} layers", c.layers);
   const bool blocks = parsed.kind == "blocks";
+  const auto layer = static_cast<std::size_t>(parsed.layer);
+  if (!(blocks ? c.sparse_layers : c.moe_layers)[layer])
+    return fail("layer {} chooses no {}", parsed.layer, parsed.kind);
   const int rank = blocks ? 3 : 2;
   const std::int64_t width = blocks ? c.selection.topk : c.experts_per_token;
   const bool fits = values.dtype == DType::kI32 && values.rank == rank &&

@@ -58,6 +58,8 @@ Status run_synth(const SynthCommand& command) {
   options.progress = bar.callback();
   M3_TRY_STATUS(synth_checkpoint(options));
   if (command.preset == "nano") M3_TRY_STATUS(copy_tokenizer(command.out));
+  std::printf("%s: random weights of seed %llu\n", command.out.c_str(),
+              static_cast<unsigned long long>(command.seed));
   return {};
 }
 
