@@ -16,18 +16,18 @@ for name in "${names[@]}"; do
     exit 2
   fi
 done
-scripts/build.sh fuzz "${names[@]/#/fuzz_}"
+scripts/build.sh asan+ubsan "${names[@]/#/fuzz_}"
+found=build/fuzz  # logs, what the fuzzer learnt, and inputs that failed
 each=$((seconds / ${#names[@]}))
 [[ $each -ge 1 ]] || each=1  # 0 would mean no limit
 for name in "${names[@]}"; do
-  work=build/fuzz/corpus-$name
-  mkdir -p "$work" "fuzz/corpus/$name"
+  mkdir -p "$found/$name" "fuzz/corpus/$name"
   echo "fuzz: $name for $each s"
-  if ! build/fuzz/fuzz_"$name" "$work" "fuzz/corpus/$name" -max_total_time="$each" -rss_limit_mb=4096 \
-      -timeout=20 -max_len=65536 -artifact_prefix="build/fuzz/$name-" >"build/fuzz/$name.log" 2>&1; then
-    tail -n 30 "build/fuzz/$name.log"
-    echo "fuzz: $name failed; the input is build/fuzz/$name-*"
+  if ! "build/asan+ubsan/fuzz_$name" "$found/$name" "fuzz/corpus/$name" -max_total_time="$each" -rss_limit_mb=4096 \
+      -timeout=20 -max_len=65536 -artifact_prefix="$found/$name-" >"$found/$name.log" 2>&1; then
+    tail -n 30 "$found/$name.log"
+    echo "fuzz: $name failed; the input is $found/$name-*"
     exit 1
   fi
-  grep -o '^Done [0-9]* runs.*' "build/fuzz/$name.log" || true
+  grep -o '^Done [0-9]* runs.*' "$found/$name.log" || true
 done
