@@ -17,6 +17,7 @@ using Run = std::function<Status()>;
 void add_chat(CLI::App& app, Run& run);
 void add_generate(CLI::App& app, Run& run);
 void add_logits(CLI::App& app, Run& run);
+void add_vision(CLI::App& app, Run& run);
 void add_tokenize(CLI::App& app, Run& run);
 void add_detokenize(CLI::App& app, Run& run);
 void add_render(CLI::App& app, Run& run);
