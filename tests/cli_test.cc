@@ -250,7 +250,16 @@ TEST(BadInput, NoMemoryIsASentence) {
 #ifdef M3_SANITIZED
   GTEST_SKIP() << "a sanitizer needs more address space than the limit leaves";
 #endif
-  expect_refused(run_m3("generate " + nano() + " --prompt x --threads 1", "", "ulimit -v 30000; "),
+  // The head of a PNG of 10,000 x 10,000 pixels: 300 MB, where the program alone takes half of
+  // that.
+  const std::string png(
+      "\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x27\x10\0\0\x27\x10\x08\x02\0\0\0\x35\x2c\xf5\x70\0\0\0"
+      "\x64IDAT",
+      41);
+  const TemporaryDirectory work;
+  expect_refused(run_m3("vision " + nano() + " --rows-only --out " + work.path() + "/out --image " +
+                            work.write("large.png", png),
+                        "", "ulimit -v 300000; "),
                  {"memory"});
 }
 
