@@ -126,12 +126,13 @@ TEST_P(Ops, EmbedAndGather) {
     for (const std::int64_t hidden : {1, 7, 32, 100, 257}) {
       shift = (shift + 1) % 3;
       const Matrix table = arena_.random_matrix(*codec, 11, hidden, shift);
-      const Tensor ids = arena_.of<std::int32_t>({5}, {10, 0, 3, 3, 7});
-      const Tensor actual = arena_.floats({5, hidden}), expected = arena_.floats({5, hidden});
+      const Tensor ids = arena_.of<std::int32_t>({6}, {10, 0, 3, -1, 3, 7});
+      const Tensor actual = arena_.random({6, hidden}), expected = arena_.random({6, hidden});
       backend_->embed(table, ids, actual);
       backend_->synchronize();
       reference_->embed(table, ids, expected);
       expect_same(actual, expected, on("embed {}, hidden {}", codec->name, hidden));
+      expect_same(actual.rows(3, 4), arena_.floats({1, hidden}), on("embed of id -1"));
 
       const Tensor rows = arena_.of<std::int32_t>({7}, {4, 0, 0, 1, 2, 3, 4});
       const Tensor got = arena_.floats({7, hidden}), wanted = arena_.floats({7, hidden});
@@ -139,6 +140,22 @@ TEST_P(Ops, EmbedAndGather) {
       backend_->synchronize();
       reference_->gather_rows(expected, rows, wanted);
       expect_same(got, wanted, on("gather_rows, dim {}", hidden));
+    }
+  }
+}
+
+TEST_P(Ops, Concat) {
+  for (const auto& [n, m] : {std::pair{1, 1}, {7, 100}, {257, 32}}) {
+    const Tensor x = arena_.random({5, n}), y = arena_.random({5, m});
+    const Tensor actual = arena_.floats({5, n + m}), expected = arena_.floats({5, n + m});
+    backend_->concat(x, y, actual);
+    backend_->synchronize();
+    reference_->concat(x, y, expected);
+    expect_same(actual, expected, on("concat of {} and {}", n, m));
+    for (std::int64_t row = 0; row < 5; ++row) {
+      const float* both = expected.row<float>(row);
+      EXPECT_TRUE(std::equal(both, both + n, x.row<float>(row)));
+      EXPECT_TRUE(std::equal(both + n, both + n + m, y.row<float>(row)));
     }
   }
 }

@@ -43,11 +43,11 @@ void expect_matrix(std::string_view what, const Matrix& matrix, std::int64_t row
            scale_cols(codec, cols));
 }
 
-void expect_ids(std::string_view what, const Tensor& ids, std::int64_t limit) {
+void expect_ids(std::string_view what, const Tensor& ids, std::int64_t limit, std::int64_t least) {
   const std::int32_t* id = ids.as<std::int32_t>();
   for (std::int64_t i = 0; i < ids.elements(); ++i)
-    M3_CHECK(id[i] >= 0 && id[i] < limit, "{}: entry {} is {}, expected one in [0, {})", what, i,
-             id[i], limit);
+    M3_CHECK(id[i] >= least && id[i] < limit, "{}: entry {} is {}, expected one in [{}, {})", what,
+             i, id[i], least, limit);
 }
 
 void expect_rows(std::string_view what, const Rows& rows, std::int64_t count) {

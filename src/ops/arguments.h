@@ -25,8 +25,9 @@ void expect_rank(std::string_view what, const Tensor& tensor, int rank);
 void expect_matrix(std::string_view what, const Matrix& matrix, std::int64_t rows,
                    std::int64_t cols);
 
-// Every entry of an I32 tensor lies in [0, limit).
-void expect_ids(std::string_view what, const Tensor& ids, std::int64_t limit);
+// Every entry of an I32 tensor lies in [least, limit).
+void expect_ids(std::string_view what, const Tensor& ids, std::int64_t limit,
+                std::int64_t least = 0);
 
 // `count` rows, each at a slot >= 0 of a sequence that `pages` has.
 void expect_rows(std::string_view what, const Rows& rows, std::int64_t count);

@@ -85,7 +85,8 @@ class Backend {
   virtual DType cache_dtype() const = 0;
   virtual void synchronize() {}
 
-  // out[t, :] = table[ids[t], :]. ids [tokens] I32, all in range; out [tokens, hidden].
+  // out[t, :] = table[ids[t], :], or zeros where ids[t] is -1. ids [tokens] I32, all in range; out
+  // [tokens, hidden].
   virtual void embed(const Matrix& table, const Tensor& ids, const Tensor& out) = 0;
 
   // out = x * rsqrt(mean(x^2) + eps) * (1 + weight) over the last axis (spec: text-model §3.1).
@@ -97,6 +98,9 @@ class Backend {
 
   // out[i, :] = x[rows[i], :]. rows [n] I32; out [n, dim].
   virtual void gather_rows(const Tensor& x, const Tensor& rows, const Tensor& out) = 0;
+
+  // out[t, :] = (x[t, :], y[t, :]). x [rows, n]; y [rows, m]; out [rows, n + m], neither x nor y.
+  virtual void concat(const Tensor& x, const Tensor& y, const Tensor& out) = 0;
 
   // out = x Wᵀ for each output (spec: text-model §3.2). x [rows, K]; every weight is [N_i, K].
   virtual void linear(const Tensor& x, std::span<const LinearOutput> outputs) = 0;

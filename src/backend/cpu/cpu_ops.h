@@ -44,6 +44,7 @@ class CpuBackend final : public Backend {
   void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) override;
   void add(const Tensor& x, const Tensor& sum) override;
   void gather_rows(const Tensor& x, const Tensor& rows, const Tensor& out) override;
+  void concat(const Tensor& x, const Tensor& y, const Tensor& out) override;
   void linear(const Tensor& x, std::span<const LinearOutput> outputs) override;
   void swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params,
               const Tensor& out) override;

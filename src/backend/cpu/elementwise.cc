@@ -1,4 +1,5 @@
 // Additions, copies and the activation. Limited by memory, swiglu by exp.
+#include <algorithm>
 #include <cstring>
 
 #include "backend/cpu/cpu_ops.h"
@@ -30,6 +31,18 @@ void CpuBackend::gather_rows(const Tensor& x, const Tensor& rows, const Tensor& 
   const auto bytes = static_cast<std::size_t>(x.dim(1)) * sizeof(float);
   for_each_task(pool_, out.dim(0), [&](std::int64_t i) {
     std::memcpy(out.row<float>(i), x.row<float>(rows.as<std::int32_t>()[i]), bytes);
+  });
+}
+
+void CpuBackend::concat(const Tensor& x, const Tensor& y, const Tensor& out) {
+  expect_rank("concat: x", x, 2);
+  expect_rank("concat: y", y, 2);
+  const std::int64_t rows = x.dim(0), n = x.dim(1), m = y.dim(1);
+  expect_tensor("concat: y", y, DType::kF32, {rows, m});
+  expect_tensor("concat: out", out, DType::kF32, {rows, n + m});
+  for_each_task(pool_, rows, [&](std::int64_t row) {
+    std::copy_n(x.row<float>(row), n, out.row<float>(row));
+    std::copy_n(y.row<float>(row), m, out.row<float>(row) + n);
   });
 }
 

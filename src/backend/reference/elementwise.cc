@@ -41,6 +41,20 @@ void ReferenceBackend::gather_rows(const Tensor& x, const Tensor& rows, const Te
   });
 }
 
+void ReferenceBackend::concat(const Tensor& x, const Tensor& y, const Tensor& out) {
+  expect_rank("concat: x", x, 2);
+  expect_rank("concat: y", y, 2);
+  const std::int64_t rows = x.dim(0), n = x.dim(1), m = y.dim(1);
+  expect_tensor("concat: y", y, DType::kF32, {rows, m});
+  expect_tensor("concat: out", out, DType::kF32, {rows, n + m});
+  pool_.parallel_for(rows, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      std::copy_n(x.row<float>(row), n, out.row<float>(row));
+      std::copy_n(y.row<float>(row), m, out.row<float>(row) + n);
+    }
+  });
+}
+
 void ReferenceBackend::swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params,
                               const Tensor& out) {
   expect_rank("swiglu: gate", gate, 2);

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "backend/reference/reference_backend.h"
 #include "ops/arguments.h"
 
@@ -8,10 +10,15 @@ void ReferenceBackend::embed(const Matrix& table, const Tensor& ids, const Tenso
   expect_matrix("embed: table", table, table.rows, hidden);
   expect_tensor("embed: ids", ids, DType::kI32, {tokens});
   expect_tensor("embed: out", out, DType::kF32, {tokens, hidden});
-  expect_ids("embed: ids", ids, table.rows);
+  expect_ids("embed: ids", ids, table.rows, /*least=*/-1);
   pool_.parallel_for(tokens, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t)
-      table.codec->decode(table, ids.as<std::int32_t>()[t], 0, hidden, out.row<float>(t));
+    for (std::int64_t t = begin; t < end; ++t) {
+      const std::int32_t id = ids.as<std::int32_t>()[t];
+      if (id < 0)
+        std::fill_n(out.row<float>(t), hidden, 0.0f);
+      else
+        table.codec->decode(table, id, 0, hidden, out.row<float>(t));
+    }
   });
 }
 

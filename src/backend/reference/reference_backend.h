@@ -31,6 +31,7 @@ class ReferenceBackend final : public Backend {
   // elementwise.cc
   void add(const Tensor& x, const Tensor& sum) override;
   void gather_rows(const Tensor& x, const Tensor& rows, const Tensor& out) override;
+  void concat(const Tensor& x, const Tensor& y, const Tensor& out) override;
   void swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params,
               const Tensor& out) override;
 

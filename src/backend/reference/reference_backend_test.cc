@@ -66,6 +66,7 @@ TEST_F(ReferenceTest, NoRows) {
   backend_->linear(none, {&output, 1});
   backend_->rms_norm(none, floats({0}, {1}), 1e-6f, none);
   backend_->swiglu(none, none, {}, none);
+  backend_->concat(none, none, Tensor(nullptr, DType::kF32, {0, 2}));
 }
 
 using ReferenceDeathTest = ReferenceTest;
@@ -81,7 +82,8 @@ TEST_F(ReferenceDeathTest, WrongArguments) {
                "rms_norm: weight is F32 \\[1\\], expected F32 \\[2\\]");
   std::int32_t id = 2;
   EXPECT_DEATH(backend_->embed(w.weight, Tensor(&id, DType::kI32, {1}), x),
-               "embed: ids: entry 0 is 2, expected one in \\[0, 2\\)");
+               "embed: ids: entry 0 is 2, expected one in \\[-1, 2\\)");
+  EXPECT_DEATH(backend_->concat(x, x, x), "concat: out is F32 \\[1, 2\\], expected F32 \\[1, 4\\]");
 }
 
 }  // namespace
