@@ -1,5 +1,6 @@
 #include "model/weight_table.h"
 
+#include "model/config_readers.h"
 #include "model/weight_table_builder.h"
 
 namespace m3 {
@@ -31,22 +32,26 @@ void add_head(std::vector<WeightSpec>& table, const Config& c, Weights* weights)
 }
 
 // One module (spec: text-model §2.3). transformers leaves them out, so they have no native names.
-void add_mtp(std::vector<WeightSpec>& table, const Config& c, std::int64_t module) {
+void add_mtp(std::vector<WeightSpec>& table, const Config& c, std::int64_t module, MtpWeights* w) {
   const TableBuilder mtp =
       TableBuilder(table, Part::kMtp, "language_model.model.mtp.", "").layer(module);
-  for (const char* name : {"enorm.weight", "hnorm.weight", "final_layernorm.weight"})
-    mtp.vector(name, c.hidden, kNorm, nullptr);
-  mtp.linear("eh_proj", c.hidden, 2 * c.hidden, {}, nullptr);
-  add_layer(mtp.inside("transformer_layer."), c, /*sparse=*/true, /*moe=*/true, nullptr);
+  const auto norm = [&](const char* name, Tensor MtpWeights::*member) {
+    mtp.vector(name, c.hidden, kNorm, w == nullptr ? nullptr : &(w->*member));
+  };
+  norm("enorm.weight", &MtpWeights::embedding_norm);
+  norm("hnorm.weight", &MtpWeights::hidden_norm);
+  norm("final_layernorm.weight", &MtpWeights::final_norm);
+  mtp.linear("eh_proj", c.hidden, 2 * c.hidden, {}, w == nullptr ? nullptr : &w->join);
+  add_layer(mtp.inside("transformer_layer."), c, /*sparse=*/true, /*moe=*/true,
+            w == nullptr ? nullptr : &w->layer);
 }
 
-Status check_mtp(const Config& c) {
-  if (c.experts == 0 || c.experts_per_token == 0 || c.expert_inner == 0 || c.index_heads == 0 ||
-      c.index_dim == 0)
-    return fail("an MTP module is a sparse MoE layer, but the config lacks the sizes of {}",
-                c.index_heads == 0 || c.index_dim == 0 ? "the indexer (sparse_attention_config)"
-                                                       : "the experts");
-  return {};
+void add_all_mtp(std::vector<WeightSpec>& table, const Config& c, std::int64_t modules,
+                 Weights* weights) {
+  const bool placed = weights != nullptr && !weights->mtp.empty();
+  for (std::int64_t module = 0; module < modules; ++module)
+    add_mtp(table, c, module,
+            placed ? &weights->mtp.at(static_cast<std::size_t>(module)) : nullptr);
 }
 
 }  // namespace
@@ -57,9 +62,21 @@ std::int64_t WeightSpec::elements() const {
   return count;
 }
 
+Status check_mtp(const Config& c, std::int64_t modules) {
+  if (c.experts == 0 || c.experts_per_token == 0 || c.expert_inner == 0 || c.index_heads == 0 ||
+      c.index_dim == 0)
+    return fail("an MTP module is a sparse MoE layer, but the config lacks the sizes of {}",
+                c.index_heads == 0 || c.index_dim == 0 ? "the indexer (sparse_attention_config)"
+                                                       : "the experts");
+  if (c.experts * (c.layers + modules) > kExpertsMax)
+    return fail("{} MTP modules of {} experts beside {} layers are more than {} experts", modules,
+                c.experts, c.layers, kExpertsMax);
+  return {};
+}
+
 Result<std::vector<WeightSpec>> weight_table(const Config& config, std::int64_t mtp_modules,
                                              Weights* weights) {
-  if (mtp_modules > 0) M3_TRY_STATUS(check_mtp(config));
+  if (mtp_modules > 0) M3_TRY_STATUS(check_mtp(config, mtp_modules));
   std::vector<WeightSpec> table;
   const TableBuilder text(table, Part::kText, "language_model.model.", "model.language_model.");
   add_embedding(text, config, weights);
@@ -68,7 +85,15 @@ Result<std::vector<WeightSpec>> weight_table(const Config& config, std::int64_t 
               weights == nullptr ? nullptr : &weights->final_norm);
   add_head(table, config, weights);
   if (config.vision) add_vision(table, config);
-  for (std::int64_t module = 0; module < mtp_modules; ++module) add_mtp(table, config, module);
+  add_all_mtp(table, config, mtp_modules, weights);
+  return table;
+}
+
+Result<std::vector<WeightSpec>> mtp_weight_table(const Config& config, std::int64_t mtp_modules,
+                                                 Weights* weights) {
+  M3_TRY_STATUS(check_mtp(config, mtp_modules));
+  std::vector<WeightSpec> table;
+  add_all_mtp(table, config, mtp_modules, weights);
   return table;
 }
 

@@ -68,11 +68,20 @@ struct WeightSpec {
   std::int64_t elements() const;
 };
 
+// Errors: the config does not describe a sparse MoE layer, which every MTP module is, or so many
+// modules have more experts than anyone could read.
+Status check_mtp(const Config& config, std::int64_t modules);
+
 // All weights that a checkpoint of this config with so many MTP modules has, in the order in which
 // they are written. With `weights`, made by empty_weights(config), the places point into it; they
 // stay valid while it is neither moved nor resized.
-// Errors: MTP modules asked for, but the config does not describe a sparse MoE layer.
+// Errors: those of check_mtp(), where there are modules.
+// `weights->mtp` is empty, and then the modules have no places, or has mtp_modules entries.
 Result<std::vector<WeightSpec>> weight_table(const Config& config, std::int64_t mtp_modules,
                                              Weights* weights = nullptr);
+
+// The part of it that is MTP modules: what a standalone MTP directory holds.
+Result<std::vector<WeightSpec>> mtp_weight_table(const Config& config, std::int64_t mtp_modules,
+                                                 Weights* weights = nullptr);
 
 }  // namespace m3

@@ -97,11 +97,18 @@ Status check_numbers(const std::vector<FoundWeight>& weights, const Progress& pr
   return {};
 }
 
-void note_mtp(const Config& config, Weights& weights) {
-  if (weights.mtp_modules != config.mtp_modules)
-    weights.warnings.push_back(
-        fmt::format("{}: the config declares {} MTP modules and the checkpoint holds {}",
-                    weights.checkpoint->directory(), config.mtp_modules, weights.mtp_modules));
+// Finds, checks and places the weights of a table.
+Status fill(const std::vector<WeightSpec>& table, const Config& config,
+            const Checkpoint& checkpoint, const Progress& progress, ThreadPool* pool,
+            Weights& weights) {
+  M3_TRY(auto matched, match_weights(table, config, checkpoint));
+  M3_TRY_STATUS(check_numbers(matched.found, progress, pool));
+  Arena arena(matched.found);
+  for (const FoundWeight& found : matched.found)
+    std::visit(Placer{found, arena}, found.spec->place);
+  weights.converted.push_back(arena.release());
+  weights.warnings.insert(weights.warnings.end(), matched.warnings.begin(), matched.warnings.end());
+  return {};
 }
 
 LayerWeights empty_layer(const Config& c, bool sparse, bool moe) {
@@ -120,6 +127,47 @@ LayerWeights empty_layer(const Config& c, bool sparse, bool moe) {
   return layer;
 }
 
+// Spec: text-model §5.1.
+void note_mtp(const Config& config, const Checkpoint& checkpoint, std::int64_t found,
+              Weights& weights) {
+  if (found == config.mtp_modules) return;
+  if (found == 0)
+    weights.warnings.push_back(fmt::format(
+        "{}: the config declares {} MTP modules, but the files hold none, as those of the released "
+        "models: all but drafting with MTP works without",
+        checkpoint.directory(), config.mtp_modules));
+  else
+    weights.warnings.push_back(fmt::format(
+        "{}: the config declares {} MTP modules, but the files hold {}, and the files are followed",
+        checkpoint.directory(), config.mtp_modules, found));
+}
+
+// Makes room for the modules. Errors: there are none.
+Status expect_mtp(const Config& config, const Checkpoint& checkpoint, std::int64_t found,
+                  Weights& weights) {
+  if (found == 0)
+    return fail(
+        "{} holds no MTP module, of which its config declares {}: expected tensors named "
+        "language_model.model.mtp.layers.0.… or model.mtp.layers.0.…; give a directory that holds "
+        "them, or go without MTP",
+        checkpoint.directory(), config.mtp_modules);
+  M3_TRY_STATUS(check_mtp(config, found));
+  for (std::int64_t module = 0; module < found; ++module)
+    weights.mtp.emplace_back().layer = empty_layer(config, /*sparse=*/true, /*moe=*/true);
+  return {};
+}
+
+Status load_standalone(const StandaloneMtp& mtp, const Progress& progress, ThreadPool* pool,
+                       Weights& weights) {
+  M3_TRY(const std::int64_t modules, count_mtp_modules(*mtp.checkpoint));
+  M3_TRY_STATUS(expect_mtp(mtp.config, *mtp.checkpoint, modules, weights));
+  M3_TRY(const auto table, mtp_weight_table(mtp.config, modules, &weights));
+  M3_TRY_STATUS(fill(table, mtp.config, *mtp.checkpoint, progress, pool, weights));
+  note_mtp(mtp.config, *mtp.checkpoint, modules, weights);
+  weights.mtp_checkpoint = mtp.checkpoint;
+  return {};
+}
+
 }  // namespace
 
 Weights empty_weights(const Config& config) {
@@ -130,20 +178,19 @@ Weights empty_weights(const Config& config) {
 }
 
 Result<Weights> load_weights(const Config& config, std::shared_ptr<const Checkpoint> checkpoint,
-                             const Progress& progress, ThreadPool* pool) {
+                             const Progress& progress, ThreadPool* pool,
+                             const LoadOptions& options) {
   Weights weights = empty_weights(config);
   weights.checkpoint = checkpoint;
   M3_TRY(weights.mtp_modules, count_mtp_modules(*checkpoint));
+  const bool own_mtp = options.mtp && !options.standalone_mtp;
+  if (own_mtp) M3_TRY_STATUS(expect_mtp(config, *checkpoint, weights.mtp_modules, weights));
   M3_TRY(const auto table, weight_table(config, weights.mtp_modules, &weights));
-  M3_TRY(auto matched, match_weights(table, config, *checkpoint));
-  M3_TRY_STATUS(check_numbers(matched.found, progress, pool));
-
-  Arena arena(matched.found);
-  for (const FoundWeight& found : matched.found)
-    std::visit(Placer{found, arena}, found.spec->place);
-  weights.converted.push_back(arena.release());
-  weights.warnings = std::move(matched.warnings);
-  note_mtp(config, weights);
+  M3_TRY_STATUS(fill(table, config, *checkpoint, progress, pool, weights));
+  if (options.standalone_mtp)
+    M3_TRY_STATUS(load_standalone(*options.standalone_mtp, progress, pool, weights));
+  else
+    note_mtp(config, *checkpoint, weights.mtp_modules, weights);
   return weights;
 }
 

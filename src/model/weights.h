@@ -11,6 +11,7 @@
 #include "base/thread_pool.h"
 #include "checkpoint/checkpoint.h"
 #include "model/config.h"
+#include "model/mtp_checkpoint.h"
 #include "ops/linear.h"
 #include "tensor/tensor.h"
 
@@ -56,6 +57,15 @@ struct LayerWeights {
   std::optional<MoeWeights> moe;          // MoE layers
 };
 
+// A multi-token prediction module (spec: text-model §5.2). Embedding and head are the model's.
+struct MtpWeights {
+  Tensor embedding_norm;  // enorm [hidden] F32
+  Tensor hidden_norm;     // hnorm [hidden] F32
+  Linear join;         // eh_proj [hidden, 2 * hidden]: of the embedding, then of the hidden state
+  LayerWeights layer;  // sparse, MoE
+  Tensor final_norm;   // final_layernorm [hidden] F32
+};
+
 // Views into the mapped checkpoint, except the small float32 tensors, which are converted once.
 struct Weights {
   Matrix embedding;  // [vocab, hidden]
@@ -65,8 +75,10 @@ struct Weights {
 
   // MTP modules that the checkpoint holds, whatever the config declares (spec: text-model §5.1).
   std::int64_t mtp_modules = 0;
+  std::vector<MtpWeights> mtp;  // those that were asked for: all or none
 
-  std::shared_ptr<const Checkpoint> checkpoint;  // keeps the mappings alive
+  std::shared_ptr<const Checkpoint> checkpoint;      // keeps the mappings alive
+  std::shared_ptr<const Checkpoint> mtp_checkpoint;  // the same of standalone MTP modules, or null
   std::vector<Buffer> converted;
   std::vector<std::string> warnings;  // each a sentence
 };
@@ -74,14 +86,22 @@ struct Weights {
 // Weights with every optional member present that the config asks for, and no data yet.
 Weights empty_weights(const Config& config);
 
+// What to load beside the text model. Everything that a checkpoint holds is checked, asked for or
+// not.
+struct LoadOptions {
+  bool mtp = false;                             // the MTP modules, all of them
+  std::optional<StandaloneMtp> standalone_mtp;  // these instead of the checkpoint's own
+};
+
 // Loads the text model of a checkpoint: checks every tensor against the weight table, converts the
 // small ones, views the rest in place. `progress` counts weights of the table. Reads no weight but
 // the small ones and all scales (3 % of an MXFP8 checkpoint: a NaN scale would poison a layer
 // silently, so they are worth one pass; `pool` shares it out).
 // Errors: missing, extra or misshapen tensors, wrong types, NaN scales, a scale without its weight
 // or an F8 weight without its scale, parts of one fused projection of which only some are
-// quantised. Each names the tensor and its file.
+// quantised. Each names the tensor and its file. MTP modules asked for where there are none.
 Result<Weights> load_weights(const Config& config, std::shared_ptr<const Checkpoint> checkpoint,
-                             const Progress& progress = {}, ThreadPool* pool = nullptr);
+                             const Progress& progress = {}, ThreadPool* pool = nullptr,
+                             const LoadOptions& options = {});
 
 }  // namespace m3
