@@ -63,12 +63,14 @@ Result<std::unique_ptr<BenchRun>> BenchRun::create(const Model& model, const Ben
     return fail("depth {} and {} more tokens need {} positions, but the model has {}", c.depth,
                 c.tokens, c.depth + c.tokens, config.positions_max);
   const std::int64_t pages = c.batch * pages_each(c, config);
-  const std::int64_t bytes = pages * page_bytes(config, model.backend().cache_dtype()).total();
+  const std::int64_t bytes =
+      pages * page_bytes(config, model.backend().cache_dtype(), model.mtp_modules()).total();
   if (bytes > available_memory())
     return fail("caches of {} sequences at depth {} take {}, but the system has {} left", c.batch,
                 c.depth, quantity(static_cast<double>(bytes), "B"),
                 quantity(static_cast<double>(available_memory()), "B"));
-  M3_TRY(PagedCache cache, PagedCache::create(config, model.backend().cache_dtype(), pages));
+  M3_TRY(PagedCache cache,
+         PagedCache::create(config, model.backend().cache_dtype(), pages, model.mtp_modules()));
   auto run = std::unique_ptr<BenchRun>(new BenchRun(model, c, std::move(cache)));
   run->fill_caches();
   return run;

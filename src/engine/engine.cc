@@ -10,8 +10,8 @@ namespace m3 {
 using std::ssize;
 Result<std::unique_ptr<Engine>> Engine::create(const Model& model, const EngineOptions& options) {
   const std::int64_t pages = pages_of(options.context_tokens, model.config().block_tokens);
-  M3_TRY(PagedCache cache,
-         PagedCache::create(model.config(), model.backend().cache_dtype(), pages));
+  M3_TRY(PagedCache cache, PagedCache::create(model.config(), model.backend().cache_dtype(), pages,
+                                              model.mtp_modules()));
   return std::unique_ptr<Engine>(new Engine(model, std::move(cache), options));
 }
 

@@ -48,6 +48,9 @@ std::vector<Slot> layout(Activations& a, const Config& c, std::int64_t tokens,
           {&a.expert_gate, f32, {picks, c.expert_inner}},
           {&a.expert_up, f32, {picks, c.expert_inner}},
           {&a.expert_out, f32, {picks, c.hidden}},
+          {&a.final_hidden, f32, {tokens, c.hidden}},
+          {&a.sources, i32, {tokens}},
+          {&a.joined, f32, {tokens, 2 * c.hidden}},
           {&a.outputs, i32, {outputs}},
           {&a.kept, f32, {outputs, c.hidden}},
           {&a.logits, f32, {outputs, c.vocab}}};
@@ -69,10 +72,28 @@ ActivationArena::ActivationArena(const Config& config, std::int64_t tokens, std:
 
 Activations Activations::first(std::int64_t tokens, std::int64_t output_rows) const {
   Activations part = *this;
-  for (Tensor* t : {&part.ids, &part.slots, &part.sequences, &part.rotations, &part.hidden,
-                    &part.normed, &part.branch, &part.q, &part.k, &part.v, &part.attended,
-                    &part.index_q, &part.index_k, &part.blocks, &part.gate, &part.up, &part.experts,
-                    &part.expert_weights, &part.dispatch.places})
+  for (Tensor* t : {&part.ids,
+                    &part.slots,
+                    &part.sequences,
+                    &part.rotations,
+                    &part.hidden,
+                    &part.normed,
+                    &part.branch,
+                    &part.q,
+                    &part.k,
+                    &part.v,
+                    &part.attended,
+                    &part.index_q,
+                    &part.index_k,
+                    &part.blocks,
+                    &part.gate,
+                    &part.up,
+                    &part.experts,
+                    &part.expert_weights,
+                    &part.dispatch.places,
+                    &part.final_hidden,
+                    &part.sources,
+                    &part.joined})
     *t = t->rows(0, tokens);
   const std::int64_t picks = tokens * experts.dim(1);
   for (Tensor* t : {&part.dispatch.rows, &part.expert_gate, &part.expert_up, &part.expert_out})

@@ -1,8 +1,11 @@
 // The buffers that a forward writes, sized once for the largest step.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <vector>
 
+#include "base/check.h"
 #include "model/config.h"
 #include "ops/backend.h"
 #include "tensor/tensor.h"
@@ -39,6 +42,11 @@ struct Activations {
   Tensor expert_up;    // the same
   Tensor expert_out;   // [tokens * experts_per_token, hidden]
 
+  Tensor
+      final_hidden;  // [tokens, hidden] after the final norm, where Batch::keep_final asks for it
+  Tensor sources;    // [tokens] I32: of an MTP step, the row of `final_hidden` to continue
+  Tensor joined;     // [tokens, 2 * hidden]: of an MTP step, what eh_proj reads
+
   Tensor outputs;  // [outputs] I32: rows whose logits are wanted
   Tensor kept;     // [outputs, hidden] the residual stream of those rows
   Tensor logits;   // [outputs, vocab]
@@ -46,6 +54,14 @@ struct Activations {
   // Views of the first `tokens` rows (and `outputs` rows of the last three).
   Activations first(std::int64_t tokens, std::int64_t outputs) const;
 };
+
+// Fills the start of a step: `to` holds as many elements.
+template <typename T>
+void copy_into(const Tensor& to, const std::vector<T>& from) {
+  M3_CHECK(to.elements() == static_cast<std::int64_t>(from.size()), "{} values into {}",
+           from.size(), to.describe());
+  std::copy(from.begin(), from.end(), to.as<T>());
+}
 
 // An arena with room for steps of up to `tokens` rows, of which up to `outputs` want logits.
 class ActivationArena {

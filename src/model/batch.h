@@ -15,6 +15,8 @@ struct Batch {
   std::vector<std::int32_t> pages;      // [sequences, pages_max], -1 beyond a sequence's pages
   std::int64_t pages_max = 0;
   std::vector<std::int32_t> outputs;  // rows whose logits are wanted, ascending
+  // Also every row's hidden state after the final norm, which MTP continues, wanted or not.
+  bool keep_final = false;
 
   std::int64_t rows() const { return static_cast<std::int64_t>(ids.size()); }
   std::int64_t sequence_count() const {

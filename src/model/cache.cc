@@ -23,13 +23,14 @@ std::int64_t index_unit(const Config& config, DType dtype) {
 
 }  // namespace
 
-PageBytes page_bytes(const Config& config, DType dtype) {
-  return {.kv = config.layers * config.kv_heads * kv_unit(config, dtype),
-          .index = config.sparse_layer_count() * index_unit(config, dtype)};
+PageBytes page_bytes(const Config& config, DType dtype, std::int64_t mtp_modules) {
+  return {.kv = (config.layers + mtp_modules) * config.kv_heads * kv_unit(config, dtype),
+          .index = (config.sparse_layer_count() + mtp_modules) * index_unit(config, dtype)};
 }
 
-Result<PagedCache> PagedCache::create(const Config& config, DType dtype, std::int64_t pages) {
-  const PageBytes bytes = page_bytes(config, dtype);
+Result<PagedCache> PagedCache::create(const Config& config, DType dtype, std::int64_t pages,
+                                      std::int64_t mtp_modules) {
+  const PageBytes bytes = page_bytes(config, dtype, mtp_modules);
   PagedCache cache;
   cache.pages_ = pages;
   cache.page_tokens_ = config.block_tokens;
@@ -52,6 +53,8 @@ Result<PagedCache> PagedCache::create(const Config& config, DType dtype, std::in
   std::int64_t place = 0;
   for (const bool sparse : config.sparse_layers)
     cache.index_place_.push_back(sparse ? place++ : -1);
+  for (std::int64_t module = 0; module < mtp_modules; ++module)
+    cache.index_place_.push_back(place++);
   return cache;
 }
 

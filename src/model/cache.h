@@ -16,19 +16,23 @@
 
 namespace m3 {
 
+// With MTP modules, module D is layer config.layers + D of the cache, sparse: what a sequence has
+// drafted from lives and dies with the rest of it.
+
 // Bytes of one page in both pools, alignment included.
 struct PageBytes {
   std::int64_t kv = 0;
   std::int64_t index = 0;
   std::int64_t total() const { return kv + index; }
 };
-PageBytes page_bytes(const Config& config, DType dtype);
+PageBytes page_bytes(const Config& config, DType dtype, std::int64_t mtp_modules = 0);
 
 class PagedCache {
  public:
   // Room for `pages` pages of elements of `dtype`. Memory is taken from the system as pages are
   // first written. Errors: the system refuses the address space.
-  static Result<PagedCache> create(const Config& config, DType dtype, std::int64_t pages);
+  static Result<PagedCache> create(const Config& config, DType dtype, std::int64_t pages,
+                                   std::int64_t mtp_modules = 0);
 
   std::int64_t pages() const { return pages_; }
   std::int64_t page_tokens() const { return page_tokens_; }
@@ -45,7 +49,7 @@ class PagedCache {
   std::int64_t kv_layer_stride_ = 0;       // bytes
   IndexView index_;                        // of the first sparse layer
   std::int64_t index_layer_stride_ = 0;    // bytes
-  std::vector<std::int64_t> index_place_;  // [layers]: place among sparse layers, -1 if full
+  std::vector<std::int64_t> index_place_;  // [layers, modules]: place among sparse ones, or -1
   Buffer kv_pool_;
   Buffer index_pool_;
 };

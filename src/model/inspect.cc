@@ -74,7 +74,8 @@ std::vector<LayerSummary> layer_map(const Config& config) {
   return layers;
 }
 
-Result<MemoryPlan> plan_memory(const Config& c, std::int64_t weights, std::int64_t tokens) {
+Result<MemoryPlan> plan_memory(const Config& c, std::int64_t mtp_modules, std::int64_t weights,
+                               std::int64_t tokens) {
   if (tokens > c.positions_max)
     return fail("a context of {} tokens is asked for; the model has {} positions", tokens,
                 c.positions_max);
@@ -83,10 +84,13 @@ Result<MemoryPlan> plan_memory(const Config& c, std::int64_t weights, std::int64
   plan.weights = weights;
   plan.kv_per_token = c.layers * 2 * c.kv_heads * c.head_dim * kCacheElementBytes;
   plan.index_per_token = c.sparse_layer_count() * c.index_dim * kCacheElementBytes;
+  plan.mtp_per_token =
+      mtp_modules * (2 * c.kv_heads * c.head_dim + c.index_dim) * kCacheElementBytes;
   const std::int64_t pages = (plan.tokens + c.block_tokens - 1) / c.block_tokens;
   plan.kv = pages * c.block_tokens * plan.kv_per_token;
   plan.index = pages * c.block_tokens * plan.index_per_token;
-  plan.total = plan.weights + plan.kv + plan.index;
+  plan.mtp = pages * c.block_tokens * plan.mtp_per_token;
+  plan.total = plan.weights + plan.kv + plan.index + plan.mtp;
   return plan;
 }
 
@@ -106,7 +110,7 @@ Result<ModelSummary> summarise(const Config& config, const Checkpoint* checkpoin
     M3_TRY_STATUS(count_files(config, *checkpoint, table, summary));
   else
     count_table(config, table, summary);
-  M3_TRY(summary.memory, plan_memory(config, summary.bytes, tokens));
+  M3_TRY(summary.memory, plan_memory(config, summary.mtp_modules, summary.bytes, tokens));
   return summary;
 }
 

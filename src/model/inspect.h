@@ -35,8 +35,10 @@ struct MemoryPlan {
   std::int64_t weights = 0;
   std::int64_t kv_per_token = 0;     // K and V of all layers
   std::int64_t index_per_token = 0;  // index keys of the sparse layers
+  std::int64_t mtp_per_token = 0;    // both, of all MTP modules
   std::int64_t kv = 0;
   std::int64_t index = 0;
+  std::int64_t mtp = 0;  // taken only where the modules are loaded
   std::int64_t total = 0;
 };
 

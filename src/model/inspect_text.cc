@@ -39,9 +39,11 @@ Json memory_json(const MemoryPlan& plan) {
           {"weights", plan.weights},
           {"kv_per_token", plan.kv_per_token},
           {"index_per_token", plan.index_per_token},
-          {"bytes_per_token", plan.kv_per_token + plan.index_per_token},
+          {"mtp_per_token", plan.mtp_per_token},
+          {"bytes_per_token", plan.kv_per_token + plan.index_per_token + plan.mtp_per_token},
           {"kv", plan.kv},
           {"index", plan.index},
+          {"mtp", plan.mtp},
           {"total", plan.total}};
 }
 
@@ -106,13 +108,17 @@ std::string type_lines(const std::map<std::string, TypeSummary>& types) {
   return text;
 }
 
+std::string cache_line(const char* name, std::int64_t bytes, std::int64_t per_token) {
+  return fmt::format("  {:>9}  {} ({} B a token)\n", name, readable(bytes), per_token);
+}
+
 std::string memory_lines(const MemoryPlan& plan) {
-  return fmt::format(
-      "memory for {} tokens, cache in bfloat16\n"
-      "  {:>9}  {}\n  {:>9}  {} ({} B a token)\n  {:>9}  {} ({} B a token)\n  {:>9}  {}\n",
-      grouped(plan.tokens), "weights", readable(plan.weights), "K/V", readable(plan.kv),
-      plan.kv_per_token, "index", readable(plan.index), plan.index_per_token, "total",
-      readable(plan.total));
+  std::string text = fmt::format("memory for {} tokens, cache in bfloat16\n  {:>9}  {}\n",
+                                 grouped(plan.tokens), "weights", readable(plan.weights));
+  text += cache_line("K/V", plan.kv, plan.kv_per_token);
+  text += cache_line("index", plan.index, plan.index_per_token);
+  if (plan.mtp > 0) text += cache_line("MTP", plan.mtp, plan.mtp_per_token);
+  return text + fmt::format("  {:>9}  {}\n", "total", readable(plan.total));
 }
 
 }  // namespace

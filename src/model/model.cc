@@ -1,20 +1,12 @@
 #include "model/model.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "base/check.h"
 #include "model/rope.h"
 
 namespace m3 {
 namespace {
-
-template <typename T>
-void copy_into(const Tensor& to, const std::vector<T>& from) {
-  M3_CHECK(to.elements() == static_cast<std::int64_t>(from.size()), "{} values into {}",
-           from.size(), to.describe());
-  if (!from.empty()) std::memcpy(to.data, from.data(), from.size() * sizeof(T));
-}
 
 // The first rows * cols elements of a buffer that is at least so large, under that shape.
 Tensor shaped(const Tensor& buffer, std::int64_t rows, std::int64_t cols) {
@@ -45,21 +37,44 @@ Tensor Model::forward(const Batch& batch, const PagedCache& cache, ActivationAre
   backend_.embed(weights_.embedding, a.ids, a.hidden);
   group_.all_reduce_sum(a.hidden);
   for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
-    const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
-    backend_.rms_norm(a.hidden, w.attention_norm, eps(), a.normed);
-    attention(layer, step);
-    backend_.add(a.branch, a.hidden);
-    // Nobody reads the other rows after the last layer's attention has stored their K and V.
-    if (layer == config_.layers - 1) a = keep_outputs(step);
+    attention_half(layer, step);
+    // Unless MTP does, nobody reads the other rows once their K and V are stored.
+    if (layer == config_.layers - 1 && !batch.keep_final) a = keep_outputs(step);
     if (a.hidden.dim(0) == 0) break;
-    backend_.rms_norm(a.hidden, w.ffn_norm, eps(), a.normed);
-    feed_forward(layer, a, watch);
-    backend_.add(a.branch, a.hidden);
+    feed_forward_half(layer, a, watch);
     watch.saw_hidden(layer, a.hidden);
   }
-  if (a.hidden.dim(0) > 0) head(a, watch);
+  if (batch.keep_final) {
+    backend_.rms_norm(a.hidden, weights_.final_norm, eps(), a.final_hidden);
+    a = keep_outputs(step);
+  }
+  if (a.hidden.dim(0) > 0) {
+    backend_.rms_norm(a.hidden, weights_.final_norm, eps(), a.normed);
+    watch.saw_final(a.normed);
+    head(a);
+  }
   backend_.synchronize();
   return a.logits;
+}
+
+const LayerWeights& Model::layer_weights(std::int64_t layer) const {
+  const auto l = static_cast<std::size_t>(layer), layers = weights_.layers.size();
+  return l < layers ? weights_.layers[l] : weights_.mtp.at(l - layers).layer;
+}
+
+// a.hidden += attention(norm(a.hidden)).
+void Model::attention_half(std::int64_t layer, const Step& step) const {
+  const Activations& a = step.a;
+  backend_.rms_norm(a.hidden, layer_weights(layer).attention_norm, eps(), a.normed);
+  attention(layer, step);
+  backend_.add(a.branch, a.hidden);
+}
+
+// a.hidden += feed_forward(norm(a.hidden)).
+void Model::feed_forward_half(std::int64_t layer, const Activations& a, Watch& watch) const {
+  backend_.rms_norm(a.hidden, layer_weights(layer).ffn_norm, eps(), a.normed);
+  feed_forward(layer, a, watch);
+  backend_.add(a.branch, a.hidden);
 }
 
 Model::Step Model::begin(const Batch& batch, const PagedCache& cache, ActivationArena& arena,
@@ -85,8 +100,8 @@ Model::Step Model::begin(const Batch& batch, const PagedCache& cache, Activation
 // a.normed -> a.branch (spec: text-model §3.2-3.6).
 void Model::attention(std::int64_t layer, const Step& step) const {
   const Activations& a = step.a;
-  const AttentionWeights& w = weights_.layers[static_cast<std::size_t>(layer)].attention;
-  const auto& indexer = weights_.layers[static_cast<std::size_t>(layer)].indexer;
+  const AttentionWeights& w = layer_weights(layer).attention;
+  const auto& indexer = layer_weights(layer).indexer;
   if (indexer) {
     linear(a.normed, {{&w.q, a.q},
                       {&w.k, a.k},
@@ -109,7 +124,7 @@ void Model::attention(std::int64_t layer, const Step& step) const {
 // The lightning indexer (spec: text-model §3.5).
 const Tensor* Model::choose_blocks(std::int64_t layer, const Step& step) const {
   const Activations& a = step.a;
-  const IndexerWeights& w = *weights_.layers[static_cast<std::size_t>(layer)].indexer;
+  const IndexerWeights& w = *layer_weights(layer).indexer;
   const IndexView cache = step.cache.index(layer);
   backend_.norm_rope(a.index_q, {w.q_norm, eps(), a.rotations}, a.index_q);
   backend_.store_index(a.index_k, {w.k_norm, eps(), a.rotations}, step.rows, cache);
@@ -121,7 +136,7 @@ const Tensor* Model::choose_blocks(std::int64_t layer, const Step& step) const {
 
 // a.normed -> a.branch.
 void Model::feed_forward(std::int64_t layer, const Activations& a, Watch& watch) const {
-  const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
+  const LayerWeights& w = layer_weights(layer);
   if (w.mlp) {
     mlp(*w.mlp, config_.dense_inner, a);
   } else {
@@ -142,7 +157,7 @@ void Model::mlp(const MlpWeights& w, std::int64_t inner, const Activations& a) c
 // a.normed -> a.branch (spec: text-model §3.8). Routed and shared parts are added on each rank
 // before the one reduction.
 void Model::moe(std::int64_t layer, const Activations& a, Watch& watch) const {
-  const MoeWeights& w = *weights_.layers[static_cast<std::size_t>(layer)].moe;
+  const MoeWeights& w = *layer_weights(layer).moe;
   const bool given = watch.give_experts(layer, a.experts);
   const Router router{w.router, w.router_bias, config_.router_score};
   backend_.route(a.normed, router, given, a.experts, a.expert_weights);
@@ -170,10 +185,8 @@ Activations Model::keep_outputs(const Step& step) const {
   return a;
 }
 
-// spec: text-model §3.9.
-void Model::head(const Activations& a, Watch& watch) const {
-  backend_.rms_norm(a.hidden, weights_.final_norm, eps(), a.normed);
-  watch.saw_final(a.normed);
+// a.normed -> a.logits (spec: text-model §3.9).
+void Model::head(const Activations& a) const {
   linear(a.normed, {{&weights_.head, a.logits}});
   group_.all_gather_columns(a.logits, a.logits);
 }

@@ -5,6 +5,7 @@
 #include "model/batch.h"
 #include "model/cache.h"
 #include "model/config.h"
+#include "model/mtp.h"
 #include "model/watch.h"
 #include "model/weights.h"
 #include "ops/backend.h"
@@ -21,6 +22,8 @@ class Model {
 
   const Config& config() const { return config_; }
   const Weights& weights() const { return weights_; }
+  // Modules that were loaded; a cache for them has as many layers more.
+  std::int64_t mtp_modules() const { return static_cast<std::int64_t>(weights_.mtp.size()); }
   Backend& backend() const { return backend_; }
 
   // Runs one step: stores K, V and index keys of every row, and returns the logits
@@ -30,6 +33,10 @@ class Model {
   Tensor forward(const Batch& batch, const PagedCache& cache, ActivationArena& arena,
                  Watch& watch) const;
   Tensor forward(const Batch& batch, const PagedCache& cache, ActivationArena& arena) const;
+
+  // One step of an MTP module (model/mtp.h).
+  MtpOutputs forward_mtp(const MtpInput& input, Batch batch, const PagedCache& cache,
+                         ActivationArena& arena) const;
 
  private:
   // What every layer of one step shares.
@@ -42,13 +49,18 @@ class Model {
 
   Step begin(const Batch& batch, const PagedCache& cache, ActivationArena& arena,
              Watch& watch) const;
+  // Layers 0..config.layers - 1, then those of the MTP modules.
+  const LayerWeights& layer_weights(std::int64_t layer) const;
+  void attention_half(std::int64_t layer, const Step& step) const;
+  void feed_forward_half(std::int64_t layer, const Activations& a, Watch& watch) const;
   void attention(std::int64_t layer, const Step& step) const;
   const Tensor* choose_blocks(std::int64_t layer, const Step& step) const;
   void feed_forward(std::int64_t layer, const Activations& a, Watch& watch) const;
   void mlp(const MlpWeights& w, std::int64_t inner, const Activations& a) const;
   void moe(std::int64_t layer, const Activations& a, Watch& watch) const;
   Activations keep_outputs(const Step& step) const;
-  void head(const Activations& a, Watch& watch) const;
+  void head(const Activations& a) const;
+  void join(const MtpWeights& w, const MtpInput& input, const Activations& a) const;
 
   float eps() const { return static_cast<float>(config_.norm_eps); }
   void linear(const Tensor& x, std::initializer_list<LinearOutput> outputs) const;

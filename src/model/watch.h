@@ -22,7 +22,8 @@ class Watch {
   virtual void saw_blocks(std::int64_t /*layer*/, const Tensor& /*blocks*/) {}
   virtual void saw_experts(std::int64_t /*layer*/, const Tensor& /*experts*/,
                            const Tensor& /*weights*/) {}
-  // The residual stream after a layer. In the last layer only rows whose logits are wanted remain.
+  // The residual stream after a layer. In the last layer only rows whose logits are wanted
+  // remain, unless Batch::keep_final.
   virtual void saw_hidden(std::int64_t /*layer*/, const Tensor& /*hidden*/) {}
   // After the final norm: [outputs, hidden].
   virtual void saw_final(const Tensor& /*hidden*/) {}

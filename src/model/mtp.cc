@@ -1,0 +1,51 @@
+#include "model/mtp.h"
+
+#include "base/check.h"
+#include "model/model.h"
+
+namespace m3 {
+namespace {
+
+// No token comes before the first, and the module was trained on nothing in its place (spec:
+// text-model §5.3): the row at position 0 sees an embedding of zeros.
+void leave_out_first(Batch& batch) {
+  for (std::size_t row = 0; row < batch.ids.size(); ++row)
+    if (batch.slots[row] == 0) batch.ids[row] = -1;
+}
+
+}  // namespace
+
+MtpOutputs Model::forward_mtp(const MtpInput& input, Batch batch, const PagedCache& cache,
+                              ActivationArena& arena) const {
+  M3_CHECK(input.module >= 0 && input.module < mtp_modules(), "MTP module {} of {}", input.module,
+           mtp_modules());
+  const MtpWeights& w = weights_.mtp[static_cast<std::size_t>(input.module)];
+  const std::int64_t layer = config_.layers + input.module;
+  Watch nobody;
+  leave_out_first(batch);
+  const Step step = begin(batch, cache, arena, nobody);
+  join(w, input, step.a);
+  attention_half(layer, step);
+  const Activations a = keep_outputs(step);
+  if (a.hidden.dim(0) > 0) {
+    feed_forward_half(layer, a, nobody);
+    backend_.rms_norm(a.hidden, w.final_norm, eps(), a.normed);
+    head(a);
+  }
+  backend_.synchronize();
+  return {.hidden = a.hidden, .logits = a.logits};
+}
+
+// a.ids and the hidden states before -> a.hidden (spec: text-model §5.2).
+void Model::join(const MtpWeights& w, const MtpInput& input, const Activations& a) const {
+  copy_into(a.sources, input.sources);
+  backend_.gather_rows(input.hidden, a.sources, a.branch);
+  backend_.rms_norm(a.branch, w.hidden_norm, eps(), a.branch);
+  backend_.embed(weights_.embedding, a.ids, a.hidden);
+  group_.all_reduce_sum(a.hidden);
+  backend_.rms_norm(a.hidden, w.embedding_norm, eps(), a.normed);
+  backend_.concat(a.normed, a.branch, a.joined);
+  linear(a.joined, {{&w.join, a.hidden}});
+}
+
+}  // namespace m3
