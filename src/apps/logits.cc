@@ -22,7 +22,9 @@ Status run_command(const LogitsOptions& options) {
   for (const std::string& file : options.ids_files) {
     M3_TRY(run.sequences.emplace_back(), read_ids_file(file));
   }
-  M3_TRY(const auto loaded, load_model(options.model));
+  ModelOptions model = options.model;
+  model.mtp = run.mtp;
+  M3_TRY(const auto loaded, load_model(model));
   ProgressBar bar("computing logits", "rows");
   M3_TRY(const auto recorder, m3::run_logits(*loaded->model, run, bar.callback()));
   return write_safetensors(options.out, recorder->tensors());
@@ -42,6 +44,14 @@ void add_logits(CLI::App& app, Run& run) {
       ->take_all();
   command->add_flag("--trace", options->run.trace,
                     "also hidden states, experts, their weights and blocks of every layer");
+  CLI::Option* mtp =
+      command->add_flag("--mtp", options->run.mtp,
+                        "also hidden states and logits of every MTP module, mtp.D.hidden "
+                        "and mtp.D.logits");
+  command
+      ->add_option("--mtp-model", options->model.mtp_model,
+                   "directory of MTP modules that come apart from the model")
+      ->needs(mtp);
   command->add_option("--chunk", options->run.chunk, "rows of each sequence in one step")
       ->check(CLI::Range(1, 1 << 20));
   command->add_option("--choices", options->run.choices,

@@ -22,8 +22,10 @@ struct Job {
   std::int64_t length() const { return static_cast<std::int64_t>(ids.size()); }
 };
 
-Status check_ids(std::span<const std::int32_t> ids, const Config& config) {
+Status check_ids(std::span<const std::int32_t> ids, bool mtp, const Config& config) {
   if (ids.empty()) return fail("the sequence is empty: give at least one token");
+  if (mtp && ids.size() == 1)
+    return fail("the sequence is one token: MTP joins each token with the next, so give two");
   for (std::size_t i = 0; i < ids.size(); ++i)
     if (ids[i] < 0 || ids[i] >= config.vocab)
       return fail("token {} is {}, outside the vocabulary of {} ids (0 to {})", i, ids[i],
@@ -40,33 +42,70 @@ Result<PagedCache> make_cache(std::vector<Job>& jobs, const Model& model) {
   std::int64_t pages = 0;
   for (const Job& job : jobs) pages += pages_of(job.length(), config.block_tokens);
   const DType dtype = model.backend().cache_dtype();
-  const std::int64_t bytes = pages * page_bytes(config, dtype).total();
+  const std::int64_t bytes = pages * page_bytes(config, dtype, model.mtp_modules()).total();
   if (bytes > available_memory())
     return fail("the cache for these tokens takes {}, but the system has {} left",
                 quantity(static_cast<double>(bytes), "B"),
                 quantity(static_cast<double>(available_memory()), "B"));
   PageAllocator allocator(pages);
   for (Job& job : jobs) allocator.allocate(pages_of(job.length(), config.block_tokens), job.pages);
-  return PagedCache::create(config, dtype, pages);
+  return PagedCache::create(config, dtype, pages, model.mtp_modules());
 }
 
-// Takes up to `chunk` rows of every unfinished job into one batch of at most `rows_max`.
-Batch compose(std::vector<Job>& jobs, std::int64_t chunk, std::int64_t rows_max,
+// Rows [slot, slot + rows) of a job, as a step takes them.
+struct Part {
+  std::size_t job = 0;
+  std::int64_t slot = 0;
+  std::int64_t rows = 0;
+};
+
+// Up to `chunk` rows of every unfinished job, up to `rows_max` together.
+std::vector<Part> next_parts(std::vector<Job>& jobs, std::int64_t chunk, std::int64_t rows_max) {
+  std::vector<Part> parts;
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    Job& job = jobs[i];
+    const std::int64_t rows = std::min({job.length() - job.done, chunk, rows_max});
+    if (rows <= 0) continue;
+    parts.push_back({.job = i, .slot = job.done, .rows = rows});
+    job.done += rows;
+    rows_max -= rows;
+  }
+  return parts;
+}
+
+// The parts as one batch, of the tokens `ahead` of the rows.
+Batch compose(const std::vector<Part>& parts, const std::vector<Job>& jobs, std::int64_t ahead,
               std::int64_t page_tokens, Recorder& recorder) {
   Batch batch;
   recorder.begin_step();
-  for (std::size_t i = 0; i < jobs.size(); ++i) {
-    Job& job = jobs[i];
-    const std::int64_t rows = std::min({job.length() - job.done, chunk, rows_max - batch.rows()});
-    if (rows <= 0) continue;
-    recorder.add_rows({.job = i, .first_row = batch.rows(), .slot = job.done, .rows = rows});
-    const auto first = static_cast<std::size_t>(job.done), count = static_cast<std::size_t>(rows);
-    const auto pages = static_cast<std::size_t>(pages_of(job.done + rows, page_tokens));
-    batch.add_sequence(job.ids.subspan(first, count), job.done, std::span(job.pages).first(pages),
-                       /*all_outputs=*/true);
-    job.done += rows;
+  for (const Part& part : parts) {
+    const Job& job = jobs[part.job];
+    recorder.add_rows(
+        {.job = part.job, .first_row = batch.rows(), .slot = part.slot, .rows = part.rows});
+    const auto first = static_cast<std::size_t>(part.slot + ahead);
+    const auto pages = static_cast<std::size_t>(pages_of(part.slot + part.rows, page_tokens));
+    batch.add_sequence(job.ids.subspan(first, static_cast<std::size_t>(part.rows)), part.slot,
+                       std::span(job.pages).first(pages), /*all_outputs=*/true);
   }
   return batch;
+}
+
+// Every MTP module over the rows of the last forward that have a next token.
+void run_mtp(const Model& model, std::vector<Part> parts, const std::vector<Job>& jobs,
+             const PagedCache& cache, ActivationArena& arena, Recorder& recorder) {
+  MtpInput input{.hidden = arena.activations().final_hidden};
+  std::int32_t row = 0;
+  for (Part& part : parts) {
+    const std::int32_t end = row + static_cast<std::int32_t>(part.rows);
+    part.rows = std::min(part.rows, jobs[part.job].length() - 1 - part.slot);
+    for (std::int64_t i = 0; i < part.rows; ++i) input.sources.push_back(row++);
+    row = end;
+  }
+  std::erase_if(parts, [](const Part& part) { return part.rows == 0; });
+  if (parts.empty()) return;
+  const Batch batch = compose(parts, jobs, /*ahead=*/1, cache.page_tokens(), recorder);
+  for (; input.module < model.mtp_modules(); ++input.module)
+    recorder.keep_mtp(input.module, model.forward_mtp(input, batch, cache, arena));
 }
 
 }  // namespace
@@ -77,7 +116,7 @@ Result<std::unique_ptr<Recorder>> run_logits(const Model& model, const LogitsRun
   std::vector<std::int64_t> lengths;
   std::int64_t total = 0, done = 0;
   for (const auto& ids : run.sequences) {
-    M3_TRY_STATUS(check_ids(ids, model.config()));
+    M3_TRY_STATUS(check_ids(ids, run.mtp, model.config()));
     jobs.push_back({.ids = ids});
     lengths.push_back(jobs.back().length());
     total += lengths.back();
@@ -89,8 +128,11 @@ Result<std::unique_ptr<Recorder>> run_logits(const Model& model, const LogitsRun
   const std::int64_t rows = std::min(std::max(kStepRows, chunk), total);
   ActivationArena arena(model.config(), rows, rows);
   while (done < total) {
-    const Batch batch = compose(jobs, chunk, rows, cache.page_tokens(), *recorder);
+    const auto parts = next_parts(jobs, chunk, rows);
+    Batch batch = compose(parts, jobs, /*ahead=*/0, cache.page_tokens(), *recorder);
+    batch.keep_final = run.mtp;
     recorder->keep_logits(model.forward(batch, cache, arena, *recorder));
+    if (run.mtp) run_mtp(model, parts, jobs, cache, arena, *recorder);
     done += batch.rows();
     if (progress) progress(done, total);
   }

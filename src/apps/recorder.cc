@@ -28,14 +28,19 @@ ChoiceName parse_choice_name(std::string_view name) {
 Recorder::Recorder(const Model& model, std::vector<std::int64_t> lengths, bool trace)
     : model_(model), lengths_(std::move(lengths)), trace_(trace), kept_(lengths_.size()) {}
 
-void Recorder::keep(const std::string& name, const Tensor& rows) {
+void Recorder::keep_mtp(std::int64_t module, const MtpOutputs& outputs) {
+  keep(fmt::format("mtp.{}.hidden", module), outputs.hidden, /*without=*/1);
+  keep(fmt::format("mtp.{}.logits", module), outputs.logits, /*without=*/1);
+}
+
+void Recorder::keep(const std::string& name, const Tensor& rows, std::int64_t without) {
   model_.backend().synchronize();
   const std::int64_t row_bytes = rows.row_elements() * dtype_size(rows.dtype);
   for (const RecordedRows& part : step_) {
     Kept& kept = kept_[part.job][name];
     if (!kept.tensor) {
       std::vector<std::int64_t> shape(rows.shape.begin(), rows.shape.begin() + rows.rank);
-      shape[0] = lengths_[part.job];
+      shape[0] = lengths_[part.job] - without;
       kept.buffer = Buffer(shape[0] * row_bytes);
       kept.tensor = Tensor(kept.buffer.data(), rows.dtype, shape);
     }

@@ -35,6 +35,9 @@ class Recorder final : public Watch {
   void add_rows(const RecordedRows& rows) { step_.push_back(rows); }
   // After it: every row's logits.
   void keep_logits(const Tensor& logits) { keep("logits", logits); }
+  // After a step of MTP module `module`, which begins and names its rows like a forward: of all
+  // rows but a sequence's last, which has no next token.
+  void keep_mtp(std::int64_t module, const MtpOutputs& outputs);
 
   // Everything kept, under the names of `m3 logits`, prefixed "0.", "1." where there are several
   // jobs.
@@ -52,7 +55,8 @@ class Recorder final : public Watch {
     Buffer buffer;
     Tensor tensor;
   };
-  void keep(const std::string& name, const Tensor& rows);
+  // The tensor has a row for every token but the last `without`.
+  void keep(const std::string& name, const Tensor& rows, std::int64_t without = 0);
   bool give(const std::string& name, const Tensor& out) const;
   Status check_choices(const std::string& name, const Tensor& values) const;
 

@@ -22,6 +22,7 @@ struct SynthCommand {
   std::string out;
   std::uint64_t seed = 0;
   int threads = 0;
+  bool mtp_only = false;
 };
 
 Result<std::string> config_of(const SynthCommand& command) {
@@ -46,7 +47,8 @@ Status copy_tokenizer(const std::string& directory) {
 }
 
 Status run_synth(const SynthCommand& command) {
-  SynthOptions options{.directory = command.out, .seed = command.seed};
+  SynthOptions options{
+      .directory = command.out, .seed = command.seed, .mtp_only = command.mtp_only};
   M3_TRY(options.config_json, config_of(command));
   if (!command.format.empty()) {
     M3_TRY(const Codec* codec, codec_named(command.format));
@@ -57,7 +59,7 @@ Status run_synth(const SynthCommand& command) {
   ProgressBar bar("writing " + command.out, "B");
   options.progress = bar.callback();
   M3_TRY_STATUS(synth_checkpoint(options));
-  if (command.preset == "nano") M3_TRY_STATUS(copy_tokenizer(command.out));
+  if (command.preset == "nano" && !command.mtp_only) M3_TRY_STATUS(copy_tokenizer(command.out));
   std::printf("%s: random weights of seed %llu\n", command.out.c_str(),
               static_cast<unsigned long long>(command.seed));
   return {};
@@ -89,6 +91,8 @@ void add_synth(CLI::App& app, Run& run) {
       ->add_option("--format", c->format,
                    "bf16 or mxfp8 for the linear layers (default: what the config says)")
       ->check(CLI::IsMember({"bf16", "mxfp8"}));
+  command->add_flag("--mtp-only", c->mtp_only,
+                    "only the MTP modules, as a directory of their own for --mtp-model");
   command->add_option("--seed", c->seed, "any number")->capture_default_str();
   command->add_option("--threads", c->threads, "threads (default: one per core)")
       ->check(CLI::Range(1, 4096));

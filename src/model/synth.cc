@@ -20,6 +20,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kPrefix = "language_model.";
 constexpr const char* kIndexName = "model.safetensors.index.json";
+constexpr const char* kQuantization = "quantization_config";
 constexpr const char* kScaleSuffix = "_scale_inv";
 constexpr std::int64_t kAddedTokens = 64;  // the last ids of a vocabulary
 
@@ -195,12 +196,11 @@ Json quantization(const Config& config) {
 std::string config_text(const SynthOptions& options, const Config& config, Format format) {
   const bool mxfp8 = format == Format::kMxfp8;
   if (mxfp8 == config.mxfp8) return options.config_json;
-  constexpr const char* kKey = "quantization_config";
   Json json = Json::parse(options.config_json);  // parse_config() has read it: it cannot fail
-  json.erase(kKey);
+  json.erase(kQuantization);
   if (json.contains("text_config") && json["text_config"].is_object())
-    json["text_config"].erase(kKey);
-  if (mxfp8) json[kKey] = quantization(config);
+    json["text_config"].erase(kQuantization);
+  if (mxfp8) json[kQuantization] = quantization(config);
   return json.dump(2) + "\n";
 }
 
@@ -250,12 +250,9 @@ Result<Format> format_of(const SynthOptions& options, const Config& config) {
   return format;
 }
 
-}  // namespace
-
-Status synth_checkpoint(const SynthOptions& options) {
-  M3_TRY(const Config config, parse_config(options.config_json, "the config"));
-  M3_TRY(const Format format, format_of(options, config));
-  M3_TRY(const auto table, weight_table(config, config.mtp_modules));
+// The files of a directory, whose weights are those of the table.
+Status write_model(const SynthOptions& options, const Config& config, Format format,
+                   const std::vector<WeightSpec>& table) {
   const auto shards = cut_into_shards(table, format, config.flat, options.shard_bytes);
   const auto names = file_names(shards.size(), config.flat);
   std::int64_t total = 0;
@@ -266,13 +263,47 @@ Status synth_checkpoint(const SynthOptions& options) {
   M3_TRY_STATUS(make_directories(options.directory));
   M3_TRY_STATUS(nothing_foreign(directory, names, config.flat));
   M3_TRY_STATUS(write_text(directory / "config.json", config_text(options, config, format)));
-  M3_TRY_STATUS(write_text(directory / "generation_config.json", generation_text(config)));
+  if (!options.mtp_only)
+    M3_TRY_STATUS(write_text(directory / "generation_config.json", generation_text(config)));
   WeightWriter writer(options, total);
   for (std::size_t i = 0; i < shards.size(); ++i)
     M3_TRY_STATUS(writer.write((directory / names[i]).string(), shards[i]));
   if (!config.flat)
     M3_TRY_STATUS(write_text(directory / kIndexName, index_text(shards, names, total)));
   return {};
+}
+
+// The text model's config, flat, under the name of the modules.
+std::string mtp_config_text(const std::string& model_config) {
+  const Json whole = Json::parse(model_config);  // parse_config() has read it: it cannot fail
+  const bool flat = !whole.contains("text_config") || !whole["text_config"].is_object();
+  Json text = flat ? whole : whole["text_config"];
+  if (whole.contains(kQuantization) && !text.contains(kQuantization))
+    text[kQuantization] = whole[kQuantization];
+  text["architectures"] = Json::array({"MiniMaxM3MTP"});
+  text["model_type"] = "minimax_m3_mtp";
+  return text.dump(2) + "\n";
+}
+
+Status synth_mtp(SynthOptions options) {
+  M3_TRY(const Config model, parse_config(options.config_json, "the config"));
+  if (model.mtp_modules == 0)
+    return fail("the config declares no MTP modules: expected num_mtp_modules to be 1 or more");
+  options.config_json = mtp_config_text(options.config_json);
+  M3_TRY(const Config config, parse_config(options.config_json, "the config of the MTP modules"));
+  M3_TRY(const Format format, format_of(options, config));
+  M3_TRY(const auto table, mtp_weight_table(config, config.mtp_modules));
+  return write_model(options, config, format, table);
+}
+
+}  // namespace
+
+Status synth_checkpoint(const SynthOptions& options) {
+  if (options.mtp_only) return synth_mtp(options);
+  M3_TRY(const Config config, parse_config(options.config_json, "the config"));
+  M3_TRY(const Format format, format_of(options, config));
+  M3_TRY(const auto table, weight_table(config, config.mtp_modules));
+  return write_model(options, config, format, table);
 }
 
 }  // namespace m3

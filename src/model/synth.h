@@ -18,6 +18,9 @@ struct SynthOptions {
   std::uint64_t seed = 0;
   // bf16 or mxfp8; without it, what the config says. The written config.json follows.
   std::optional<Format> format;
+  // Only the MTP modules, as a standalone directory (spec: text-model §2.3): names without prefix,
+  // a flat config.json, one file. The same values as beside the model.
+  bool mtp_only = false;
   std::int64_t shard_bytes = 5'000'000'000;  // a file ends before the weight that would exceed it
   Progress progress;                         // counts bytes
   ThreadPool* pool = nullptr;                // null: this thread alone
@@ -26,8 +29,8 @@ struct SynthOptions {
 // Writes config.json, generation_config.json and the weights: shards with an index, or, for a flat
 // config, one file without. Every tensor follows from its name and the seed (random_values.h), with
 // mean and standard deviation from the weight table; the declared MTP modules are written too.
-// Errors: a config that is not valid, another format, checkpoint files of another model in the
-// directory, the disk is full.
+// Errors: a config that is not valid or, of MTP modules alone, declares none, another format,
+// checkpoint files of another model in the directory, the disk is full.
 Status synth_checkpoint(const SynthOptions& options);
 
 }  // namespace m3
