@@ -169,6 +169,28 @@ TEST(BadInput, PromptsThatDoNotFit) {
   expect_refused(run_m3("generate " + nano() + " --context 5000 --ids-file " + few), {"4096"});
 }
 
+TEST(BadInput, MtpWhereThereIsNone) {
+  const TemporaryDirectory work;
+  const std::string ids = work.write("ids.json", "[1, 2, 3]"), out = work.path() + "/out";
+  const std::string logits = " --ids-file " + ids + " --out " + out;
+  expect_refused(run_m3("logits " + nano() + logits + " --mtp"), {"holds no MTP module"});
+  const std::string config = " --config " + tiny_model_directory("nano-mtp") + "/config.json";
+  const std::string alone = work.path() + "/alone";
+  ASSERT_EQ(run_m3("synth --mtp-only --seed 17 --out " + alone + config).status, 0);
+  const std::string heads = tiny_model_directory("heads");
+  expect_refused(run_m3("logits " + heads + logits + " --mtp --mtp-model " + alone),
+                 {"alone/config.json", "another model"});
+  const std::string model = tiny_model_directory("nano-mtp");
+  const Outcome bundled = run_m3("logits " + model + logits + " --mtp");
+  EXPECT_EQ(bundled.status, 0) << bundled.err;
+  const auto first = read_text_file(out);
+  const Outcome apart = run_m3("logits " + model + logits + " --mtp --mtp-model " + alone);
+  EXPECT_EQ(apart.status, 0) << apart.err;
+  EXPECT_EQ(*first, *read_text_file(out));
+  work.write("ids.json", "[1]");
+  expect_refused(run_m3("logits " + model + logits + " --mtp"), {"one token"});
+}
+
 TEST(BadInput, IdsOutsideTheVocabulary) {
   const TemporaryDirectory work;
   for (const char* list :

@@ -18,7 +18,7 @@ namespace {
 // The seeds with which the golden models were made.
 const std::map<std::string, std::uint64_t> kSeeds = {
     {"nano", 11},  {"nano-mxfp8", 11}, {"smooth", 12}, {"heads", 13},
-    {"lists", 14}, {"yarn", 15},       {"flat", 16}};
+    {"lists", 14}, {"yarn", 15},       {"flat", 16},   {"nano-mtp", 17}};
 
 void synthesise(const std::string& name, const std::string& directory) {
   const std::string source = M3_SOURCE_DIR;
@@ -60,7 +60,7 @@ TinyModel::TinyModel(const std::string& directory, const Platform& platform, int
   M3_CHECK(config.has_value(), "{}", config.error().message);
   auto checkpoint = Checkpoint::open(directory);
   M3_CHECK(checkpoint.has_value(), "{}", checkpoint.error().message);
-  auto weights = load_weights(*config, *checkpoint);
+  auto weights = load_weights(*config, *checkpoint, {}, &pool, {.mtp = config->mtp_modules > 0});
   M3_CHECK(weights.has_value(), "{}", weights.error().message);
   model = std::make_unique<Model>(*config, std::move(*weights), *backend, group);
 }

@@ -25,7 +25,7 @@ struct Platform {
 // Every platform that this machine can run, the reference first.
 std::vector<Platform> platforms();
 
-// A model with everything that it refers to.
+// A model with everything that it refers to, MTP modules included.
 struct TinyModel {
   ThreadPool pool;
   std::unique_ptr<Backend> backend;

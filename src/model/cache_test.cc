@@ -50,6 +50,23 @@ TEST(PagedCache, UnitsAreAlignedAndDisjoint) {
   }
 }
 
+// spec: text-model §5.2: 2,304 bytes a module and token. Modules are layers behind the model's.
+TEST(PagedCache, MtpModulesAreLayersMore) {
+  const Config config = small();
+  const PageBytes without = page_bytes(config, DType::kBF16);
+  const PageBytes with = page_bytes(config, DType::kBF16, 2);
+  EXPECT_EQ(with.kv, without.kv / 3 * 5);
+  EXPECT_EQ(with.index, without.index * 2);
+  const auto cache = PagedCache::create(config, DType::kBF16, 2, 2);
+  ASSERT_TRUE(cache);
+  for (const std::int64_t layer : {3, 4}) {
+    EXPECT_EQ(cache->kv(layer).base - cache->kv(layer - 1).base, without.kv / 3);
+    EXPECT_EQ(cache->index(layer).base - cache->index(2).base, (layer - 2) * without.index / 2);
+  }
+  EXPECT_EQ(cache->kv(4).page_stride, with.kv);
+  EXPECT_EQ(cache->index(4).page_stride, with.index);
+}
+
 // spec: text-model §4: 122,880 + 14,592 bytes a token for the released model in bfloat16.
 TEST(PagedCache, ReleasedModelTakesWhatTheSpecificationSays) {
   Config config;
@@ -61,6 +78,7 @@ TEST(PagedCache, ReleasedModelTakesWhatTheSpecificationSays) {
   const PageBytes bytes = page_bytes(config, DType::kBF16);
   EXPECT_EQ(bytes.kv, 128 * 122880);
   EXPECT_EQ(bytes.index, 128 * 14592);
+  EXPECT_EQ(page_bytes(config, DType::kBF16, 1).total() - bytes.total(), 128 * 2304);
 }
 
 }  // namespace

@@ -124,6 +124,12 @@ TEST(Inspect, MemoryOfTheReleasedModel) {
   EXPECT_EQ(s.memory.total, s.bytes + s.memory.kv + s.memory.index);
   EXPECT_EQ(summary_of(released(false), nullptr, 1).memory.kv, 128 * 122'880);  // a whole page
   EXPECT_EQ(summary_of(released(false), nullptr).memory.tokens, 1048576);
+  EXPECT_EQ(s.memory.mtp, 0);
+  const ModelSummary with_mtp = summary_of(released(false), nullptr, 131072);
+  EXPECT_EQ(with_mtp.memory.mtp_per_token, 7 * 2304);
+  EXPECT_EQ(with_mtp.memory.mtp, 131072LL * 7 * 2304);
+  EXPECT_EQ(with_mtp.memory.total,
+            with_mtp.bytes + s.memory.kv + s.memory.index + 131072LL * 7 * 2304);
 }
 
 TEST(Inspect, RefusesWhatDoesNotFit) {

@@ -407,38 +407,5 @@ TEST(SwitchedOff, TheIndexerMayStay) {
   EXPECT_NE(weights->warnings[0].find("8 tensors of the indexer"), std::string::npos);
 }
 
-// ------------------------------------------------------------------------------------------- MTP
-
-Json with_mtp(int modules) {
-  Json config = tiny_config();
-  config["text_config"]["num_mtp_modules"] = modules;
-  return config;
-}
-
-TEST(Mtp, CountsWhatIsThere) {
-  const StoredModel model = tiny_model(with_mtp(2), Format::kBF16);
-  const auto weights = load(with_mtp(2), model);
-  ASSERT_TRUE(weights) << weights.error().message;
-  EXPECT_EQ(weights->mtp_modules, 2);
-  EXPECT_TRUE(weights->warnings.empty());
-  const auto fewer = load(with_mtp(7), bf16());
-  ASSERT_TRUE(fewer) << fewer.error().message;
-  EXPECT_EQ(fewer->mtp_modules, 0);
-  ASSERT_EQ(fewer->warnings.size(), 1u);
-  EXPECT_NE(fewer->warnings[0].find("declares 7"), std::string::npos);
-}
-
-TEST(Mtp, ModulesAreWholeAndNumberedFromZero) {
-  StoredModel model = tiny_model(with_mtp(2), Format::kBF16);
-  const std::string second = "language_model.model.mtp.layers.1.";
-  StoredModel partial = model;
-  partial.erase(second + "eh_proj.weight");
-  expect_error(load(with_mtp(2), partial), {second + "eh_proj.weight"});
-  StoredModel gap;
-  for (const auto& [name, tensor] : model)
-    gap[replaced(name, "mtp.layers.1.", "mtp.layers.3.")] = tensor;
-  expect_error(load(with_mtp(2), gap), {"0, 3", "0 to 1"});
-}
-
 }  // namespace
 }  // namespace m3
