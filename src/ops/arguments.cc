@@ -99,6 +99,51 @@ void expect_head_norm(std::string_view what, const HeadNorm& norm, std::int64_t 
   M3_CHECK(rotary_dim <= dim && rotary_dim % 2 == 0, "{}: {} rotated of {}", what, rotary_dim, dim);
 }
 
+std::int64_t expect_rope_table(const Tensor& positions, const Rope& rope, const Tensor& out) {
+  const std::int64_t tokens = positions.dim(0);
+  const std::int64_t axes = positions.rank == 1 ? 1 : positions.dim(1);
+  M3_CHECK(positions.dtype == DType::kI64 && positions.rank <= 2, "rope_table: positions are {}",
+           positions.describe());
+  expect_rank("rope_table: inv_freq", rope.inv_freq, 1);
+  expect_tensor("rope_table: out", out, DType::kF32, {tokens, 2 * axes * rope.inv_freq.dim(0)});
+  return axes;
+}
+
+void expect_rotations(std::string_view what, const Tensor& rotations, std::int64_t dim,
+                      const Tensor& x) {
+  expect_rank(what, x, 2);
+  expect_rank(what, rotations, 2);
+  const std::int64_t rotary_dim = rotations.dim(1);
+  expect_tensor(what, rotations, DType::kF32, {x.dim(0), rotary_dim});
+  M3_CHECK(rotary_dim <= dim && rotary_dim % 2 == 0, "{}: {} rotated of {}", what, rotary_dim, dim);
+  M3_CHECK(x.dim(1) % dim == 0, "{}: rows of {} in heads of {}", what, x.dim(1), dim);
+}
+
+std::int64_t expect_segments(const Tensor& q, const Tensor& k, const Tensor& v,
+                             const Tensor& segments, std::int64_t dim, const Tensor& out) {
+  expect_rank("segment_attention: q", q, 2);
+  const std::int64_t rows = q.dim(0), width = q.dim(1);
+  M3_CHECK(dim > 0 && width % dim == 0, "segment_attention: rows of {} in heads of {}", width, dim);
+  for (const Tensor& other : {k, v, out})
+    expect_tensor("segment_attention: k, v, out", other, DType::kF32, {rows, width});
+  M3_CHECK(segments.rank == 1 && segments.dim(0) >= 1, "segment_attention: segments are {}",
+           segments.describe());
+  expect_tensor("segment_attention: segments", segments, DType::kI32, {segments.dim(0)});
+  const std::int32_t* first = segments.as<std::int32_t>();
+  const std::int32_t* last = first + segments.dim(0) - 1;
+  M3_CHECK(*first == 0 && *last == rows && std::is_sorted(first, last + 1),
+           "segment_attention: segments run from {} to {}, not rising from 0 to {}", *first, *last,
+           rows);
+  return segments.dim(0) - 1;
+}
+
+void expect_addend(const Tensor& x, const Tensor& sum) {
+  const bool same = x.rank == sum.rank && x.shape == sum.shape;
+  const bool one_row = x.rank == 1 && sum.rank == 2 && x.dim(0) == sum.dim(1);
+  M3_CHECK(x.dtype == DType::kF32 && sum.dtype == DType::kF32 && (same || one_row), "add: {} to {}",
+           x.describe(), sum.describe());
+}
+
 std::int64_t expect_dispatch(std::string_view what, const Dispatch& d) {
   M3_CHECK(d.places.rank == 2 && d.offsets.rank == 1 && d.offsets.dim(0) >= 1,
            "{}: places {}, offsets {}", what, d.places.describe(), d.offsets.describe());

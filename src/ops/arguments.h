@@ -43,6 +43,22 @@ void expect_linear(std::string_view what, const Linear& linear, std::int64_t col
 void expect_head_norm(std::string_view what, const HeadNorm& norm, std::int64_t rows,
                       std::int64_t dim);
 
+// Positions [tokens] or [tokens, axes] I64, and a table [tokens, 2 * axes * n] for n frequencies.
+// Returns the number of axes.
+std::int64_t expect_rope_table(const Tensor& positions, const Rope& rope, const Tensor& out);
+
+// Rotations of every row of x [rows, heads * dim].
+void expect_rotations(std::string_view what, const Tensor& rotations, std::int64_t dim,
+                      const Tensor& x);
+
+// Offsets that rise from 0 to `rows`, and four tensors [rows, heads * dim]. Returns the number of
+// segments.
+std::int64_t expect_segments(const Tensor& q, const Tensor& k, const Tensor& v,
+                             const Tensor& segments, std::int64_t dim, const Tensor& out);
+
+// An addend for `sum`: its shape, or one row of it.
+void expect_addend(const Tensor& x, const Tensor& sum);
+
 // The shapes of a dispatch fit each other. Returns the number of experts.
 std::int64_t expect_dispatch(std::string_view what, const Dispatch& dispatch);
 

@@ -2,14 +2,12 @@
 //
 // Rules for all ops
 // - Activations are float32 and dense. What a backend rounds inside is its own promise, stated in
-// its
-//   folder; the reference rounds nothing.
+//   its folder; the reference rounds nothing.
 // - Outputs go to tensors that the caller gives. An output may be the same tensor as an input only
 //   where the comment says so.
 // - A row's result depends on that row, its sequence's cache and the weights alone: not on the
-// other
-//   rows of the call, nor on the number of threads. Sums over K run in one order per format and
-//   instruction set, whatever the number of rows.
+//   other rows of the call, nor on the number of threads. Sums over K run in one order per format
+//   and instruction set, whatever the number of rows.
 // - Ops may be asynchronous: results are there after synchronize(). The model never reads a value.
 // - Shapes are the caller's duty: a violated shape is our mistake and aborts with the values.
 #pragma once
@@ -32,6 +30,13 @@ struct HeadNorm {
   Tensor weight;  // [dim] F32, stored zero-centred: the gain is 1 + weight
   float eps = 1e-6f;
   Tensor rotations;  // [rows, rotary_dim] F32, from rope_table()
+};
+
+// Affine layer norm (spec: vision §6.1): (x - mean) / sqrt(variance + eps) * weight + bias.
+struct LayerNorm {
+  Tensor weight;  // [dim] F32
+  Tensor bias;    // [dim] F32
+  float eps = 1e-5f;
 };
 
 // Rotation frequencies (spec: text-model §3.4).
@@ -93,8 +98,15 @@ class Backend {
   // x, out [rows, dim]; weight [dim] F32. out may be x.
   virtual void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) = 0;
 
-  // sum += x, element by element, in place.
+  // The norm of each row. x, out [rows, dim]. out may be x.
+  virtual void layer_norm(const Tensor& x, const LayerNorm& norm, const Tensor& out) = 0;
+
+  // sum += x, element by element, in place. x has sum's shape, or is one row [dim] for all of
+  // sum's.
   virtual void add(const Tensor& x, const Tensor& sum) = 0;
+
+  // out = x. The same elements, row by row.
+  virtual void copy(const Tensor& x, const Tensor& out) = 0;
 
   // out[i, :] = x[rows[i], :]. rows [n] I32; out [n, dim].
   virtual void gather_rows(const Tensor& x, const Tensor& rows, const Tensor& out) = 0;
@@ -110,13 +122,22 @@ class Backend {
   virtual void swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params,
                       const Tensor& out) = 0;
 
+  // out[y] = y / 2 * (1 + erf(y / sqrt 2)), y = x + bias (spec: vision §6.1). x, out [rows, dim];
+  // bias [dim]. out may be x.
+  virtual void gelu(const Tensor& x, const Tensor& bias, const Tensor& out) = 0;
+
   // out[t] = scale * (cos(p f_0), …, cos(p f_{n-1}), sin(p f_0), …, sin(p f_{n-1})), p =
   // positions[t]. The angle p * f is rounded to float32 before cosine and sine. positions [tokens]
-  // I64; out [tokens, rotary_dim].
+  // I64; out [tokens, rotary_dim], rotary_dim = 2 n. Positions of several axes, [tokens, axes],
+  // share the frequencies: the cosines of the first axis, then of the next; then the sines (spec:
+  // vision §6.3); rotary_dim = 2 n axes.
   virtual void rope_table(const Tensor& positions, const Rope& rope, const Tensor& out) = 0;
 
   // Norm and rotation of every head of x. x, out [rows, heads * dim]. out may be x.
   virtual void norm_rope(const Tensor& x, const HeadNorm& norm, const Tensor& out) = 0;
+
+  // Rotation alone, in place. x [rows, heads * dim]; rotations [rows, rotary_dim].
+  virtual void rotate(const Tensor& rotations, std::int64_t dim, const Tensor& x) = 0;
 
   // Normalises and rotates k, then stores k and v of each row at its slot. k, v [rows, kv_heads *
   // head_dim].
@@ -142,6 +163,13 @@ class Backend {
   // q [rows, heads * head_dim], normalised and rotated; out the same shape; not q.
   virtual void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
                          const Tensor* blocks, const Tensor& out) = 0;
+
+  // Softmax attention without a mask inside each segment (spec: vision §6.1, §6.2). Segment s is
+  // the rows [segments[s], segments[s + 1]); segments [count + 1] I32, from 0 to the number of
+  // rows. q, k, v, out [rows, heads * dim]; out is none of the others.
+  virtual void segment_attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                                 const Tensor& segments, std::int64_t dim, float scale,
+                                 const Tensor& out) = 0;
 
   // Picks k experts a row (spec: text-model §3.8.1): s = score(x gateᵀ) in float32, NaN and
   // infinity count as 0; the k largest s + bias, ties to the lower id; weights = s of the picked /

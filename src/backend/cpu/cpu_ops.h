@@ -42,14 +42,18 @@ class CpuBackend final : public Backend {
 
   void embed(const Matrix& table, const Tensor& ids, const Tensor& out) override;
   void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) override;
+  void layer_norm(const Tensor& x, const LayerNorm& norm, const Tensor& out) override;
   void add(const Tensor& x, const Tensor& sum) override;
+  void copy(const Tensor& x, const Tensor& out) override;
   void gather_rows(const Tensor& x, const Tensor& rows, const Tensor& out) override;
   void concat(const Tensor& x, const Tensor& y, const Tensor& out) override;
   void linear(const Tensor& x, std::span<const LinearOutput> outputs) override;
   void swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params,
               const Tensor& out) override;
+  void gelu(const Tensor& x, const Tensor& bias, const Tensor& out) override;
   void rope_table(const Tensor& positions, const Rope& rope, const Tensor& out) override;
   void norm_rope(const Tensor& x, const HeadNorm& norm, const Tensor& out) override;
+  void rotate(const Tensor& rotations, std::int64_t dim, const Tensor& x) override;
   void store_kv(const Tensor& k, const Tensor& v, const HeadNorm& norm, const Rows& rows,
                 const KvView& cache) override;
   void store_index(const Tensor& k, const HeadNorm& norm, const Rows& rows,
@@ -58,6 +62,8 @@ class CpuBackend final : public Backend {
                      const Selection& selection, const Tensor& blocks) override;
   void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
                  const Tensor* blocks, const Tensor& out) override;
+  void segment_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments,
+                         std::int64_t dim, float scale, const Tensor& out) override;
   void route(const Tensor& x, const Router& router, bool picked_before, const Tensor& experts,
              const Tensor& weights) override;
   void dispatch(const Tensor& experts, const Dispatch& out) override;
@@ -97,6 +103,7 @@ class CpuBackend final : public Backend {
 
   TaskScratch tasks_;
   OpScratch packed_, packed_f32_, low_rank_packed_, low_rank_, sums_, partials_;
+  OpScratch segment_keys_, segment_values_;
   std::vector<Product> products_;
   std::int64_t planned_tasks_ = 0;
   std::vector<RowRun> runs_;

@@ -14,11 +14,31 @@ constexpr std::int64_t kGrain = 8192;
 }  // namespace
 
 void CpuBackend::add(const Tensor& x, const Tensor& sum) {
-  expect_rank("add: x", x, sum.rank);
-  M3_CHECK(sum.dtype == DType::kF32 && x.shape == sum.shape, "add: {} to {}", x.describe(),
-           sum.describe());
+  expect_addend(x, sum);
+  if (x.rank < sum.rank) {
+    for_each_task(pool_, sum.dim(0), [&](std::int64_t row) {
+      kernels_.add(x.as<float>(), x.elements(), sum.row<float>(row));
+    });
+    return;
+  }
   for_ranges(pool_, sum.elements(), kGrain, [&](std::int64_t begin, std::int64_t end) {
     kernels_.add(x.as<float>() + begin, end - begin, sum.as<float>() + begin);
+  });
+}
+
+void CpuBackend::copy(const Tensor& x, const Tensor& out) {
+  expect_rank("copy: x", x, 2);
+  expect_tensor("copy: out", out, DType::kF32, {x.dim(0), x.dim(1)});
+  if (x.elements() > 0) std::memcpy(out.data, x.data, static_cast<std::size_t>(x.bytes()));
+}
+
+void CpuBackend::gelu(const Tensor& x, const Tensor& bias, const Tensor& out) {
+  expect_rank("gelu: x", x, 2);
+  const std::int64_t rows = x.dim(0), dim = x.dim(1);
+  expect_tensor("gelu: bias", bias, DType::kF32, {dim});
+  expect_tensor("gelu: out", out, DType::kF32, {rows, dim});
+  for_each_task(pool_, rows, [&](std::int64_t row) {
+    kernels_.gelu(x.row<float>(row), bias.as<float>(), dim, out.row<float>(row));
   });
 }
 

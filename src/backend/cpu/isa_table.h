@@ -24,12 +24,14 @@ constexpr Kernels make_kernels(const char* name, const char* multiply_instructio
   k.dot_f32 = dot_f32<S>;
   k.decode = decode<S>;
   k.rms_norm = rms_norm<S>;
+  k.layer_norm = layer_norm<S>;
   k.rotate = rotate<S>;
   k.to_bf16 = to_bf16<S>;
   k.add = add<S>;
   k.add_scaled = add_scaled<S>;
   k.scale_add = scale_add<S>;
   k.swiglu = swiglu<S>;
+  k.gelu = gelu<S>;
   k.exp = exp<S>;
   k.largest = largest<S>;
   k.log_sum_exp = log_sum_exp<S>;

@@ -55,7 +55,7 @@ inline constexpr std::int64_t kDotScratchBytes =
     kOutputBlock * kColumnBlockMax * 4;           // decoded weights, bfloat16 or float32
 
 struct NormParams {
-  const float* weight = nullptr;  // [dim], zero-centred
+  const float* weight = nullptr;  // [dim], zero-centred for rms_norm
   float eps = 0;
   std::int64_t dim = 0;
 };
@@ -106,6 +106,7 @@ struct Kernels {
                  std::int64_t end, std::uint16_t* out);
 
   void (*rms_norm)(const float* x, const NormParams& norm, float* out);
+  void (*layer_norm)(const float* x, const NormParams& norm, const float* bias, float* out);
   // out[i] = a x[i] c[i] - x[i + h] s[i], out[i + h] = x[i + h] c[i] + x[i] s[i], h = rotary_dim /
   // 2; rotation = (c, s), each [h]. In place.
   void (*rotate)(float* x, const float* rotation, std::int64_t rotary_dim);
@@ -117,6 +118,8 @@ struct Kernels {
   void (*scale_add)(const float* x, float scale, const float* addend, std::int64_t n, float* out);
   void (*swiglu)(const float* gate, const float* up, const SwiGluParams& params, std::int64_t n,
                  float* out);
+  // out = gelu(x + bias), the exact form. out may be x.
+  void (*gelu)(const float* x, const float* bias, std::int64_t n, float* out);
   void (*exp)(const float* x, std::int64_t n, float* out);
 
   // NaN if any element is NaN. n >= 1.

@@ -81,6 +81,29 @@ void rms_norm(const float* x, const NormParams& norm, float* out) {
 }
 
 template <class S>
+void layer_norm(const float* x, const NormParams& norm, const float* bias, float* out) {
+  auto sums = S::zero();
+  for_lanes<S>(norm.dim, [&](std::int64_t i, int lanes) {
+    sums = S::add(sums, load_lanes<S>(x + i, lanes));
+  });
+  const auto mean = S::set1(S::sum(sums) / static_cast<float>(norm.dim));
+  auto squares = S::zero();
+  for_lanes<S>(norm.dim, [&](std::int64_t i, int lanes) {
+    alignas(64) float part[S::kLanes] = {};  // lanes beyond the end add nothing
+    store_lanes<S>(part, S::sub(load_lanes<S>(x + i, lanes), mean), lanes);
+    const auto v = S::load(part);
+    squares = S::fma(v, v, squares);
+  });
+  const float variance = S::sum(squares) / static_cast<float>(norm.dim);
+  const auto factor = S::set1(1.0f / __builtin_sqrtf(variance + norm.eps));
+  for_lanes<S>(norm.dim, [&](std::int64_t i, int lanes) {
+    const auto v = S::mul(S::sub(load_lanes<S>(x + i, lanes), mean), factor);
+    const auto scaled = S::mul(v, load_lanes<S>(norm.weight + i, lanes));
+    store_lanes<S>(out + i, S::add(scaled, load_lanes<S>(bias + i, lanes)), lanes);
+  });
+}
+
+template <class S>
 void rotate(float* x, const float* rotation, std::int64_t rotary_dim) {
   const std::int64_t half = rotary_dim / 2;
   for_lanes<S>(half, [&](std::int64_t i, int lanes) {
@@ -142,6 +165,27 @@ void swiglu(const float* gate, const float* up, const SwiGluParams& params, std:
     const auto u = S::max(negative_limit, S::min(limit, load_lanes<S>(up + i, lanes)));
     const auto denominator = S::add(one, exp_lanes<S>(S::mul(minus_alpha, g)));
     store_lanes<S>(out + i, S::mul(S::div(g, denominator), S::add(u, beta)), lanes);
+  });
+}
+
+// gelu(y) = max(y, 0) - |y| / 2 * (1 - erf(z)), z = |y| / sqrt 2. For z >= 0, 1 - erf(z) =
+// (a1 t + ... + a5 t^5) exp(-z^2) with t = 1 / (1 + p z), within 1.5e-7 (Abramowitz and Stegun
+// 7.1.26).
+template <class S>
+void gelu(const float* x, const float* bias, std::int64_t n, float* out) {
+  const auto one = S::set1(1.0f), half = S::set1(0.5f);
+  for_lanes<S>(n, [&](std::int64_t i, int lanes) {
+    const auto y = S::add(load_lanes<S>(x + i, lanes), load_lanes<S>(bias + i, lanes));
+    const auto size = S::max(y, S::sub(S::zero(), y));
+    const auto t = S::div(one, S::fma(size, S::set1(0.3275911f * 0.70710678f), one));
+    auto p = S::set1(1.061405429f);
+    p = S::fma(p, t, S::set1(-1.453152027f));
+    p = S::fma(p, t, S::set1(1.421413741f));
+    p = S::fma(p, t, S::set1(-0.284496736f));
+    p = S::fma(p, t, S::set1(0.254829592f));
+    const auto gauss = exp_lanes<S>(S::mul(S::mul(size, size), S::set1(-0.5f)));
+    const auto tail = S::mul(S::mul(S::mul(p, t), gauss), S::mul(half, size));
+    store_lanes<S>(out + i, S::sub(S::max(y, S::zero()), tail), lanes);
   });
 }
 

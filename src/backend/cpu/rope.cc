@@ -10,22 +10,27 @@
 namespace m3::cpu {
 
 void CpuBackend::rope_table(const Tensor& positions, const Rope& rope, const Tensor& out) {
-  expect_rank("rope_table: inv_freq", rope.inv_freq, 1);
-  expect_rank("rope_table: out", out, 2);
-  const std::int64_t rows = out.dim(0), half = rope.inv_freq.dim(0);
-  expect_tensor("rope_table: out", out, DType::kF32, {rows, 2 * half});
-  expect_tensor("rope_table: positions", positions, DType::kI64, {rows});
-  const float* frequency = rope.inv_freq.as<float>();
-  for_ranges(pool_, rows, 16, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t axes = expect_rope_table(positions, rope, out);
+  const std::int64_t frequencies = rope.inv_freq.dim(0), half = axes * frequencies;
+  for_ranges(pool_, out.dim(0), 16, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
-      const auto position = static_cast<float>(positions.as<std::int64_t>()[t]);
       float* row = out.row<float>(t);
       for (std::int64_t i = 0; i < half; ++i) {
-        const float angle = position * frequency[i];
+        const auto position = static_cast<float>(positions.row<std::int64_t>(t)[i / frequencies]);
+        const float angle = position * rope.inv_freq.as<float>()[i % frequencies];
         row[i] = rope.scale * std::cos(angle);
         row[half + i] = rope.scale * std::sin(angle);
       }
     }
+  });
+}
+
+void CpuBackend::rotate(const Tensor& rotations, std::int64_t dim, const Tensor& x) {
+  expect_rotations("rotate", rotations, dim, x);
+  for_each_task(pool_, x.dim(0), [&](std::int64_t row) {
+    float* head = x.row<float>(row);
+    for (std::int64_t at = 0; at < x.dim(1); at += dim)
+      kernels_.rotate(head + at, rotations.row<float>(row), rotations.dim(1));
   });
 }
 

@@ -20,13 +20,31 @@ double swiglu_oai(double gate, double up, const SwiGlu& params) {
 }  // namespace
 
 void ReferenceBackend::add(const Tensor& x, const Tensor& sum) {
-  M3_CHECK(x.dtype == DType::kF32 && sum.dtype == DType::kF32 && x.rank == sum.rank &&
-               x.shape == sum.shape,
-           "add: {} to {}", x.describe(), sum.describe());
+  expect_addend(x, sum);
   const float* in = x.as<float>();
   float* out = sum.as<float>();
-  pool_.parallel_for(x.elements(), kElements, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) out[i] += in[i];
+  const std::int64_t period = std::max<std::int64_t>(1, x.elements());
+  pool_.parallel_for(sum.elements(), kElements, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) out[i] += in[i % period];
+  });
+}
+
+void ReferenceBackend::copy(const Tensor& x, const Tensor& out) {
+  expect_rank("copy: x", x, 2);
+  expect_tensor("copy: out", out, DType::kF32, {x.dim(0), x.dim(1)});
+  std::copy_n(x.as<float>(), x.elements(), out.as<float>());
+}
+
+void ReferenceBackend::gelu(const Tensor& x, const Tensor& bias, const Tensor& out) {
+  expect_rank("gelu: x", x, 2);
+  const std::int64_t rows = x.dim(0), dim = x.dim(1);
+  expect_tensor("gelu: bias", bias, DType::kF32, {dim});
+  expect_tensor("gelu: out", out, DType::kF32, {rows, dim});
+  pool_.parallel_for(rows, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin * dim; i < end * dim; ++i) {
+      const double y = double{x.as<float>()[i]} + bias.as<float>()[i % dim];
+      out.as<float>()[i] = static_cast<float>(y / 2 * (1 + std::erf(y / std::sqrt(2.0))));
+    }
   });
 }
 

@@ -30,4 +30,26 @@ void ReferenceBackend::rms_norm(const Tensor& x, const Tensor& weight, float eps
   });
 }
 
+void ReferenceBackend::layer_norm(const Tensor& x, const LayerNorm& norm, const Tensor& out) {
+  expect_rank("layer_norm: x", x, 2);
+  const std::int64_t rows = x.dim(0), dim = x.dim(1);
+  expect_tensor("layer_norm: weight", norm.weight, DType::kF32, {dim});
+  expect_tensor("layer_norm: bias", norm.bias, DType::kF32, {dim});
+  expect_tensor("layer_norm: out", out, DType::kF32, {rows, dim});
+  const float* weight = norm.weight.as<float>();
+  const float* bias = norm.bias.as<float>();
+  pool_.parallel_for(rows, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const float* in = x.row<float>(row);
+      double mean = 0, variance = 0;
+      for (std::int64_t i = 0; i < dim; ++i) mean += in[i];
+      mean /= static_cast<double>(dim);
+      for (std::int64_t i = 0; i < dim; ++i) variance += (in[i] - mean) * (in[i] - mean);
+      const double inverse = 1 / std::sqrt(variance / static_cast<double>(dim) + norm.eps);
+      for (std::int64_t i = 0; i < dim; ++i)
+        out.row<float>(row)[i] = static_cast<float>((in[i] - mean) * inverse * weight[i] + bias[i]);
+    }
+  });
+}
+
 }  // namespace m3::reference

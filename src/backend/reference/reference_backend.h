@@ -30,6 +30,8 @@ class ReferenceBackend final : public Backend {
 
   // elementwise.cc
   void add(const Tensor& x, const Tensor& sum) override;
+  void copy(const Tensor& x, const Tensor& out) override;
+  void gelu(const Tensor& x, const Tensor& bias, const Tensor& out) override;
   void gather_rows(const Tensor& x, const Tensor& rows, const Tensor& out) override;
   void concat(const Tensor& x, const Tensor& y, const Tensor& out) override;
   void swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params,
@@ -37,10 +39,12 @@ class ReferenceBackend final : public Backend {
 
   // norm.cc
   void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) override;
+  void layer_norm(const Tensor& x, const LayerNorm& norm, const Tensor& out) override;
 
   // rope.cc
   void rope_table(const Tensor& positions, const Rope& rope, const Tensor& out) override;
   void norm_rope(const Tensor& x, const HeadNorm& norm, const Tensor& out) override;
+  void rotate(const Tensor& rotations, std::int64_t dim, const Tensor& x) override;
 
   // linear.cc
   void linear(const Tensor& x, std::span<const LinearOutput> outputs) override;
@@ -56,6 +60,10 @@ class ReferenceBackend final : public Backend {
                 const KvView& cache) override;
   void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
                  const Tensor* blocks, const Tensor& out) override;
+
+  // segment_attention.cc
+  void segment_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments,
+                         std::int64_t dim, float scale, const Tensor& out) override;
 
   // moe.cc
   void route(const Tensor& x, const Router& router, bool picked_before, const Tensor& experts,

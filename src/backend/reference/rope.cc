@@ -24,16 +24,15 @@ void HeadNormRope::apply(const float* x, std::int64_t row, float* out) {
 }
 
 void ReferenceBackend::rope_table(const Tensor& positions, const Rope& rope, const Tensor& out) {
-  const std::int64_t tokens = positions.dim(0), half = rope.inv_freq.dim(0);
-  expect_tensor("rope_table: positions", positions, DType::kI64, {tokens});
-  expect_tensor("rope_table: inv_freq", rope.inv_freq, DType::kF32, {half});
-  expect_tensor("rope_table: out", out, DType::kF32, {tokens, 2 * half});
+  const std::int64_t axes = expect_rope_table(positions, rope, out);
+  const std::int64_t tokens = out.dim(0), frequencies = rope.inv_freq.dim(0);
+  const std::int64_t half = axes * frequencies;
   for (std::int64_t t = 0; t < tokens; ++t) {
-    const auto position = static_cast<float>(positions.as<std::int64_t>()[t]);
     float* row = out.row<float>(t);
     for (std::int64_t i = 0; i < half; ++i) {
+      const auto position = static_cast<float>(positions.row<std::int64_t>(t)[i / frequencies]);
       // The product of two floats is a float: this is the one rounding that the contract asks for.
-      const float angle = position * rope.inv_freq.as<float>()[i];
+      const float angle = position * rope.inv_freq.as<float>()[i % frequencies];
       row[i] = static_cast<float>(rope.scale * std::cos(double{angle}));
       row[i + half] = static_cast<float>(rope.scale * std::sin(double{angle}));
     }
@@ -53,6 +52,22 @@ void ReferenceBackend::norm_rope(const Tensor& x, const HeadNorm& norm, const Te
       for (std::int64_t i = 0; i < width; i += dim)
         head.apply(x.row<float>(row) + i, row, out.row<float>(row) + i);
   });
+}
+
+void ReferenceBackend::rotate(const Tensor& rotations, std::int64_t dim, const Tensor& x) {
+  expect_rotations("rotate", rotations, dim, x);
+  const std::int64_t rows = x.dim(0), width = x.dim(1), half = rotations.dim(1) / 2;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const float* cosines = rotations.row<float>(row);
+    const float* sines = cosines + half;
+    for (float* head = x.row<float>(row); head < x.row<float>(row) + width; head += dim) {
+      for (std::int64_t i = 0; i < half; ++i) {
+        const double first = head[i], second = head[i + half];
+        head[i] = static_cast<float>(first * cosines[i] - second * sines[i]);
+        head[i + half] = static_cast<float>(second * cosines[i] + first * sines[i]);
+      }
+    }
+  }
 }
 
 }  // namespace m3::reference
