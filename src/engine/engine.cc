@@ -68,6 +68,7 @@ void Engine::begin(Sequence& s, Request request) {
                                   request.prompt.begin(), request.prompt.end());
   // The last token of the prompt is always computed: its logits give the first token of the answer.
   s.cached = std::min(same.first - s.tokens.begin(), ssize(request.prompt) - 1);
+  s.cached = s.request.media.common(request.media, s.cached);
   s.tokens = request.prompt;
   s.answer_begin = ssize(s.tokens);
   s.history = {};
@@ -137,6 +138,7 @@ std::vector<SequenceId> Engine::compose(Batch& batch) const {
       const std::span<const std::int32_t> tokens(s.tokens);
       const auto pages = std::span(s.pages).first(
           static_cast<std::size_t>(pages_of(s.cached + rows, cache_.page_tokens())));
+      s.request.media.add_to(batch, s.cached, rows, batch.rows());
       batch.add_sequence(
           tokens.subspan(static_cast<std::size_t>(s.cached), static_cast<std::size_t>(rows)),
           s.cached, pages, /*all_outputs=*/false);

@@ -11,6 +11,7 @@
 #include "engine/pages.h"
 #include "engine/sampler.h"
 #include "model/model.h"
+#include "model/splice.h"
 
 namespace m3 {
 
@@ -27,6 +28,7 @@ struct Request {
   std::int64_t max_tokens = 0;  // at least 1
   SamplingParams sampling;
   std::vector<std::int32_t> stop_ids;  // the answer ends after one of these, which is reported too
+  SplicePlan media = {};               // of the prompt
 };
 
 // kBroken: the model gave no number to draw from; the event's token has no id.

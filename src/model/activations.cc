@@ -4,23 +4,13 @@
 #include <initializer_list>
 #include <vector>
 
+#include "tensor/layout.h"
+
 namespace m3 {
 namespace {
 
-// Where one member goes: which tensor, its type and its shape.
-struct Slot {
-  Tensor* tensor;
-  DType dtype;
-  std::vector<std::int64_t> shape;
-
-  std::int64_t bytes() const {
-    const std::int64_t raw = Tensor(nullptr, dtype, shape).bytes();
-    return (raw + 63) / 64 * 64;
-  }
-};
-
-std::vector<Slot> layout(Activations& a, const Config& c, std::int64_t tokens,
-                         std::int64_t outputs) {
+std::vector<Placement> layout(Activations& a, const Config& c, std::int64_t tokens,
+                              std::int64_t outputs) {
   const DType f32 = DType::kF32, i32 = DType::kI32;
   const std::int64_t inner = std::max(c.dense_inner, c.shared_inner);
   const std::int64_t picks = tokens * c.experts_per_token;
@@ -59,15 +49,7 @@ std::vector<Slot> layout(Activations& a, const Config& c, std::int64_t tokens,
 }  // namespace
 
 ActivationArena::ActivationArena(const Config& config, std::int64_t tokens, std::int64_t outputs) {
-  const auto slots = layout(activations_, config, tokens, outputs);
-  std::int64_t bytes = 0;
-  for (const Slot& slot : slots) bytes += slot.bytes();
-  buffer_ = Buffer(bytes);
-  std::byte* at = buffer_.data();
-  for (const Slot& slot : slots) {
-    *slot.tensor = Tensor(at, slot.dtype, slot.shape);
-    at += slot.bytes();
-  }
+  buffer_ = lay_out(layout(activations_, config, tokens, outputs));
 }
 
 Activations Activations::first(std::int64_t tokens, std::int64_t output_rows) const {

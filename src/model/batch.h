@@ -5,7 +5,15 @@
 #include <span>
 #include <vector>
 
+#include "tensor/tensor.h"
+
 namespace m3 {
+
+// Embeddings of pictures or clips in place of those of the placeholder ids (spec: vision §5.4).
+struct Splice {
+  std::int64_t first_row;  // of the batch
+  Tensor features;         // [rows, hidden] F32
+};
 
 // Rows are grouped by sequence, ascending within one; the cache holds every earlier slot of it.
 struct Batch {
@@ -15,6 +23,7 @@ struct Batch {
   std::vector<std::int32_t> pages;      // [sequences, pages_max], -1 beyond a sequence's pages
   std::int64_t pages_max = 0;
   std::vector<std::int32_t> outputs;  // rows whose logits are wanted, ascending
+  std::vector<Splice> splices = {};
   // Also every row's hidden state after the final norm, which MTP continues, wanted or not.
   bool keep_final = false;
 

@@ -78,8 +78,8 @@ struct Config {
   bool mxfp8 = false;                    // quantization_config says that linears are MXFP8
   std::vector<std::string> unquantised;  // its ignored_layers, as written
   std::optional<VisionConfig> vision;
-  std::int64_t image_token = -1;
-  std::int64_t video_token = -1;
+  std::int32_t image_token = -1;  // placeholder ids; -1: none
+  std::int32_t video_token = -1;
   bool flat = false;  // text-only spelling: no text_config, names without prefix
 
   std::vector<std::string> warnings;  // unknown keys and the like, each a sentence

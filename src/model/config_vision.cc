@@ -70,10 +70,11 @@ void read_projector(Fields& top, std::int64_t hidden, VisionConfig& v) {
 }
 
 // The placeholder ids, under either of their names.
-std::int64_t token(Fields& top, std::string_view name, std::string_view native,
+std::int32_t token(Fields& top, std::string_view name, std::string_view native,
                    std::int64_t vocab) {
   const IntegerRange ids{0, vocab - 1};
-  return top.has(name) ? top.integer(name, ids) : top.integer(native, ids, -1);
+  return static_cast<std::int32_t>(top.has(name) ? top.integer(name, ids)
+                                                 : top.integer(native, ids, -1));
 }
 
 }  // namespace

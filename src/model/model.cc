@@ -34,8 +34,7 @@ Tensor Model::forward(const Batch& batch, const PagedCache& cache, ActivationAre
                       Watch& watch) const {
   const Step step = begin(batch, cache, arena, watch);
   Activations a = step.a;
-  backend_.embed(weights_.embedding, a.ids, a.hidden);
-  group_.all_reduce_sum(a.hidden);
+  embed(batch, a);
   for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
     attention_half(layer, step);
     // Unless MTP does, nobody reads the other rows once their K and V are stored.
@@ -75,6 +74,14 @@ void Model::feed_forward_half(std::int64_t layer, const Activations& a, Watch& w
   backend_.rms_norm(a.hidden, layer_weights(layer).ffn_norm, eps(), a.normed);
   feed_forward(layer, a, watch);
   backend_.add(a.branch, a.hidden);
+}
+
+// a.ids -> a.hidden, and what pictures put in place of their placeholders.
+void Model::embed(const Batch& batch, const Activations& a) const {
+  backend_.embed(weights_.embedding, a.ids, a.hidden);
+  group_.all_reduce_sum(a.hidden);
+  for (const auto& [first, features] : batch.splices)
+    backend_.copy(features, a.hidden.rows(first, first + features.dim(0)));
 }
 
 Model::Step Model::begin(const Batch& batch, const PagedCache& cache, ActivationArena& arena,

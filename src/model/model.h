@@ -49,6 +49,7 @@ class Model {
 
   Step begin(const Batch& batch, const PagedCache& cache, ActivationArena& arena,
              Watch& watch) const;
+  void embed(const Batch& batch, const Activations& a) const;
   // Layers 0..config.layers - 1, then those of the MTP modules.
   const LayerWeights& layer_weights(std::int64_t layer) const;
   void attention_half(std::int64_t layer, const Step& step) const;

@@ -11,6 +11,11 @@ namespace {
 void leave_out_first(Batch& batch) {
   for (std::size_t row = 0; row < batch.ids.size(); ++row)
     if (batch.slots[row] == 0) batch.ids[row] = -1;
+  for (auto& [first, features] : batch.splices)
+    if (batch.slots[static_cast<std::size_t>(first)] == 0) {
+      ++first;
+      features = features.rows(1, features.dim(0));
+    }
 }
 
 }  // namespace
@@ -24,6 +29,7 @@ MtpOutputs Model::forward_mtp(const MtpInput& input, Batch batch, const PagedCac
   Watch nobody;
   leave_out_first(batch);
   const Step step = begin(batch, cache, arena, nobody);
+  embed(batch, step.a);
   join(w, input, step.a);
   attention_half(layer, step);
   const Activations a = keep_outputs(step);
@@ -36,13 +42,11 @@ MtpOutputs Model::forward_mtp(const MtpInput& input, Batch batch, const PagedCac
   return {.hidden = a.hidden, .logits = a.logits};
 }
 
-// a.ids and the hidden states before -> a.hidden (spec: text-model §5.2).
+// a.hidden, the embeddings, and the hidden states before -> a.hidden (spec: text-model §5.2).
 void Model::join(const MtpWeights& w, const MtpInput& input, const Activations& a) const {
   copy_into(a.sources, input.sources);
   backend_.gather_rows(input.hidden, a.sources, a.branch);
   backend_.rms_norm(a.branch, w.hidden_norm, eps(), a.branch);
-  backend_.embed(weights_.embedding, a.ids, a.hidden);
-  group_.all_reduce_sum(a.hidden);
   backend_.rms_norm(a.hidden, w.embedding_norm, eps(), a.normed);
   backend_.concat(a.normed, a.branch, a.joined);
   linear(a.joined, {{&w.join, a.hidden}});

@@ -152,14 +152,21 @@ std::string nano_config() {
 
 Result<std::string> slice_config(const SliceOptions& options) {
   constexpr std::int64_t kLayersMax = 10000;
-  if (options.dense_layers < 0 || options.dense_layers > kLayersMax || options.moe_layers < 0 ||
-      options.moe_layers > kLayersMax)
-    return fail("a slice of {} dense and {} MoE layers; expected 0 to {} of each",
-                options.dense_layers, options.moe_layers, kLayersMax);
+  for (const std::int64_t layers :
+       {options.dense_layers, options.moe_layers, options.vision_layers})
+    if (layers < 0 || layers > kLayersMax)
+      return fail("a slice of {} dense, {} MoE and {} vision layers; expected 0 to {} of each",
+                  options.dense_layers, options.moe_layers, options.vision_layers, kLayersMax);
   Json text = released_text();
   text["vocab_size"] = options.vocab;
   text["num_local_experts"] = options.experts;
   set_layers(text, options.dense_layers, options.moe_layers);
+  if (options.vision_layers > 0) {
+    if (options.vocab < 64) return fail("a slice with vision needs a vocabulary of 64 ids or more");
+    Json vision = released_vision();
+    vision["num_hidden_layers"] = options.vision_layers;
+    text = wrapped(std::move(text), std::move(vision));
+  }
   std::string config = written(text);
   if (auto parsed = parse_config(config, "the slice"); !parsed) return pass(std::move(parsed));
   return config;

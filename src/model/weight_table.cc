@@ -84,7 +84,8 @@ Result<std::vector<WeightSpec>> weight_table(const Config& config, std::int64_t 
   text.vector("norm.weight", config.hidden, kNorm,
               weights == nullptr ? nullptr : &weights->final_norm);
   add_head(table, config, weights);
-  if (config.vision) add_vision(table, config);
+  if (config.vision)
+    add_vision(table, config, weights == nullptr || !weights->vision ? nullptr : &*weights->vision);
   add_all_mtp(table, config, mtp_modules, weights);
   return table;
 }

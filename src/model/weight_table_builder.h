@@ -51,7 +51,7 @@ class TableBuilder {
 void add_layer(const TableBuilder& table, const Config& config, bool sparse, bool moe,
                LayerWeights* weights);
 
-// Tower, projector and merger (spec: vision §2.1).
-void add_vision(std::vector<WeightSpec>& table, const Config& config);
+// Tower, projector and merger (spec: vision §2.1); `weights` may be null.
+void add_vision(std::vector<WeightSpec>& table, const Config& config, VisionWeights* weights);
 
 }  // namespace m3

@@ -142,6 +142,16 @@ void note_mtp(const Config& config, const Checkpoint& checkpoint, std::int64_t f
         checkpoint.directory(), config.mtp_modules, found));
 }
 
+// Who does not load the tower may also lack its files.
+void leave_out_vision(std::vector<WeightSpec>& table, const Checkpoint& checkpoint) {
+  std::erase_if(table, [&](const WeightSpec& spec) {
+    return spec.part == Part::kVision && checkpoint.find(spec.name) == nullptr &&
+           std::none_of(spec.others.begin(), spec.others.end(), [&](const Source& source) {
+             return checkpoint.find(source.name) != nullptr;
+           });
+  });
+}
+
 // Makes room for the modules. Errors: there are none.
 Status expect_mtp(const Config& config, const Checkpoint& checkpoint, std::int64_t found,
                   Weights& weights) {
@@ -174,6 +184,8 @@ Weights empty_weights(const Config& config) {
   Weights weights;
   for (std::size_t l = 0; l < config.moe_layers.size(); ++l)
     weights.layers.push_back(empty_layer(config, config.sparse_layers[l], config.moe_layers[l]));
+  if (config.vision)
+    weights.vision.emplace().layers.resize(static_cast<std::size_t>(config.vision->layers));
   return weights;
 }
 
@@ -185,7 +197,9 @@ Result<Weights> load_weights(const Config& config, std::shared_ptr<const Checkpo
   M3_TRY(weights.mtp_modules, count_mtp_modules(*checkpoint));
   const bool own_mtp = options.mtp && !options.standalone_mtp;
   if (own_mtp) M3_TRY_STATUS(expect_mtp(config, *checkpoint, weights.mtp_modules, weights));
-  M3_TRY(const auto table, weight_table(config, weights.mtp_modules, &weights));
+  if (!options.vision) weights.vision.reset();
+  M3_TRY(auto table, weight_table(config, weights.mtp_modules, &weights));
+  if (!options.vision) leave_out_vision(table, *checkpoint);
   M3_TRY_STATUS(fill(table, config, *checkpoint, progress, pool, weights));
   if (options.standalone_mtp)
     M3_TRY_STATUS(load_standalone(*options.standalone_mtp, progress, pool, weights));

@@ -1,4 +1,4 @@
-// The weights of the text model, member by member. Shapes use the words of Config.
+// The weights of the model, member by member. Shapes use the words of Config.
 #pragma once
 
 #include <memory>
@@ -12,6 +12,7 @@
 #include "checkpoint/checkpoint.h"
 #include "model/config.h"
 #include "model/mtp_checkpoint.h"
+#include "model/vision_weights.h"
 #include "ops/linear.h"
 #include "tensor/tensor.h"
 
@@ -72,6 +73,7 @@ struct Weights {
   std::vector<LayerWeights> layers;
   Tensor final_norm;  // [hidden] F32
   Linear head;        // [vocab, hidden]
+  std::optional<VisionWeights> vision;
 
   // MTP modules that the checkpoint holds, whatever the config declares (spec: text-model §5.1).
   std::int64_t mtp_modules = 0;
@@ -90,6 +92,7 @@ Weights empty_weights(const Config& config);
 // not.
 struct LoadOptions {
   bool mtp = false;                             // the MTP modules, all of them
+  bool vision = true;                           // the vision tower, where there is one
   std::optional<StandaloneMtp> standalone_mtp;  // these instead of the checkpoint's own
 };
 

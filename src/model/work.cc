@@ -102,4 +102,22 @@ Work count_work(const Config& c, const Weights& weights, const Batch& batch,
   return work;
 }
 
+std::int64_t count_vision_flops(const Config& config, std::span<const MediaGrid> grids) {
+  const VisionConfig& v = *config.vision;
+  const std::int64_t block = v.spatial_merge * v.spatial_merge;
+  std::int64_t rows = 0, pairs = 0;  // pairs of rows that attend to each other
+  for (const MediaGrid& grid : grids) {
+    rows += grid.rows();
+    for (std::int64_t t = 0; t < grid.t; t += v.segment_frames) {
+      const std::int64_t segment = std::min(v.segment_frames, grid.t - t) * grid.h * grid.w;
+      pairs += segment * segment;
+    }
+  }
+  const std::int64_t layer = 4 * v.hidden * v.hidden + 2 * v.hidden * v.inner;
+  const std::int64_t each_row = pixel_row_size(v) * v.hidden + v.layers * layer +
+                                v.projector_hidden * (v.hidden + config.hidden);
+  const std::int64_t each_token = v.projector_hidden * (block * config.hidden + config.hidden);
+  return 2 * (rows * each_row + rows / block * each_token) + 4 * pairs * v.hidden * v.layers;
+}
+
 }  // namespace m3

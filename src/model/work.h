@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "model/batch.h"
 #include "model/config.h"
+#include "model/vision.h"
 #include "model/weights.h"
 
 namespace m3 {
@@ -31,5 +33,9 @@ struct Work {
 Work count_work(const Config& config, const Weights& weights, const Batch& batch,
                 const std::vector<std::int64_t>& distinct_experts,
                 std::int64_t cache_element_bytes);
+
+// Floating-point operations that encoding takes: every product of spec: vision §6, attention inside
+// segments.
+std::int64_t count_vision_flops(const Config& config, std::span<const MediaGrid> grids);
 
 }  // namespace m3

@@ -1,0 +1,39 @@
+// Pictures and clips on their way into a prompt: encoded once, however often they come back.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+
+#include "model/model.h"
+#include "model/splice.h"
+#include "model/vision.h"
+
+namespace m3 {
+
+// One picture or clip in front of the vision tower.
+struct PixelItem {
+  Tensor pixels;  // [grid.rows(), pixel_row_size] F32
+  MediaGrid grid;
+  std::int32_t token = 0;  // its placeholder id
+};
+
+// Keeps what it encoded last, by content, until `cache_bytes` of features are exceeded (spec:
+// vision §8); features that a prompt still holds outlive that.
+class MediaEncoder {
+ public:
+  // The model has a vision tower and outlives the encoder.
+  explicit MediaEncoder(const Model& model, std::int64_t cache_bytes = std::int64_t{1} << 30);
+
+  std::shared_ptr<const EncodedMedia> encode(const PixelItem& item);
+  std::int64_t encoded() const { return encoded_; }  // items that ran through the tower
+
+ private:
+  const Model& model_;
+  VisionTower tower_;
+  std::int64_t cache_bytes_;
+  std::int64_t encoded_ = 0;
+  std::list<std::shared_ptr<const EncodedMedia>> cache_;  // latest use first
+};
+
+}  // namespace m3

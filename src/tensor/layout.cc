@@ -1,0 +1,26 @@
+#include "tensor/layout.h"
+
+namespace m3 {
+namespace {
+
+std::int64_t padded_bytes(const Placement& p) {
+  constexpr std::int64_t kAlignment = 64;
+  const std::int64_t bytes = Tensor(nullptr, p.dtype, p.shape).bytes();
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+}  // namespace
+
+Buffer lay_out(std::span<const Placement> placements) {
+  std::int64_t bytes = 0;
+  for (const Placement& p : placements) bytes += padded_bytes(p);
+  Buffer buffer(bytes);
+  std::byte* at = buffer.data();
+  for (const Placement& p : placements) {
+    *p.tensor = Tensor(at, p.dtype, p.shape);
+    at += padded_bytes(p);
+  }
+  return buffer;
+}
+
+}  // namespace m3

@@ -1,0 +1,21 @@
+// Several tensors in one buffer.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace m3 {
+
+// A tensor to be placed, its type and its shape.
+struct Placement {
+  Tensor* tensor;
+  DType dtype;
+  std::vector<std::int64_t> shape;
+};
+
+// Allocates one buffer for all and points the tensors into it, each at a multiple of 64 bytes.
+Buffer lay_out(std::span<const Placement> placements);
+
+}  // namespace m3
