@@ -16,5 +16,8 @@ constexpr std::string_view kThinkBegin = "<mm:think>";
 constexpr std::string_view kThinkEnd = "</mm:think>";
 constexpr std::string_view kImage = "]<]image[>[";
 constexpr std::string_view kVideo = "]<]video[>[";
+// Around the placeholders of a picture, and around those of each temporal group of a clip.
+constexpr std::string_view kImageBegin = "]<]start of image[>[";
+constexpr std::string_view kImageEnd = "]<]end of image[>[";
 
 }  // namespace m3::control

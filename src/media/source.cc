@@ -1,0 +1,86 @@
+#include "media/source.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <optional>
+#include <string_view>
+
+namespace m3 {
+namespace {
+
+bool starts_with_ignoring_case(std::string_view text, std::string_view lower) {
+  return text.size() >= lower.size() &&
+         std::equal(lower.begin(), lower.end(), text.begin(), [](char a, char b) {
+           return a == static_cast<char>(std::tolower(static_cast<unsigned char>(b)));
+         });
+}
+
+// Six bits of each digit, of the common alphabet and of the one for addresses; -1: no digit.
+constexpr std::array<std::int8_t, 256> make_digits() {
+  std::array<std::int8_t, 256> digits{};
+  digits.fill(-1);
+  constexpr std::string_view kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  for (std::size_t i = 0; i < kDigits.size(); ++i)
+    digits[static_cast<unsigned char>(kDigits[i])] = static_cast<std::int8_t>(i);
+  digits['-'] = 62;
+  digits['_'] = 63;
+  return digits;
+}
+
+// Nothing where the text holds what is neither a digit, white space nor padding at its end, or ends
+// within a byte.
+std::optional<std::vector<std::byte>> decode_base64(std::string_view text) {
+  static constexpr auto kDigits = make_digits();
+  std::vector<std::byte> bytes;
+  bytes.reserve(text.size() / 4 * 3);
+  unsigned bits = 0, held = 0;
+  bool padding = false;
+  for (const char c : text) {
+    if (c == ' ' || c == '\n' || c == '\r' || c == '\t') continue;
+    if (c == '=') {
+      padding = true;
+      continue;
+    }
+    const int digit = kDigits[static_cast<unsigned char>(c)];
+    if (digit < 0 || padding) return std::nullopt;
+    bits = (bits << 6) | static_cast<unsigned>(digit);
+    held += 6;
+    if (held >= 8) {
+      held -= 8;
+      bytes.push_back(static_cast<std::byte>((bits >> held) & 0xff));
+    }
+  }
+  if (held == 6) return std::nullopt;
+  return bytes;
+}
+
+}  // namespace
+
+Result<MediaSource> MediaSource::open(const std::string& address) {
+  MediaSource source;
+  if (starts_with_ignoring_case(address, "data:")) {
+    source.name_ = "the data address";
+    const std::size_t comma = address.find(',');
+    const std::string_view head = std::string_view(address).substr(0, comma);
+    if (comma == address.npos || !head.ends_with(";base64"))
+      return fail("a data: address must be data:TYPE;base64,DIGITS; found {}",
+                  head.substr(0, 60));
+    auto decoded = decode_base64(std::string_view(address).substr(comma + 1));
+    if (!decoded) return fail("the base64 of a data: address is damaged");
+    source.decoded_ = std::move(*decoded);
+    return source;
+  }
+  if (starts_with_ignoring_case(address, "http://") ||
+      starts_with_ignoring_case(address, "https://"))
+    return fail("{} is on the network, which is not asked: download it and give its path",
+                address.substr(0, 200));
+  constexpr std::string_view kFile = "file://";
+  source.name_ =
+      starts_with_ignoring_case(address, kFile) ? address.substr(kFile.size()) : address;
+  M3_TRY(source.file_, MappedFile::open(source.name_));
+  return source;
+}
+
+}  // namespace m3
