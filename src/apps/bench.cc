@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/bench_run.h"
+#include "apps/bench_vision.h"
 #include "apps/commands.h"
 #include "apps/model_options.h"
 #include "apps/progress_bar.h"
@@ -19,6 +20,7 @@ struct BenchOptions {
   std::vector<std::int64_t> generations = {64};
   std::vector<std::int64_t> depths = {0};
   std::vector<std::int64_t> batches = {1};
+  bool vision = false;
   bool json = false;
 };
 
@@ -37,12 +39,14 @@ struct BenchRow {
   bool calm = true;  // false: too few samples were left, and all were taken
 
   std::string test() const {
-    return fmt::format("{}{}", bench_case.prefill ? "pp" : "tg", bench_case.tokens);
+    const char* kind = bench_case.vision ? "vision" : bench_case.prefill ? "pp" : "tg";
+    return fmt::format("{}{}", kind, bench_case.tokens);
   }
   double tokens_per_s() const {
-    const auto sequences = static_cast<double>(bench_case.prefill ? 1 : bench_case.batch);
+    const auto sequences = static_cast<double>(bound_by_matrix() ? 1 : bench_case.batch);
     return sequences * static_cast<double>(bench_case.tokens) / median.seconds;
   }
+  bool bound_by_matrix() const { return bench_case.prefill || bench_case.vision; }
   double gbps() const { return static_cast<double>(median.work.bytes()) / median.seconds / 1e9; }
   double tflops() const { return static_cast<double>(median.work.flops()) / median.seconds / 1e12; }
 };
@@ -62,8 +66,8 @@ class Limits {
   }
   const MachineLimits& best() const { return best_; }
   double share(const BenchRow& row) const {
-    return row.bench_case.prefill ? row.tflops() / best_.matrix_tflop_per_s
-                                  : row.gbps() / best_.read_gb_per_s;
+    return row.bound_by_matrix() ? row.tflops() / best_.matrix_tflop_per_s
+                                 : row.gbps() / best_.read_gb_per_s;
   }
 
  private:
@@ -73,6 +77,7 @@ class Limits {
 
 std::vector<BenchCase> cases_of(const BenchOptions& o) {
   std::vector<BenchCase> cases;
+  if (o.vision) cases.push_back({.vision = true});
   for (const std::int64_t depth : o.depths) {
     for (const std::int64_t tokens : o.prompts)
       if (tokens > 0) cases.push_back({.prefill = true, .tokens = tokens, .depth = depth});
@@ -90,9 +95,10 @@ BenchSample median_of(std::vector<BenchSample> samples) {
   return *middle;
 }
 
-Result<BenchRow> measure(const Model& model, const BenchCase& bench_case, Limits& limits) {
-  M3_TRY(const auto run, BenchRun::create(model, bench_case));
-  run->sample();  // brings weights into memory and buffers into being
+// The median of several samples of a BenchRun or VisionRun.
+template <typename Run>
+BenchRow sample_often(Run& run, const BenchCase& bench_case, Limits& limits) {
+  run.sample();  // brings weights into memory and buffers into being
   BenchRow row{.bench_case = bench_case, .median = {}};
   std::vector<BenchSample> calm, disturbed;
   bool before = limits.calm_now();
@@ -103,7 +109,7 @@ Result<BenchRow> measure(const Model& model, const BenchCase& bench_case, Limits
            (taken >= kSamples && spent > kPatienceSeconds);
   };
   while (!enough()) {
-    const BenchSample sample = run->sample();
+    const BenchSample sample = run.sample();
     spent += sample.seconds;
     const bool after = limits.calm_now();
     (before && after ? calm : disturbed).push_back(sample);
@@ -114,6 +120,15 @@ Result<BenchRow> measure(const Model& model, const BenchCase& bench_case, Limits
   if (!row.calm) calm.insert(calm.end(), disturbed.begin(), disturbed.end());
   row.median = median_of(std::move(calm));
   return row;
+}
+
+Result<BenchRow> measure(const Model& model, const BenchCase& bench_case, Limits& limits) {
+  if (bench_case.vision) {
+    M3_TRY(const auto run, VisionRun::create(model));
+    return sample_often(*run, {.vision = true, .tokens = run->tokens()}, limits);
+  }
+  M3_TRY(const auto run, BenchRun::create(model, bench_case));
+  return sample_often(*run, bench_case, limits);
 }
 
 void print_header(const MachineLimits& limits, const LoadedModel& loaded) {
@@ -181,9 +196,9 @@ void add_bench(CLI::App& app, Run& run) {
   CLI::App* command = app.add_subcommand(
       "bench",
       "Measure a model beside this machine's limits. 'of limit' is, for tg, the bytes that must be "
-      "read per second over the read bandwidth; for pp, the operations that must be done per "
-      "second "
-      "over the peak of the best matrix instruction");
+      "read per second over the read bandwidth; for pp and vision, the operations that must be "
+      "done "
+      "per second over the peak of the best matrix instruction");
   add_model_options(*command, o->model);
   const auto list = [&](const char* name, std::vector<std::int64_t>& values, const char* help,
                         std::int64_t least) {
@@ -197,6 +212,7 @@ void add_bench(CLI::App& app, Run& run) {
   list("--tg", o->generations, "steps to decode; 0: none", 0);
   list("--depth", o->depths, "tokens in the caches before, filled with random values", 0);
   list("--batch", o->batches, "sequences that decode together", 1);
+  command->add_flag("--vision", o->vision, "also a picture through the vision tower");
   command->add_flag("--json", o->json, "print one JSON object");
   command->callback([o, &run] { run = [o] { return run_bench(*o); }; });
 }

@@ -13,6 +13,7 @@ namespace m3 {
 
 struct BenchCase {
   bool prefill = false;  // "pp": `tokens` of one prompt; else "tg": `tokens` steps of all sequences
+  bool vision = false;   // "vision": a picture that becomes `tokens` embeddings
   std::int64_t tokens = 0;
   std::int64_t depth = 0;  // tokens that each cache holds before
   std::int64_t batch = 1;  // sequences

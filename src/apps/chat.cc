@@ -24,9 +24,11 @@ struct ChatOptions {
   GenerationOptions generation;
   std::string system;
   std::string thinking;
+  double fps = 1;
 };
 
 constexpr const char* kHelp =
+    "  /image F show a picture with the next message; /video F a clip\n"
     "  /clear   forget the conversation\n"
     "  /help    this list\n"
     "  /exit    leave (or Ctrl-D)\n"
@@ -68,21 +70,37 @@ Input read_line(std::string& line) {
 // The conversation and the engine's view of it.
 class Chat {
  public:
-  Chat(const ChatOptions& options, const Tokenizer& tokenizer, Engine& engine,
+  Chat(const ChatOptions& options, const LoadedModel& loaded, Engine& engine,
        SamplingParams sampling, std::vector<std::int32_t> stop_ids)
       : options_(options),
-        tokenizer_(tokenizer),
+        loaded_(loaded),
+        reader_(loaded),
         engine_(engine),
         sampling_(std::move(sampling)),
         stop_ids_(std::move(stop_ids)),
-        conversation_(tokenizer, options.system, options.thinking) {}
+        conversation_(reader_, options.system, options.thinking) {}
 
-  void clear() { conversation_.clear(); }
+  void clear() {
+    conversation_.clear();
+    shown_ = {};
+  }
+
+  // Keeps a picture or clip for the next message.
+  Status show(const std::string& kind, const std::string& file) {
+    M3_TRY(const auto options, preprocess_options(options_.model.model, loaded_.config()));
+    M3_TRY(auto input,
+           kind == "image" ? read_image(file, options) : read_video(file, options_.fps, options));
+    shown_.inputs.push_back(std::move(input));
+    shown_.parts.push_back(media_part(kind, file));
+    return {};
+  }
 
   // Answers one message; a message that does not fit is refused and forgotten.
   Status respond(const std::string& text) {
-    M3_TRY(auto prompt, conversation_.ask(text));
-    const auto prompt_tokens = static_cast<std::int64_t>(prompt.size());
+    Shown shown = std::exchange(shown_, {});
+    M3_TRY(auto prompt,
+           conversation_.ask(user_message(text, std::move(shown.parts)), shown.inputs));
+    const std::int64_t prompt_tokens = std::ssize(prompt.ids);
     const Status started = start(std::move(prompt));
     if (!started) {
       conversation_.retract();
@@ -96,13 +114,20 @@ class Chat {
   }
 
  private:
-  Status start(std::vector<TokenId> prompt) {
-    const std::int64_t room = engine_.context_tokens() - static_cast<std::int64_t>(prompt.size());
+  // What the next message will show.
+  struct Shown {
+    Json parts = Json::array();
+    std::vector<MediaInput> inputs;
+  };
+
+  Status start(MediaPrompt prompt) {
+    const std::int64_t room = engine_.context_tokens() - std::ssize(prompt.ids);
     const std::int64_t asked = options_.generation.max_tokens.value_or(room);
-    Request request{.prompt = std::move(prompt),
+    Request request{.prompt = std::move(prompt.ids),
                     .max_tokens = std::max<std::int64_t>(1, std::min(asked, room)),
                     .sampling = sampling_,
-                    .stop_ids = stop_ids_};
+                    .stop_ids = stop_ids_,
+                    .media = std::move(prompt.media)};
     if (sequence_) return engine_.resume(*sequence_, std::move(request));
     M3_TRY(sequence_, engine_.start(std::move(request)));
     return {};
@@ -111,7 +136,7 @@ class Chat {
   Result<Answer> show_answer(std::int64_t prompt_tokens) {
     interrupted = false;
     ProgressBar bar("reading the conversation", "tokens");
-    AnswerOptions options{.tokenizer = &tokenizer_, .stop = options_.generation.stop};
+    AnswerOptions options{.tokenizer = &*loaded_.tokenizer, .stop = options_.generation.stop};
     options.cancelled = [] { return interrupted.load(); };
     options.prompt_progress = bar.callback();
     options.show = [](const std::string& piece) {
@@ -132,13 +157,19 @@ class Chat {
   }
 
   const ChatOptions& options_;
-  const Tokenizer& tokenizer_;
+  const LoadedModel& loaded_;
+  MediaReader reader_;
   Engine& engine_;
   SamplingParams sampling_;
   std::vector<std::int32_t> stop_ids_;
   Conversation conversation_;
+  Shown shown_;
   std::optional<SequenceId> sequence_;
 };
+
+void report(const Status& status) {
+  if (!status) std::fprintf(stderr, "m3 chat: %s\n", status.error().message.c_str());
+}
 
 Status talk(Chat& chat) {
   const bool terminal = ::isatty(STDIN_FILENO) == 1;
@@ -159,11 +190,12 @@ Status talk(Chat& chat) {
     } else if (line == "/clear") {
       chat.clear();
       std::puts("The conversation is forgotten.");
+    } else if (line.starts_with("/image ") || line.starts_with("/video ")) {
+      report(chat.show(line.substr(1, 5), line.substr(7)));
     } else if (line.starts_with("/") && line.find(' ') == std::string::npos) {
       std::printf("There is no command %s.\n%s", line.c_str(), kHelp);
     } else if (line.find_first_not_of(" \t\r") != std::string::npos) {
-      if (const Status status = chat.respond(line); !status)
-        std::fprintf(stderr, "m3 chat: %s\n", status.error().message.c_str());
+      report(chat.respond(line));
     }
     if (std::ferror(stdout)) return fail("cannot write to standard output");
   }
@@ -172,7 +204,7 @@ Status talk(Chat& chat) {
 
 Status run_chat(const ChatOptions& options) {
   M3_TRY(const auto loaded, load_model(options.model));
-  M3_TRY(const Tokenizer* tokenizer, loaded->need_tokenizer("m3 chat"));
+  M3_TRY_STATUS(loaded->need_tokenizer("m3 chat"));
   M3_TRY(const std::int64_t context, context_tokens(options.generation.context, 0, *loaded));
   M3_TRY(const auto engine,
          Engine::create(*loaded->model, {.context_tokens = context, .sequences = 1}));
@@ -187,7 +219,7 @@ Status run_chat(const ChatOptions& options) {
   if (!loaded->random_weights.empty())
     std::fprintf(stderr, "note: %s\n", loaded->random_weights.c_str());
   catch_interrupts();
-  Chat chat(options, *tokenizer, *engine, std::move(sampling), std::move(stops));
+  Chat chat(options, *loaded, *engine, std::move(sampling), std::move(stops));
   return talk(chat);
 }
 
@@ -200,6 +232,8 @@ void add_chat(CLI::App& app, Run& run) {
   command->add_option("--system", options->system, "system prompt");
   command->add_option("--thinking", options->thinking, "how the model thinks (default: adaptive)")
       ->check(CLI::IsMember({"enabled", "disabled", "adaptive"}));
+  command->add_option("--fps", options->fps, "frames to keep of a second of a clip")
+      ->capture_default_str();
   add_generation_options(*command, options->generation, "what the context has room for");
   command->callback([options, &run] { run = [options] { return run_chat(*options); }; });
 }

@@ -16,25 +16,16 @@ Prompt tail_of(const Prompt& prompt, std::size_t begin) {
   return tail;
 }
 
-// This program does not see yet; an answer that ignores a picture would be worse than none.
-Status refuse_media(const Json& messages) {
-  for (std::size_t i = 0; i < messages.size(); ++i) {
-    const Json* content = find_member(messages[i], "content");
-    if (content == nullptr || !content->is_array()) continue;
-    for (const Json& part : *content) {
-      const Json* type = find_member(part, "type");
-      if (type != nullptr && (*type == "image" || *type == "video"))
-        return fail("message {} holds {} {}: pictures and video are not supported yet", i,
-                    *type == "image" ? "an" : "a", type->get<std::string>());
-    }
-  }
-  return {};
-}
-
 }  // namespace
 
-Json user_message(const std::string& text) {
-  return {{"role", "user"}, {"content", text}};
+Json media_part(const std::string& kind, const std::string& address) {
+  return {{"type", kind}, {kind, address}};
+}
+
+Json user_message(const std::string& text, Json media) {
+  if (media.empty()) return {{"role", "user"}, {"content", text}};
+  media.push_back({{"type", "text"}, {"text", text}});
+  return {{"role", "user"}, {"content", std::move(media)}};
 }
 
 Result<ChatInput> read_messages_file(const std::string& path) {
@@ -51,7 +42,6 @@ Result<ChatInput> read_messages_file(const std::string& path) {
     return result;
   };
   M3_TRY(input.messages, named(normalise_messages(*messages)));
-  M3_TRY_STATUS(named(refuse_media(input.messages)));
   if (const Json* tools = find_set_member(request, "tools")) {
     M3_TRY(input.tools, named(normalise_tools(*tools)));
   }
@@ -64,20 +54,15 @@ Result<ChatInput> read_messages_file(const std::string& path) {
   return input;
 }
 
-Result<std::vector<TokenId>> encode_chat(const ChatInput& input, const Tokenizer& tokenizer) {
-  M3_TRY(const Prompt prompt, render_chat(input));
-  return tokenizer.encode(prompt.text(), prompt.client_ranges());
-}
-
-Conversation::Conversation(const Tokenizer& tokenizer, std::string system,
-                           std::string thinking_mode)
-    : tokenizer_(tokenizer), system_(std::move(system)), thinking_mode_(std::move(thinking_mode)) {
+Conversation::Conversation(MediaReader& reader, std::string system, std::string thinking_mode)
+    : reader_(reader), system_(std::move(system)), thinking_mode_(std::move(thinking_mode)) {
   clear();
 }
 
 void Conversation::clear() {
   messages_ = Json::array();
   ids_.clear();
+  media_.clear();
   if (!system_.empty()) messages_.push_back({{"role", "system"}, {"content", system_}});
 }
 
@@ -87,31 +72,32 @@ ChatInput Conversation::input() const {
   return input;
 }
 
-Result<std::vector<TokenId>> Conversation::ask(const std::string& text) {
+Result<MediaPrompt> Conversation::ask(Json message, std::span<const MediaInput> inputs) {
   ChatInput whole = input();
   M3_TRY(const Prompt before, render_chat(whole));
-  whole.messages.push_back(user_message(text));
+  whole.messages.push_back(std::move(message));
   whole.add_generation_prompt = true;
   M3_TRY(const Prompt after, render_chat(whole));
-  if (ids_.empty()) {
-    M3_TRY(asked_, tokenizer_.encode(after.text(), after.client_ranges()));
-  } else {
-    // What was rendered before is a beginning of what is rendered now; only the rest is new. The
-    // line feed behind the model's end of turn is its first character.
-    M3_CHECK(after.text().starts_with(before.text()), "the template rewrote an earlier turn");
-    const Prompt rest = tail_of(after, before.text().size() - 1);
-    M3_TRY(const auto ids, tokenizer_.encode(rest.text(), rest.client_ranges()));
-    asked_ = ids_;
-    asked_.insert(asked_.end(), ids.begin(), ids.end());
-  }
+  // What was rendered before is a beginning of what is rendered now; only the rest is new. The line
+  // feed behind the model's end of turn is its first character.
+  M3_CHECK(after.text().starts_with(before.text()), "the template rewrote an earlier turn");
+  const std::size_t known = ids_.empty() ? 0 : before.text().size() - 1;
+  M3_TRY(const auto ids, reader_.encode_text(tail_of(after, known), inputs));
+  asked_media_ = media_;
+  M3_TRY_STATUS(reader_.encode(inputs, asked_media_));
+  asked_ = ids_;
+  asked_.insert(asked_.end(), ids.begin(), ids.end());
+  MediaPrompt prompt{.ids = asked_, .media = {}};
+  M3_TRY(prompt.media, reader_.plan(asked_, asked_media_));
   messages_ = std::move(whole.messages);
-  return asked_;
+  return prompt;
 }
 
 void Conversation::answer(const std::vector<TokenId>& ids, const std::string& text) {
   ids_ = asked_;
+  media_ = asked_media_;
   ids_.insert(ids_.end(), ids.begin(), ids.end());
-  const auto end = tokenizer_.id_of(control::kTurnEnd);
+  const auto end = reader_.turn_end();
   if (end && ids_.back() != *end) ids_.push_back(*end);
   messages_.push_back({{"role", "assistant"}, {"content", text}});
 }

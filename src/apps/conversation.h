@@ -4,32 +4,35 @@
 #include <string>
 #include <vector>
 
+#include "apps/media_input.h"
 #include "base/result.h"
 #include "text/chat.h"
 #include "text/tokenizer.h"
 
 namespace m3 {
 
-// {"role": "user", "content": text}.
-Json user_message(const std::string& text);
+// A part of a message: a picture ("image") or a clip ("video").
+Json media_part(const std::string& kind, const std::string& address);
+
+// A user's message: `media` parts first, then the text.
+Json user_message(const std::string& text, Json media = Json::array());
 
 // A file with a list of messages as an OpenAI client sends them, or an object with `messages`,
 // `tools` and the thinking controls of such a request. The result asks for an answer. Errors: not
 // JSON, or what normalise_messages() refuses.
 Result<ChatInput> read_messages_file(const std::string& path);
 
-// The prompt's ids by the safe rule: control strings count only where the template wrote them.
-Result<std::vector<TokenId>> encode_chat(const ChatInput& input, const Tokenizer& tokenizer);
-
 // A conversation that grows at its end, as ids. What the model wrote stays as the ids that it drew,
 // so that the cache of one turn serves the next, whatever another reading of its text would give.
 class Conversation {
  public:
-  // `tokenizer` outlives the conversation. `system` may be empty.
-  Conversation(const Tokenizer& tokenizer, std::string system, std::string thinking_mode);
+  // `reader` outlives the conversation. `system` may be empty.
+  Conversation(MediaReader& reader, std::string system, std::string thinking_mode);
 
-  // Adds a user's message. Returns the ids of the whole conversation up to the model's turn.
-  Result<std::vector<TokenId>> ask(const std::string& text);
+  // Adds a user's message and the media that its parts name. Returns the prompt of the whole
+  // conversation up to the model's turn. Errors: counts that differ, or what MediaReader refuses;
+  // the conversation is then as before.
+  Result<MediaPrompt> ask(Json message, std::span<const MediaInput> inputs);
   // Adds the model's answer: the ids drawn, with or without the end of turn, and their text.
   void answer(const std::vector<TokenId>& ids, const std::string& text);
   // Takes the last question back, when it could not be answered.
@@ -40,12 +43,16 @@ class Conversation {
  private:
   ChatInput input() const;
 
-  const Tokenizer& tokenizer_;
+  using Media = std::vector<std::shared_ptr<const EncodedMedia>>;
+
+  MediaReader& reader_;
   std::string system_;
   std::string thinking_mode_;
   Json messages_ = Json::array();
   std::vector<TokenId> ids_;    // of the conversation up to the end of the model's last turn
-  std::vector<TokenId> asked_;  // what ask() returned
+  Media media_;                 // in them
+  std::vector<TokenId> asked_;  // what ask() returned, and the media in it
+  Media asked_media_;
 };
 
 }  // namespace m3

@@ -8,6 +8,7 @@
 #include "apps/conversation.h"
 #include "apps/generation_options.h"
 #include "apps/model_options.h"
+#include "apps/pixel_file.h"
 #include "apps/progress_bar.h"
 #include "base/file.h"
 #include "engine/engine.h"
@@ -21,6 +22,10 @@ struct GenerateOptions {
   std::optional<std::string> prompt;
   std::string messages;
   std::string ids_file;
+  std::string rows;
+  std::vector<std::string> images;
+  std::vector<std::string> videos;
+  double fps = 1;
   std::string thinking;
   bool raw = false;
   bool json = false;
@@ -29,26 +34,43 @@ struct GenerateOptions {
 // An answer's length where --max-tokens does not say.
 constexpr std::int64_t kMaxTokens = 512;
 
-Result<std::vector<std::int32_t>> raw_prompt(const std::string& text, const LoadedModel& loaded) {
-  M3_TRY(const Tokenizer* tokenizer, loaded.need_tokenizer("--prompt"));
-  return tokenizer->encode(text, Tokenizer::ControlTokens::kHonoured);
+Result<std::vector<MediaInput>> read_media(const GenerateOptions& o, const Json& messages,
+                                           const LoadedModel& loaded) {
+  if (!holds_media(messages)) return std::vector<MediaInput>();
+  M3_TRY(const auto options, preprocess_options(o.model.model, loaded.config()));
+  return read_message_media(messages, o.fps, options);
 }
 
-Result<std::vector<std::int32_t>> chat_prompt(const GenerateOptions& o, const LoadedModel& loaded) {
-  M3_TRY(const Tokenizer* tokenizer, loaded.need_tokenizer(o.prompt ? "--prompt" : "--messages"));
+Result<MediaPrompt> text_prompt(const GenerateOptions& o, const LoadedModel& loaded) {
+  M3_TRY_STATUS(loaded.need_tokenizer(o.prompt ? "--prompt" : "--messages"));
   ChatInput input{.add_generation_prompt = true};
   if (o.prompt) {
-    input.messages = Json::array({user_message(*o.prompt)});
+    Json media = Json::array();
+    for (const std::string& file : o.images) media.push_back(media_part("image", file));
+    for (const std::string& file : o.videos) media.push_back(media_part("video", file));
+    input.messages = Json::array({user_message(*o.prompt, std::move(media))});
   } else {
     M3_TRY(input, read_messages_file(o.messages));
   }
   if (!o.thinking.empty()) input.thinking_mode = o.thinking;
-  return encode_chat(input, *tokenizer);
+  M3_TRY(const auto media, read_media(o, input.messages, loaded));
+  Prompt prompt;
+  if (o.raw) {
+    prompt.add_template(*o.prompt);
+  } else {
+    M3_TRY(prompt, render_chat(input));
+  }
+  return MediaReader(loaded).read(prompt, media);
 }
 
-Result<std::vector<std::int32_t>> read_prompt(const GenerateOptions& o, const LoadedModel& loaded) {
-  if (!o.ids_file.empty()) return read_ids_file(o.ids_file);
-  return o.raw ? raw_prompt(*o.prompt, loaded) : chat_prompt(o, loaded);
+Result<MediaPrompt> read_prompt(const GenerateOptions& o, const LoadedModel& loaded) {
+  if (o.ids_file.empty()) return text_prompt(o, loaded);
+  MediaPrompt prompt;
+  M3_TRY(prompt.ids, read_ids_file(o.ids_file));
+  if (!o.rows.empty()) {
+    M3_TRY(prompt.media, splice_pixel_file(o.rows, prompt.ids, *loaded.model));
+  }
+  return prompt;
 }
 
 nlohmann::ordered_json timings(const Answer& answer, const LoadedModel& loaded) {
@@ -99,7 +121,7 @@ void print_json(const Answer& answer, std::int64_t prompt_tokens, std::uint64_t 
 Status run_generate(const GenerateOptions& o) {
   M3_TRY(const auto loaded, load_model(o.model));
   M3_TRY(auto prompt, read_prompt(o, *loaded));
-  const auto prompt_tokens = static_cast<std::int64_t>(prompt.size());
+  const std::int64_t prompt_tokens = std::ssize(prompt.ids);
   const std::int64_t max_tokens = o.generation.max_tokens.value_or(kMaxTokens);
   // More than the model's positions is refused by the engine, with the numbers.
   const std::int64_t wanted = std::min(
@@ -112,10 +134,11 @@ Status run_generate(const GenerateOptions& o) {
   M3_TRY(const SamplingParams sampling, sampling_params(o.generation, *loaded, text));
   const std::uint64_t seed = sampling.seed;
   M3_TRY(auto stops, stop_ids(o.generation, *loaded));
-  M3_TRY(const SequenceId id, engine->start({.prompt = std::move(prompt),
+  M3_TRY(const SequenceId id, engine->start({.prompt = std::move(prompt.ids),
                                              .max_tokens = max_tokens,
                                              .sampling = sampling,
-                                             .stop_ids = std::move(stops)}));
+                                             .stop_ids = std::move(stops),
+                                             .media = std::move(prompt.media)}));
   if (!o.json && !loaded->random_weights.empty())
     std::fprintf(stderr, "note: %s\n", loaded->random_weights.c_str());
   const Tokenizer* tokenizer = loaded->tokenizer ? &*loaded->tokenizer : nullptr;
@@ -152,6 +175,17 @@ void add_generate(CLI::App& app, Run& run) {
                     "messages, tools and thinking_mode");
   CLI::Option* ids = input->add_option("--ids-file", o->ids_file, "JSON file: a list of token ids");
   input->require_option(1);
+  command
+      ->add_option("--rows", o->rows,
+                   "safetensors file with pixel_values and grid_thw, for the placeholders")
+      ->needs(ids);
+  for (CLI::Option* option :
+       {command->add_option("--image", o->images,
+                            "picture before the text of --prompt; repeatable"),
+        command->add_option("--video", o->videos, "clip before the text of --prompt; repeatable")})
+    option->needs(prompt)->allow_extra_args(false)->take_all();
+  command->add_option("--fps", o->fps, "frames to keep of a second of a clip")
+      ->capture_default_str();
   CLI::Option* raw =
       command->add_flag("--raw", o->raw, "take --prompt as it is, without the chat template")
           ->needs(prompt);

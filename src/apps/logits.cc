@@ -3,8 +3,11 @@
 
 #include "apps/commands.h"
 #include "apps/logits_run.h"
+#include "apps/media_input.h"
 #include "apps/model_options.h"
+#include "apps/pixel_file.h"
 #include "apps/progress_bar.h"
+#include "base/file.h"
 #include "checkpoint/safetensors.h"
 
 namespace m3 {
@@ -14,8 +17,48 @@ struct LogitsOptions {
   ModelOptions model;
   LogitsRun run;
   std::vector<std::string> ids_files;
+  std::string rows;
+  std::string text_file;
+  std::vector<std::string> images;
+  std::vector<std::string> videos;
+  double fps = 1;
   std::string out;
 };
+
+// Text as it is, control strings and all, with its media.
+Result<MediaPrompt> read_text(const LogitsOptions& options, const LoadedModel& loaded) {
+  M3_TRY_STATUS(loaded.need_tokenizer("--text-file"));
+  M3_TRY(const std::string text, read_text_file(options.text_file));
+  std::vector<MediaInput> inputs;
+  if (!options.images.empty() || !options.videos.empty()) {
+    M3_TRY(const auto preprocess, preprocess_options(options.model.model, loaded.config()));
+    for (const std::string& file : options.images) {
+      M3_TRY(inputs.emplace_back(), read_image(file, preprocess));
+    }
+    for (const std::string& file : options.videos) {
+      M3_TRY(inputs.emplace_back(), read_video(file, options.fps, preprocess));
+    }
+  }
+  Prompt prompt;
+  prompt.add_template(text);
+  return MediaReader(loaded).read(prompt, inputs);
+}
+
+// The sequences of the run, and what they see.
+Status read_sequences(const LogitsOptions& options, const LoadedModel& loaded, LogitsRun& run) {
+  if (!options.text_file.empty()) {
+    M3_TRY(auto prompt, read_text(options, loaded));
+    run.sequences.push_back(std::move(prompt.ids));
+    run.media.push_back(std::move(prompt.media));
+  }
+  if (!options.rows.empty()) {
+    if (run.sequences.size() > 1)
+      return fail("--rows goes with one --ids-file, not {}", run.sequences.size());
+    M3_TRY(run.media.emplace_back(),
+           splice_pixel_file(options.rows, run.sequences[0], *loaded.model));
+  }
+  return {};
+}
 
 Status run_command(const LogitsOptions& options) {
   LogitsRun run = options.run;
@@ -25,9 +68,15 @@ Status run_command(const LogitsOptions& options) {
   ModelOptions model = options.model;
   model.mtp = run.mtp;
   M3_TRY(const auto loaded, load_model(model));
+  M3_TRY_STATUS(read_sequences(options, *loaded, run));
   ProgressBar bar("computing logits", "rows");
   M3_TRY(const auto recorder, m3::run_logits(*loaded->model, run, bar.callback()));
-  return write_safetensors(options.out, recorder->tensors());
+  auto tensors = recorder->tensors();
+  if (!options.text_file.empty()) {
+    std::vector<TokenId>& ids = run.sequences[0];
+    tensors.push_back({"ids", Tensor(ids.data(), DType::kI32, {std::ssize(ids)})});
+  }
+  return write_safetensors(options.out, tensors);
 }
 
 }  // namespace
@@ -36,12 +85,18 @@ void add_logits(CLI::App& app, Run& run) {
   auto options = std::make_shared<LogitsOptions>();
   CLI::App* command = app.add_subcommand("logits", "Write the logits of token sequences to a file");
   add_model_options(*command, options->model);
-  command
-      ->add_option("--ids-file", options->ids_files,
-                   "JSON list of token ids; several make one batch, and prefix the outputs 0. 1. …")
-      ->required()
-      ->allow_extra_args(false)
-      ->take_all();
+  auto* input = command->add_option_group("input", "What to read; exactly one of");
+  CLI::Option* ids =
+      input
+          ->add_option(
+              "--ids-file", options->ids_files,
+              "JSON list of token ids; several make one batch, and prefix the outputs 0. 1. …")
+          ->allow_extra_args(false)
+          ->take_all();
+  CLI::Option* text =
+      input->add_option("--text-file", options->text_file,
+                        "text as it is, control strings and all; its ids are written, too");
+  input->require_option(1);
   command->add_flag("--trace", options->run.trace,
                     "also hidden states, experts, their weights and blocks of every layer");
   CLI::Option* mtp =
@@ -56,6 +111,16 @@ void add_logits(CLI::App& app, Run& run) {
       ->check(CLI::Range(1, 1 << 20));
   command->add_option("--choices", options->run.choices,
                       "take experts.L and blocks.L from this safetensors file instead of choosing");
+  command
+      ->add_option("--rows", options->rows,
+                   "safetensors file with pixel_values and grid_thw, for the placeholders")
+      ->needs(ids);
+  for (CLI::Option* option :
+       {command->add_option("--image", options->images, "picture for a ]<]image[>[; repeatable"),
+        command->add_option("--video", options->videos, "clip for a ]<]video[>[; repeatable")})
+    option->needs(text)->allow_extra_args(false)->take_all();
+  command->add_option("--fps", options->fps, "frames to keep of a second of a clip")
+      ->capture_default_str();
   command->add_option("--out", options->out, "safetensors file to write")->required();
   command->callback([options, &run] { run = [options] { return run_command(*options); }; });
 }

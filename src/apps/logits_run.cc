@@ -16,6 +16,7 @@ constexpr std::int64_t kStepRows = 512;
 
 struct Job {
   std::span<const std::int32_t> ids;
+  const SplicePlan* media = nullptr;
   std::vector<std::int32_t> pages = {};
   std::int64_t done = 0;  // rows computed
 
@@ -84,6 +85,7 @@ Batch compose(const std::vector<Part>& parts, const std::vector<Job>& jobs, std:
         {.job = part.job, .first_row = batch.rows(), .slot = part.slot, .rows = part.rows});
     const auto first = static_cast<std::size_t>(part.slot + ahead);
     const auto pages = static_cast<std::size_t>(pages_of(part.slot + part.rows, page_tokens));
+    if (job.media != nullptr) job.media->add_to(batch, part.slot + ahead, part.rows, batch.rows());
     batch.add_sequence(job.ids.subspan(first, static_cast<std::size_t>(part.rows)), part.slot,
                        std::span(job.pages).first(pages), /*all_outputs=*/true);
   }
@@ -117,7 +119,8 @@ Result<std::unique_ptr<Recorder>> run_logits(const Model& model, const LogitsRun
   std::int64_t total = 0, done = 0;
   for (const auto& ids : run.sequences) {
     M3_TRY_STATUS(check_ids(ids, run.mtp, model.config()));
-    jobs.push_back({.ids = ids});
+    const SplicePlan* media = run.media.empty() ? nullptr : &run.media[jobs.size()];
+    jobs.push_back({.ids = ids, .media = media});
     lengths.push_back(jobs.back().length());
     total += lengths.back();
   }

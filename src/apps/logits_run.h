@@ -9,6 +9,7 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "model/model.h"
+#include "model/splice.h"
 
 namespace m3 {
 
@@ -18,6 +19,7 @@ struct LogitsRun {
   bool trace = false;      // also what Recorder keeps of every layer
   bool mtp = false;        // also hidden states and logits of every MTP module that is loaded
   std::string choices;     // safetensors file to replay, or ""
+  std::vector<SplicePlan> media = {};  // of each sequence, or none at all
 };
 
 // The tensors that `m3 logits` writes. `progress` counts rows. They live as long as the recorder.

@@ -68,6 +68,8 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
                      "(default: the best that this machine has)");
   command.add_option("--threads", options.threads, "threads (default: one per core)")
       ->check(CLI::Range(1, 1024));
+  command.add_flag("--language-model-only", options.language_model_only,
+                   "do without the vision tower: pictures and clips are refused");
 }
 
 Result<const Tokenizer*> LoadedModel::need_tokenizer(std::string_view what_for) const {
@@ -86,7 +88,7 @@ Result<std::unique_ptr<LoadedModel>> load_model(const ModelOptions& options) {
   show_warnings(config.warnings);
   show_warnings(checkpoint->warnings());
   loaded->random_weights = checkpoint->synthetic();
-  LoadOptions parts{.mtp = options.mtp};
+  LoadOptions parts{.mtp = options.mtp, .vision = !options.language_model_only};
   if (!options.mtp_model.empty()) {
     M3_TRY(parts.standalone_mtp, open_mtp(options.mtp_model, config));
     show_warnings(parts.standalone_mtp->config.warnings);

@@ -22,10 +22,11 @@ namespace m3 {
 struct ModelOptions {
   std::string model;
   std::string backend = "cpu";
-  std::string isa;        // "" for the best of this machine
-  int threads = 0;        // 0: one per core
-  bool mtp = false;       // load the MTP modules, too
-  std::string mtp_model;  // from this directory instead of MODEL, or ""
+  std::string isa;                   // "" for the best of this machine
+  int threads = 0;                   // 0: one per core
+  bool language_model_only = false;  // without the vision tower
+  bool mtp = false;                  // load the MTP modules, too
+  std::string mtp_model;             // from this directory instead of MODEL, or ""
 };
 
 // MODEL, --backend, --isa and --threads.

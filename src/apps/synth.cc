@@ -77,7 +77,7 @@ void add_synth(CLI::App& app, Run& run) {
       ->add_option(
           "--preset", c->preset,
           "nano: every feature, 8 MB, with a tokenizer; slice: a few layers of the released "
-          "width, text only, without a tokenizer")
+          "width, without a tokenizer")
       ->check(CLI::IsMember({"nano", "slice"}));
   source->require_option(1);
   command->add_option("--dense-layers", c->slice.dense_layers, "of a slice: dense layers")
@@ -85,6 +85,10 @@ void add_synth(CLI::App& app, Run& run) {
   command->add_option("--moe-layers", c->slice.moe_layers, "of a slice: sparse MoE layers")
       ->capture_default_str();
   command->add_option("--experts", c->slice.experts, "of a slice: experts of each MoE layer")
+      ->capture_default_str();
+  command
+      ->add_option("--vision-layers", c->slice.vision_layers,
+                   "of a slice: layers of the vision tower; 0: text only")
       ->capture_default_str();
   command->add_option("--vocab", c->slice.vocab, "of a slice: vocabulary")->capture_default_str();
   command

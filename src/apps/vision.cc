@@ -1,91 +1,105 @@
-// `m3 vision`: pictures and clips as the rows that the vision tower reads.
+// `m3 vision`: pictures and clips as the rows that the vision tower reads, or as what it makes of
+// them.
 #include <CLI/CLI.hpp>
 
 #include "apps/commands.h"
-#include "base/file.h"
+#include "apps/media_input.h"
+#include "apps/pixel_file.h"
+#include "apps/progress_bar.h"
 #include "checkpoint/safetensors.h"
-#include "media/video.h"
-#include "model/config.h"
 
 namespace m3 {
 namespace {
 
 struct VisionOptions {
-  std::string model;
+  ModelOptions model;
   std::vector<std::string> images;
   std::string video;
   double fps = 1;
+  std::string rows;
   bool rows_only = false;
   std::string out;
 };
 
-// What is written: everything that was given, one after the other.
+// Everything that was given, one after the other.
 struct VisionInput {
-  std::vector<float> pixel_values;     // [rows, columns]
-  std::vector<std::int64_t> grid_thw;  // [pictures, 3]
-  std::vector<std::int32_t> kept;      // of a clip: frames
-
-  void add(PixelRows rows) {
-    grid_thw.insert(grid_thw.end(), {rows.grid.t, rows.grid.h, rows.grid.w});
-    // A clip is large and comes alone: moved, not copied.
-    if (pixel_values.empty())
-      pixel_values = std::move(rows.values);
-    else
-      pixel_values.insert(pixel_values.end(), rows.values.begin(), rows.values.end());
-  }
+  PixelFile pixels;
+  std::vector<std::int32_t> kept;  // of a clip: frames
 };
 
-Result<PreprocessOptions> preprocess_options(const std::string& model) {
-  M3_TRY(const Config config, load_config(model));
-  if (!config.vision)
-    return fail("{} is a text model: its config.json has no vision_config", model);
-  if (config.vision->channels != 3)
-    return fail("{}/config.json: vision_config.num_channels is {}, but pictures have 3", model,
-                config.vision->channels);
-  PreprocessOptions options{.patch = config.vision->patch,
-                            .merge = config.vision->spatial_merge,
-                            .temporal_patch = config.vision->temporal_patch};
-  M3_TRY_STATUS(read_preprocess_options(model, options));
-  return options;
+Result<VisionInput> join(std::vector<MediaInput> inputs) {
+  VisionInput joined;
+  std::int64_t rows = 0, columns = 0;
+  for (const MediaInput& input : inputs) {
+    const Grid& grid = input.pixels.grid;
+    joined.pixels.grids.push_back({grid.t, grid.h, grid.w});
+    rows += grid.rows();
+    columns = std::ssize(input.pixels.values) / grid.rows();
+    for (const std::int64_t frame : input.kept)
+      joined.kept.push_back(static_cast<std::int32_t>(frame));
+  }
+  M3_TRY(joined.pixels.memory, Buffer::allocate(rows * columns * dtype_size(DType::kF32)));
+  joined.pixels.pixels = joined.pixels.memory.tensor(DType::kF32, {rows, columns});
+  float* out = joined.pixels.pixels.as<float>();
+  for (const MediaInput& input : inputs)
+    out = std::copy(input.pixels.values.begin(), input.pixels.values.end(), out);
+  return joined;
 }
 
-Status add_image(const std::string& path, const PreprocessOptions& options, VisionInput& input) {
-  M3_TRY(const auto file, MappedFile::open(path));
-  M3_TRY(Image image, decode_image(file->bytes(), path));
-  auto rows = image_rows(std::move(image), options);
-  if (!rows) return fail("{}: {}", path, rows.error().message);
-  input.add(std::move(*rows));
-  return {};
+Result<VisionInput> read_input(const VisionOptions& o, const Config& config) {
+  M3_TRY(const auto options, preprocess_options(o.model.model, config));
+  VisionInput input;
+  if (!o.rows.empty()) {
+    M3_TRY(input.pixels, read_pixel_file(o.rows, *config.vision));
+    return input;
+  }
+  std::vector<MediaInput> inputs;
+  for (const std::string& path : o.images) {
+    M3_TRY(inputs.emplace_back(), read_image(path, options));
+  }
+  if (!o.video.empty()) {
+    M3_TRY(inputs.emplace_back(), read_video(o.video, o.fps, options));
+  }
+  return join(std::move(inputs));
 }
 
-Status add_video(const std::string& path, double fps, const PreprocessOptions& options,
-                 VisionInput& input) {
-  M3_TRY(const auto file, MappedFile::open(path));
-  M3_TRY(Clip clip, decode_video(file->bytes(), path, fps, options));
-  input.add(std::move(clip.rows));
-  for (const std::int64_t frame : clip.kept) input.kept.push_back(static_cast<std::int32_t>(frame));
-  return {};
-}
-
-Status write_input(VisionInput& input, std::int64_t columns, const std::string& path) {
-  const auto rows = static_cast<std::int64_t>(input.pixel_values.size()) / columns;
-  const auto items = static_cast<std::int64_t>(input.grid_thw.size()) / 3;
-  const auto kept = static_cast<std::int64_t>(input.kept.size());
+Status write_rows(const VisionInput& input, const std::string& path) {
+  std::vector<std::int64_t> sides;
+  for (const MediaGrid& grid : input.pixels.grids)
+    sides.insert(sides.end(), {grid.t, grid.h, grid.w});
+  std::vector<std::int32_t> kept = input.kept;
   std::vector<NamedTensor> tensors{
-      {"pixel_values", Tensor(input.pixel_values.data(), DType::kF32, {rows, columns})},
-      {"grid_thw", Tensor(input.grid_thw.data(), DType::kI64, {items, 3})}};
-  if (kept > 0) tensors.push_back({"kept", Tensor(input.kept.data(), DType::kI32, {kept})});
+      {"pixel_values", input.pixels.pixels},
+      {"grid_thw", Tensor(sides.data(), DType::kI64, {std::ssize(input.pixels.grids), 3})}};
+  if (!kept.empty())
+    tensors.push_back({"kept", Tensor(kept.data(), DType::kI32, {std::ssize(kept)})});
+  return write_safetensors(path, tensors);
+}
+
+Status write_features(const VisionInput& input, const LoadedModel& loaded,
+                      const std::string& path) {
+  const Config& config = loaded.config();
+  std::int64_t tokens = 0;
+  for (const MediaGrid& grid : input.pixels.grids) tokens += media_tokens(grid, *config.vision);
+  M3_TRY(const Buffer memory, Buffer::allocate(tokens * config.hidden * dtype_size(DType::kF32)));
+  const Tensor features = memory.tensor(DType::kF32, {tokens, config.hidden});
+  const VisionTower tower(config, *loaded.model->weights().vision, *loaded.backend);
+  tower.encode(input.pixels.pixels, input.pixels.grids, features);
+  const std::vector<NamedTensor> tensors{{"features", features}};
   return write_safetensors(path, tensors);
 }
 
 Status run_vision(const VisionOptions& options) {
-  M3_TRY(const PreprocessOptions preprocess, preprocess_options(options.model));
-  VisionInput input;
-  for (const std::string& path : options.images) M3_TRY_STATUS(add_image(path, preprocess, input));
-  if (!options.video.empty())
-    M3_TRY_STATUS(add_video(options.video, options.fps, preprocess, input));
-  if (options.rows_only) return write_input(input, row_columns(preprocess), options.out);
-  return fail("the vision tower is not built yet: add --rows-only to write what it would read");
+  if (options.rows_only) {
+    M3_TRY(const Config config, load_config(options.model.model));
+    M3_TRY(const auto input, read_input(options, config));
+    return write_rows(input, options.out);
+  }
+  M3_TRY(const auto loaded, load_model(options.model));
+  if (loaded->config().vision && !loaded->model->weights().vision)
+    return fail("--language-model-only leaves out the vision tower: add --rows-only to do without");
+  M3_TRY(const auto input, read_input(options, loaded->config()));
+  return write_features(input, *loaded, options.out);
 }
 
 }  // namespace
@@ -93,8 +107,8 @@ Status run_vision(const VisionOptions& options) {
 void add_vision(CLI::App& app, Run& run) {
   auto options = std::make_shared<VisionOptions>();
   CLI::App* command =
-      app.add_subcommand("vision", "Write pictures or a clip as rows of pixels to a file");
-  command->add_option("MODEL", options->model, "directory with config.json")->required();
+      app.add_subcommand("vision", "Write what the vision tower makes of pictures or a clip");
+  add_model_options(*command, options->model);
   CLI::Option* image = command
                            ->add_option("--image", options->images,
                                         "PNG, JPEG, WebP or GIF file; may be given more than once")
@@ -106,11 +120,18 @@ void add_vision(CLI::App& app, Run& run) {
   command->add_option("--fps", options->fps, "frames to keep of a second of the clip")
       ->capture_default_str()
       ->needs(video);
-  command->add_flag("--rows-only", options->rows_only, "stop before the vision tower");
+  CLI::Option* rows = command
+                          ->add_option("--rows", options->rows,
+                                       "safetensors file with pixel_values and grid_thw, as "
+                                       "--rows-only writes it")
+                          ->excludes(image)
+                          ->excludes(video);
+  command->add_flag("--rows-only", options->rows_only, "write the rows of pixels that it reads")
+      ->excludes(rows);
   command->add_option("--out", options->out, "safetensors file to write")->required();
   command->callback([=, &run] {
-    if (options->images.empty() && options->video.empty())
-      throw CLI::RequiredError("--image or --video");
+    if (options->images.empty() && options->video.empty() && options->rows.empty())
+      throw CLI::RequiredError("--image, --video or --rows");
     run = [options] { return run_vision(*options); };
   });
 }

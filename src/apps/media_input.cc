@@ -1,0 +1,166 @@
+#include "apps/media_input.h"
+
+#include "media/source.h"
+#include "media/video.h"
+#include "text/control_strings.h"
+
+namespace m3 {
+namespace {
+
+// {"image_url": {"url": U}}, {"image_url": U}, {"url": U}, and the same for "image", "video" …
+const std::string* address_of(const Json& part, const std::string& kind) {
+  for (const std::string& key : {kind + "_url", kind, std::string("url"), std::string("path")}) {
+    const Json* value = find_set_member(part, key);
+    if (value == nullptr) continue;
+    if (value->is_string()) return value->get_ptr<const std::string*>();
+    if (const std::string* url = find_string(*value, "url")) return url;
+  }
+  return nullptr;
+}
+
+double fps_of(const Json& part, double fps) {
+  for (const Json* object : {&part, find_set_member(part, "video_url")}) {
+    if (object == nullptr) continue;
+    const Json* own = find_set_member(*object, "fps");
+    if (own != nullptr && own->is_number()) return own->get<double>();
+  }
+  return fps;
+}
+
+// Every part of the messages that is a picture or clip, in order: body(message, part).
+template <typename Body>
+Status for_each_media_part(const Json& messages, const Body& body) {
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    const Json* content = find_member(messages[i], "content");
+    if (content == nullptr || !content->is_array()) continue;
+    for (const Json& part : *content) {
+      const std::string* type = find_string(part, "type");
+      if (type != nullptr && (*type == "image" || *type == "video")) M3_TRY_STATUS(body(i, part));
+    }
+  }
+  return {};
+}
+
+Result<MediaInput> read_part(const Json& part, double fps, const PreprocessOptions& options) {
+  const std::string& kind = *find_string(part, "type");
+  const std::string* address = address_of(part, kind);
+  if (address == nullptr) return fail("its {} needs {}_url with a url", kind, kind);
+  return kind == "image" ? read_image(*address, options)
+                         : read_video(*address, fps_of(part, fps), options);
+}
+
+}  // namespace
+
+Result<PreprocessOptions> preprocess_options(const std::string& directory, const Config& config) {
+  if (!config.vision)
+    return fail("{} is a text model: its config.json has no vision_config", directory);
+  if (config.vision->channels != 3)
+    return fail("{}/config.json: vision_config.num_channels is {}, but pictures have 3", directory,
+                config.vision->channels);
+  PreprocessOptions options{.patch = config.vision->patch,
+                            .merge = config.vision->spatial_merge,
+                            .temporal_patch = config.vision->temporal_patch};
+  M3_TRY_STATUS(read_preprocess_options(directory, options));
+  return options;
+}
+
+Result<MediaInput> read_image(const std::string& address, const PreprocessOptions& options) {
+  M3_TRY(const MediaSource source, MediaSource::open(address));
+  M3_TRY(Image image, decode_image(source.bytes(), source.name()));
+  auto rows = image_rows(std::move(image), options);
+  if (!rows) return fail("{}: {}", source.name(), rows.error().message);
+  MediaInput input{.pixels = std::move(*rows), .shape = {.kind = MediaShape::Kind::kImage}};
+  input.shape.tokens_per_group = input.pixels.grid.rows() / (options.merge * options.merge);
+  return input;
+}
+
+Result<MediaInput> read_video(const std::string& address, double fps,
+                              const PreprocessOptions& options) {
+  M3_TRY(const MediaSource source, MediaSource::open(address));
+  M3_TRY(Clip clip, decode_video(source.bytes(), source.name(), fps, options));
+  const Grid grid = clip.rows.grid;
+  MediaInput input{.pixels = std::move(clip.rows), .shape = {.kind = MediaShape::Kind::kVideo}};
+  input.shape.groups = grid.t;
+  input.shape.tokens_per_group = grid.h * grid.w / (options.merge * options.merge);
+  // A group's time is that of its first frame (spec: vision §5.2).
+  for (std::int64_t g = 0; g < grid.t; ++g) {
+    const std::int64_t last = std::ssize(clip.kept) - 1;
+    const std::int64_t frame = std::min(options.temporal_patch * g, last);
+    input.shape.seconds.push_back(static_cast<double>(clip.kept[static_cast<std::size_t>(frame)]) /
+                                  clip.fps);
+  }
+  input.kept = std::move(clip.kept);
+  return input;
+}
+
+Result<std::vector<MediaInput>> read_message_media(const Json& messages, double fps,
+                                                   const PreprocessOptions& options) {
+  std::vector<MediaInput> inputs;
+  M3_TRY_STATUS(for_each_media_part(messages, [&](std::size_t i, const Json& part) -> Status {
+    auto input = read_part(part, fps, options);
+    if (!input) return fail("message {}: {}", i, input.error().message);
+    inputs.push_back(std::move(*input));
+    return {};
+  }));
+  return inputs;
+}
+
+bool holds_media(const Json& messages) {
+  bool found = false;
+  [[maybe_unused]] const Status status =
+      for_each_media_part(messages, [&](std::size_t, const Json&) -> Status {
+        found = true;
+        return {};
+      });
+  return found;
+}
+
+MediaReader::MediaReader(const LoadedModel& loaded) : loaded_(loaded) {
+  if (loaded.model->weights().vision) encoder_ = std::make_unique<MediaEncoder>(*loaded.model);
+}
+
+Status MediaReader::encode(std::span<const MediaInput> inputs,
+                           std::vector<std::shared_ptr<const EncodedMedia>>& out) {
+  const Config& config = loaded_.config();
+  for (const MediaInput& input : inputs) {
+    if (encoder_ == nullptr) return fail("this model was loaded without its vision tower");
+    const Grid& grid = input.pixels.grid;
+    const auto columns = static_cast<std::int64_t>(input.pixels.values.size()) / grid.rows();
+    const bool image = input.shape.kind == MediaShape::Kind::kImage;
+    // The tower reads the rows; a tensor cannot say so.
+    auto* values = const_cast<float*>(input.pixels.values.data());
+    out.push_back(encoder_->encode({.pixels = {values, DType::kF32, {grid.rows(), columns}},
+                                    .grid = {grid.t, grid.h, grid.w},
+                                    .token = image ? config.image_token : config.video_token}));
+  }
+  return {};
+}
+
+Result<std::vector<TokenId>> MediaReader::encode_text(const Prompt& prompt,
+                                                      std::span<const MediaInput> inputs) const {
+  std::vector<MediaShape> shapes;
+  for (const MediaInput& input : inputs) shapes.push_back(input.shape);
+  M3_TRY(const auto ids, loaded_.tokenizer->encode(prompt.text(), prompt.client_ranges()));
+  return expand_media(ids, shapes, *loaded_.tokenizer);
+}
+
+Result<SplicePlan> MediaReader::plan(std::span<const TokenId> ids,
+                                     std::vector<std::shared_ptr<const EncodedMedia>> media) const {
+  if (media.empty()) return SplicePlan();  // a placeholder that the model itself drew is a token
+  return SplicePlan::create(ids, std::move(media), loaded_.config());
+}
+
+Result<MediaPrompt> MediaReader::read(const Prompt& prompt, std::span<const MediaInput> inputs) {
+  MediaPrompt read;
+  M3_TRY(read.ids, encode_text(prompt, inputs));
+  std::vector<std::shared_ptr<const EncodedMedia>> media;
+  M3_TRY_STATUS(encode(inputs, media));
+  M3_TRY(read.media, plan(read.ids, std::move(media)));
+  return read;
+}
+
+std::optional<TokenId> MediaReader::turn_end() const {
+  return loaded_.tokenizer->id_of(control::kTurnEnd);
+}
+
+}  // namespace m3
