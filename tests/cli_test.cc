@@ -260,14 +260,6 @@ TEST(BadInput, NestingWithoutEnd) {
                  {"m.json"});
 }
 
-TEST(BadInput, PicturesAreRefusedUntilTheyAreSeen) {
-  const TemporaryDirectory work;
-  const std::string file = work.write(
-      "m.json",
-      R"([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a.png"}}]}])");
-  expect_refused(run_m3("generate " + nano() + " --messages " + file), {"image", "not supported"});
-}
-
 TEST(BadInput, NoMemoryIsASentence) {
 #ifdef M3_SANITIZED
   GTEST_SKIP() << "a sanitizer needs more address space than the limit leaves";

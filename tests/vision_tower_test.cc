@@ -1,0 +1,184 @@
+// Pictures and clips through the vision tower, against the official model and against themselves
+// (spec: vision §6, §7).
+#include <gtest/gtest.h>
+
+#include <cctype>
+#include <cstring>
+#include <map>
+
+#include "apps/logits_run.h"
+#include "engine/media_encoder.h"
+#include "tests/golden_file.h"
+#include "tests/tiny_model.h"
+
+namespace m3 {
+namespace {
+
+// Pixel rows with their grids.
+struct Pixels {
+  Buffer memory;
+  Tensor rows;
+  std::vector<MediaGrid> grids;
+
+  // Rows [begin, end) as one tensor.
+  std::int64_t first_row(std::size_t item) const {
+    std::int64_t row = 0;
+    for (std::size_t i = 0; i < item; ++i) row += grids[i].rows();
+    return row;
+  }
+};
+
+// The goldens keep levels: of one frame where both are the same, as in pictures (spec: vision
+// §3.4).
+Pixels pixels_of(const GoldenFile& golden) {
+  constexpr float kMean[] = {0.48145466f, 0.4578275f, 0.40821073f};
+  constexpr float kStd[] = {0.26862954f, 0.26130258f, 0.27577711f};
+  constexpr std::int64_t kPatch = 14 * 14;
+  const Tensor levels = golden.at("levels"), grids = golden.at("grid_thw");
+  const std::int64_t rows = levels.dim(0), frames = levels.dim(1) / (3 * kPatch);
+  Pixels pixels;
+  pixels.memory = Buffer(rows * 3 * 2 * kPatch * 4);
+  pixels.rows = pixels.memory.tensor(DType::kF32, {rows, 3 * 2 * kPatch});
+  for (std::int64_t row = 0; row < rows; ++row)
+    for (std::int64_t i = 0; i < 3 * 2 * kPatch; ++i) {
+      const std::int64_t channel = i / (2 * kPatch), frame = i / kPatch % 2 % frames;
+      const auto level = static_cast<float>(
+          levels.row<std::uint8_t>(row)[(channel * frames + frame) * kPatch + i % kPatch]);
+      pixels.rows.row<float>(row)[i] = (level / 255 - kMean[channel]) / kStd[channel];
+    }
+  for (std::int64_t item = 0; item < grids.dim(0); ++item) {
+    std::int64_t sides[3];
+    std::memcpy(sides, static_cast<const std::byte*>(grids.data) + item * 24, sizeof sides);
+    pixels.grids.push_back({sides[0], sides[1], sides[2]});
+  }
+  return pixels;
+}
+
+class Vision : public testing::TestWithParam<Platform> {
+ protected:
+  using Values = std::vector<float>;
+
+  Values encode(const Tensor& rows, const std::vector<MediaGrid>& grids) const {
+    const Config& config = tiny_.model->config();
+    const VisionTower tower(config, *tiny_.model->weights().vision, *tiny_.backend);
+    const std::int64_t tokens = rows.dim(0) / 4;
+    Values values(static_cast<std::size_t>(tokens * config.hidden));
+    tower.encode(rows, grids, {values.data(), DType::kF32, {tokens, config.hidden}});
+    return values;
+  }
+  bool exact() const { return GetParam().backend == "reference"; }
+  void expect_golden(const Values& ours, const Tensor& golden) const {
+    if (exact()) {
+      EXPECT_LE(worst_difference(ours, golden), 2e-4);
+    } else {
+      EXPECT_GE(worst_cosine(ours, golden), 0.9995);
+    }
+  }
+
+  TinyModel tiny_{tiny_model_directory("nano"), GetParam(), 2};
+};
+
+std::string platform_name(const testing::TestParamInfo<Platform>& info) {
+  std::string name = info.param.name();
+  std::replace_if(
+      name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
+  return name;
+}
+INSTANTIATE_TEST_SUITE_P(All, Vision, testing::ValuesIn(platforms()), platform_name);
+
+TEST_P(Vision, FeaturesAreTheOfficialModels) {
+  for (const char* name : {"nano-vision-three", "nano-vision-clip"}) {
+    SCOPED_TRACE(name);
+    const GoldenFile golden(name);
+    const Pixels pixels = pixels_of(golden);
+    expect_golden(encode(pixels.rows, pixels.grids), golden.at("features"));
+  }
+}
+
+TEST_P(Vision, PicturesInOneCallEqualEachAlone) {
+  const Pixels pixels = pixels_of(GoldenFile("nano-vision-three"));
+  Values alone;
+  for (std::size_t i = 0; i < pixels.grids.size(); ++i) {
+    const std::int64_t first = pixels.first_row(i), rows = pixels.grids[i].rows();
+    const Values one = encode(pixels.rows.rows(first, first + rows), {pixels.grids[i]});
+    alone.insert(alone.end(), one.begin(), one.end());
+  }
+  EXPECT_EQ(encode(pixels.rows, pixels.grids), alone);
+}
+
+TEST_P(Vision, AClipOfFiveGroupsIsFourAndOne) {
+  const Pixels pixels = pixels_of(GoldenFile("nano-vision-clip"));
+  ASSERT_EQ(pixels.grids.size(), 1u);
+  const MediaGrid clip = pixels.grids[0];
+  ASSERT_EQ(clip.t, 5);
+  const Values cut = encode(pixels.rows, {{4, clip.h, clip.w}, {1, clip.h, clip.w}});
+  EXPECT_EQ(encode(pixels.rows, {clip}), cut);
+}
+
+TEST_P(Vision, TheOrderOfBlocksMatters) {
+  const Pixels pixels = pixels_of(GoldenFile("nano-vision-three"));
+  const std::int64_t rows = pixels.grids[0].rows();
+  const Tensor picture = pixels.rows.rows(0, rows);
+  const Values before = encode(picture, {pixels.grids[0]});
+  float* first = picture.row<float>(0);
+  std::swap_ranges(first, picture.row<float>(4), picture.row<float>(4));  // blocks 0 and 1
+  const Values after = encode(picture, {pixels.grids[0]});
+  const auto width = static_cast<std::ptrdiff_t>(tiny_.model->config().hidden);
+  EXPECT_NE(before, after);
+  EXPECT_NE(Values(before.begin(), before.begin() + width),
+            Values(after.begin() + width, after.begin() + 2 * width));
+}
+
+TEST_P(Vision, LogitsAroundTwoPictures) {
+  const GoldenFile golden("nano-two-pictures");
+  const Pixels pixels = pixels_of(golden);
+  const Config& config = tiny_.model->config();
+  MediaEncoder encoder(*tiny_.model);
+  std::vector<std::shared_ptr<const EncodedMedia>> media;
+  for (std::size_t i = 0; i < pixels.grids.size(); ++i) {
+    const std::int64_t first = pixels.first_row(i), rows = pixels.grids[i].rows();
+    media.push_back(encoder.encode(
+        {pixels.rows.rows(first, first + rows), pixels.grids[i], config.image_token}));
+  }
+  const auto ids = golden.ints("ids");
+  const auto logits = [&](std::int64_t chunk) {
+    auto run = run_logits(
+        *tiny_.model,
+        {.sequences = {ids}, .chunk = chunk, .media = {*SplicePlan::create(ids, media, config)}});
+    EXPECT_TRUE(run) << (run ? "" : run.error().message);
+    for (const NamedTensor& t : (*run)->tensors())
+      if (t.name == "logits")
+        return Values(t.tensor.as<float>(), t.tensor.as<float>() + t.tensor.elements());
+    return Values();
+  };
+  const Values whole = logits(0);
+  Values picked;
+  for (const std::int32_t row : golden.ints("rows"))
+    for (const std::int32_t column : golden.ints("columns"))
+      picked.push_back(whole[static_cast<std::size_t>(row * config.vocab + column)]);
+  if (exact()) {
+    EXPECT_LE(worst_difference(picked, golden.at("logits")), 2e-4);
+  } else {
+    EXPECT_GE(median_cosine(picked, golden.at("logits")), 0.999);  // experts of a row may flip
+  }
+  for (const std::int64_t chunk : {1, 7}) EXPECT_EQ(whole, logits(chunk)) << "chunk " << chunk;
+}
+
+TEST_P(Vision, APictureIsEncodedOnce) {
+  const Pixels pixels = pixels_of(GoldenFile("nano-vision-three"));
+  MediaEncoder encoder(*tiny_.model);
+  const std::int64_t first = pixels.grids[0].rows(), second = pixels.grids[1].rows();
+  const PixelItem one{pixels.rows.rows(0, first), pixels.grids[0], 5};
+  const PixelItem other{pixels.rows.rows(first, first + second), pixels.grids[1], 5};
+  const auto features = encoder.encode(one);
+  EXPECT_NE(encoder.encode(other)->hash, features->hash);
+  EXPECT_EQ(encoder.encode(one), features);
+  EXPECT_EQ(encoder.encoded(), 2);
+  MediaEncoder forgetful(*tiny_.model, /*cache_bytes=*/1);
+  forgetful.encode(one);
+  forgetful.encode(one);
+  EXPECT_EQ(forgetful.encoded(), 2);
+}
+
+}  // namespace
+}  // namespace m3
