@@ -70,6 +70,7 @@ Result<Answer> read_answer(Engine& engine, SequenceId id, std::int64_t prompt_to
       text.push(event.token.id, answer.text);
       if (event.finish == Finish::kLength) answer.finish_reason = "length";
       if (event.finish == Finish::kStop || text.stopped()) answer.finish_reason = "stop";
+      if (!answer.finish_reason.empty()) break;  // a step may give tokens behind a stop string
     }
   }
   engine.stop(id);

@@ -24,7 +24,7 @@ struct AnswerOptions {
   const Tokenizer* tokenizer = nullptr;          // null: no text
   std::vector<std::string> stop;                 // stop strings
   std::function<void(const std::string&)> show;  // each new piece of text; may be empty
-  std::function<bool()> cancelled;               // asked once a token; may be empty
+  std::function<bool()> cancelled;               // asked once a step; may be empty
   std::function<void(std::int64_t, std::int64_t)> prompt_progress =
       {};  // tokens read; may be empty
 };

@@ -8,19 +8,27 @@
 namespace m3 {
 
 using std::ssize;
-Result<std::unique_ptr<Engine>> Engine::create(const Model& model, const EngineOptions& options) {
+
+Result<std::unique_ptr<Engine>> Engine::create(const Model& model, const EngineOptions& options,
+                                               std::unique_ptr<Drafter> drafter) {
+  if (options.draft_tokens < 0 || options.draft_tokens > kDraftTokensMax)
+    return fail("{} tokens are to be drafted for a step, expected 0 to {}", options.draft_tokens,
+                kDraftTokensMax);
   const std::int64_t pages = pages_of(options.context_tokens, model.config().block_tokens);
   M3_TRY(PagedCache cache, PagedCache::create(model.config(), model.backend().cache_dtype(), pages,
                                               model.mtp_modules()));
-  return std::unique_ptr<Engine>(new Engine(model, std::move(cache), options));
+  return std::unique_ptr<Engine>(new Engine(model, std::move(cache), options, std::move(drafter)));
 }
 
-Engine::Engine(const Model& model, PagedCache cache, const EngineOptions& options)
+Engine::Engine(const Model& model, PagedCache cache, const EngineOptions& options,
+               std::unique_ptr<Drafter> drafter)
     : model_(model),
       cache_(std::move(cache)),
       pages_(cache_.pages()),
       options_(options),
-      arena_(model.config(), options.step_rows, options.sequences) {}
+      arena_(model.config(), options.step_rows,
+             options.sequences * (1 + (drafter ? options.draft_tokens : 0))),
+      speculation_(std::move(drafter), options.draft_tokens, options.seconds) {}
 
 // The answer's last token is never stored, since nobody reads it.
 std::int64_t Engine::pages_for(const Request& request) const {
@@ -53,17 +61,18 @@ Status Engine::check(const Request& request) const {
 Result<SequenceId> Engine::start(Request request) {
   M3_TRY_STATUS(check(request));
   const SequenceId id = next_id_++;
-  begin(sequences_[id], std::move(request));
+  begin(id, std::move(request));
   return id;
 }
 
 Status Engine::resume(SequenceId id, Request request) {
   M3_TRY_STATUS(check(request));
-  begin(sequences_.at(id), std::move(request));
+  begin(id, std::move(request));
   return {};
 }
 
-void Engine::begin(Sequence& s, Request request) {
+void Engine::begin(SequenceId id, Request request) {
+  Sequence& s = sequences_[id];
   const auto same = std::mismatch(s.tokens.begin(), s.tokens.begin() + s.cached,
                                   request.prompt.begin(), request.prompt.end());
   // The last token of the prompt is always computed: its logits give the first token of the answer.
@@ -77,6 +86,7 @@ void Engine::begin(Sequence& s, Request request) {
   s.request = std::move(request);
   s.running = false;
   s.waiting = true;
+  speculation_.begin(id);
 }
 
 void Engine::stop(SequenceId id) {
@@ -89,6 +99,7 @@ void Engine::release(SequenceId id) {
   M3_CHECK(found != sequences_.end(), "no sequence {}", id);
   pages_.release(found->second.pages);
   sequences_.erase(found);
+  speculation_.forget(id);
 }
 
 bool Engine::idle() const {
@@ -108,89 +119,25 @@ void Engine::reclaim(std::int64_t count, const Sequence& keep) {
   }
 }
 
+std::int64_t Engine::running() const {
+  return std::count_if(sequences_.begin(), sequences_.end(),
+                       [](const auto& entry) { return entry.second.running; });
+}
+
 // Admits in order of arrival, each with all the pages that it can ever need: whoever runs can
 // finish, and check() has seen to it that one alone always fits.
 void Engine::admit() {
-  auto running = std::count_if(sequences_.begin(), sequences_.end(),
-                               [](const auto& entry) { return entry.second.running; });
+  std::int64_t count = running();
   for (auto& [id, s] : sequences_) {
     if (!s.waiting) continue;
-    if (running >= options_.sequences) return;
+    if (count >= options_.sequences) return;
     const std::int64_t missing = std::max<std::int64_t>(0, pages_for(s.request) - ssize(s.pages));
     reclaim(missing, s);
     if (!pages_.allocate(missing, s.pages)) return;
     s.waiting = false;
     s.running = true;
-    ++running;
+    ++count;
   }
-}
-
-// Rows of this step: one for every sequence that decodes first, then as much of the prompts as
-// fits.
-std::vector<SequenceId> Engine::compose(Batch& batch) const {
-  std::vector<SequenceId> members;
-  for (const bool decoding : {true, false}) {
-    for (const auto& [id, s] : sequences_) {
-      const std::int64_t missing = ssize(s.tokens) - s.cached;
-      if (!s.running || (missing == 1) != decoding) continue;
-      const std::int64_t rows = std::min(missing, options_.step_rows - batch.rows());
-      if (rows == 0) return members;
-      const std::span<const std::int32_t> tokens(s.tokens);
-      const auto pages = std::span(s.pages).first(
-          static_cast<std::size_t>(pages_of(s.cached + rows, cache_.page_tokens())));
-      s.request.media.add_to(batch, s.cached, rows, batch.rows());
-      batch.add_sequence(
-          tokens.subspan(static_cast<std::size_t>(s.cached), static_cast<std::size_t>(rows)),
-          s.cached, pages, /*all_outputs=*/false);
-      if (rows == missing) batch.want_last();
-      members.push_back(id);
-    }
-  }
-  return members;
-}
-
-std::span<const TokenEvent> Engine::step() {
-  events_.clear();
-  admit();
-  Batch batch;
-  const std::vector<SequenceId> members = compose(batch);
-  if (members.empty()) return events_;
-  const Tensor logits = model_.forward(batch, cache_, arena_);
-  std::size_t row = 0, output = 0;
-  for (const SequenceId id : members) {
-    Sequence& s = sequences_.at(id);
-    const std::size_t first = row;
-    const std::int32_t member = batch.sequences[first];
-    while (row < batch.sequences.size() && batch.sequences[row] == member) ++row;
-    const bool sampled =
-        output < batch.outputs.size() && static_cast<std::size_t>(batch.outputs[output]) < row;
-    s.cached += static_cast<std::int64_t>(row - first);
-    if (sampled) advance(id, logits.row<float>(static_cast<std::int64_t>(output++)));
-  }
-  return events_;
-}
-
-// Samples the next token of a sequence and decides whether it was the last.
-void Engine::advance(SequenceId id, const float* logits) {
-  Sequence& s = sequences_.at(id);
-  const auto vocab = static_cast<std::size_t>(model_.config().vocab);
-  SampledToken token =
-      sampler_.sample({logits, vocab}, s.request.sampling, s.history, ssize(s.tokens));
-  if (token.id < 0) {
-    s.running = false;
-    events_.push_back({id, std::move(token), Finish::kBroken});
-    return;
-  }
-  s.tokens.push_back(token.id);
-  ++s.history.answer[token.id];
-  Finish finish = Finish::kNo;
-  if (std::ranges::count(s.request.stop_ids, token.id) > 0) {
-    finish = Finish::kStop;
-  } else if (ssize(s.tokens) - s.answer_begin >= s.request.max_tokens) {
-    finish = Finish::kLength;
-  }
-  if (finish != Finish::kNo) s.running = false;
-  events_.push_back({id, std::move(token), finish});
 }
 
 }  // namespace m3

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -10,6 +11,7 @@
 #include "base/result.h"
 #include "engine/pages.h"
 #include "engine/sampler.h"
+#include "engine/speculation.h"
 #include "model/model.h"
 #include "model/splice.h"
 
@@ -19,9 +21,9 @@ struct EngineOptions {
   std::int64_t context_tokens = 0;  // tokens that all sequences together may hold in the cache
   std::int64_t step_rows = 2048;    // rows of one step at most; prefill is cut to fit
   std::int64_t sequences = 16;      // sequences that run at the same time
+  std::int64_t draft_tokens = 0;    // that a drafter may add to a sequence's step, at most
+  std::function<double()> seconds = steady_seconds;  // by which the engine finds what drafts cost
 };
-
-using SequenceId = std::int64_t;
 
 struct Request {
   std::vector<std::int32_t> prompt;
@@ -43,8 +45,10 @@ struct TokenEvent {
 
 class Engine {
  public:
-  // `model` outlives the engine. Errors: no memory for the cache.
-  static Result<std::unique_ptr<Engine>> create(const Model& model, const EngineOptions& options);
+  // `model` outlives the engine. With a drafter a step may give several tokens of a sequence, the
+  // same as without. Errors: no memory for the cache; draft_tokens out of range.
+  static Result<std::unique_ptr<Engine>> create(const Model& model, const EngineOptions& options,
+                                                std::unique_ptr<Drafter> drafter = nullptr);
 
   // Queues a sequence. Errors: an empty prompt, an id outside the vocabulary, sampling parameters
   // out of range, or more tokens than the cache or the position table can ever hold.
@@ -68,6 +72,10 @@ class Engine {
   // Tokens of the sequence whose K/V are in the cache.
   std::int64_t cached_tokens(SequenceId id) const { return sequences_.at(id).cached; }
   std::int64_t context_tokens() const { return pages_.pages() * cache_.page_tokens(); }
+  // Of the sequence's latest answer, by place in a step's drafts; empty without a drafter.
+  std::span<const Acceptance::Count> acceptance(SequenceId id) const {
+    return speculation_.acceptance(id);
+  }
 
  private:
   struct Sequence {
@@ -81,14 +89,32 @@ class Engine {
     bool waiting = false;  // for pages
   };
 
-  Engine(const Model& model, PagedCache cache, const EngineOptions& options);
+  // What one sequence has in a step.
+  struct Member {
+    SequenceId id;
+    std::int64_t slot;       // of its first row
+    std::int64_t first_row;  // of the batch
+    std::int64_t rows;
+    std::int64_t first_output;  // the logits of its last `outputs` rows are there from here on
+    std::int64_t outputs;
+  };
+
+  Engine(const Model& model, PagedCache cache, const EngineOptions& options,
+         std::unique_ptr<Drafter> drafter);
   Status check(const Request& request) const;
   std::int64_t pages_for(const Request& request) const;
-  void begin(Sequence& sequence, Request request);
+  void begin(SequenceId id, Request request);
   void reclaim(std::int64_t count, const Sequence& keep);
   void admit();
-  std::vector<SequenceId> compose(Batch& batch) const;
-  void advance(SequenceId id, const float* logits);
+  std::int64_t running() const;
+  std::int64_t rows_for_drafts() const;
+  std::vector<Member> compose(Batch& batch) const;
+  void add_rows(const Sequence& sequence, std::span<const std::int32_t> drafts, Member& member,
+                Batch& batch) const;
+  void advance(const Member& member, const Tensor& logits);
+  std::int32_t draw(SequenceId id, const float* logits);
+  void speculate(const Batch& batch, const std::vector<Member>& members);
+  DraftJob draft_job(const Member& member) const;
 
   const Model& model_;
   PagedCache cache_;
@@ -96,6 +122,7 @@ class Engine {
   EngineOptions options_;
   ActivationArena arena_;
   Sampler sampler_;
+  Speculation speculation_;
   std::map<SequenceId, Sequence> sequences_;  // in order of arrival
   SequenceId next_id_ = 0;
   std::vector<TokenEvent> events_;

@@ -1,0 +1,265 @@
+// Drafts change nothing but the speed: every drafter, length and neighbour gives the same tokens.
+#include <gtest/gtest.h>
+
+#include "base/random.h"
+#include "engine/engine.h"
+#include "engine/ngram_drafter.h"
+#include "engine/scripted_drafter.h"
+#include "tests/tiny_model.h"
+
+namespace m3 {
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+
+// Everything that a client can see of an answer.
+struct Answer {
+  Ids ids;
+  std::vector<float> logprobs;
+  std::vector<std::int32_t> top_ids;
+  Finish finish = Finish::kNo;
+  friend bool operator==(const Answer&, const Answer&) = default;
+};
+
+struct Setting {
+  std::int64_t context = 4096;
+  std::int64_t rows = 512;
+  std::int64_t sequences = 8;
+  std::int64_t draft_tokens = 0;
+};
+
+// A clock by which every step takes as long as any other, so that every draft pays.
+std::function<double()> ticks() {
+  return [now = 0.0]() mutable { return now += 1; };
+}
+
+// One by which steps take what they like, so that lengths change all the time.
+std::function<double()> dice() {
+  return [now = 0.0, i = std::uint64_t{0}]() mutable { return now += uniform_at(4, 5, ++i); };
+}
+
+Ids prompt_of(std::int32_t seed, std::int64_t length) {
+  Ids ids;
+  for (std::int64_t i = 0; i < length; ++i)
+    ids.push_back(static_cast<std::int32_t>((seed * 37 + i * i * 11 + i) % 1000));
+  return ids;
+}
+
+Request greedy(Ids prompt, std::int64_t max_tokens) {
+  return {.prompt = std::move(prompt),
+          .max_tokens = max_tokens,
+          .sampling = {.temperature = 0},
+          .stop_ids = {}};
+}
+
+// Draws from few ids, so that drafts are right now and then, and with all that looks back.
+Request seeded(Ids prompt, std::int64_t max_tokens, std::uint64_t seed) {
+  return {.prompt = std::move(prompt),
+          .max_tokens = max_tokens,
+          .sampling = {.temperature = 0.7f,
+                       .top_k = 3,
+                       .top_p = 0.9f,
+                       .repetition_penalty = 1.1f,
+                       .presence_penalty = 0.2f,
+                       .frequency_penalty = 0.1f,
+                       .seed = seed,
+                       .logprobs = 2},
+          .stop_ids = {}};
+}
+
+std::vector<Request> mixed_requests(std::int64_t max_tokens) {
+  return {greedy(prompt_of(1, 40), max_tokens), seeded(prompt_of(2, 3), max_tokens, 6),
+          greedy(prompt_of(3, 150), max_tokens / 2), seeded(prompt_of(4, 1), max_tokens, 5)};
+}
+
+std::map<SequenceId, Answer> run(Engine& engine) {
+  std::map<SequenceId, Answer> answers;
+  while (!engine.idle()) {
+    for (const TokenEvent& event : engine.step()) {
+      Answer& answer = answers[event.sequence];
+      EXPECT_EQ(answer.finish, Finish::kNo) << "an event behind the last";
+      answer.ids.push_back(event.token.id);
+      answer.logprobs.push_back(event.token.logprob);
+      for (const TokenLogprob& top : event.token.top) answer.top_ids.push_back(top.id);
+      answer.finish = event.finish;
+    }
+  }
+  return answers;
+}
+
+bool always(SequenceId, std::int64_t) {
+  return true;
+}
+bool never(SequenceId, std::int64_t) {
+  return false;
+}
+bool often(SequenceId sequence, std::int64_t position) {
+  return uniform_at(7, static_cast<std::uint64_t>(sequence), static_cast<std::uint64_t>(position)) <
+         0.7;
+}
+
+class SpeculationOnNano : public testing::Test {
+ protected:
+  std::unique_ptr<Engine> engine(const Setting& s, std::unique_ptr<Drafter> drafter,
+                                 std::function<double()> clock = ticks()) {
+    auto made = Engine::create(*tiny_.model,
+                               {.context_tokens = s.context,
+                                .step_rows = s.rows,
+                                .sequences = s.sequences,
+                                .draft_tokens = s.draft_tokens,
+                                .seconds = std::move(clock)},
+                               std::move(drafter));
+    EXPECT_TRUE(made);
+    return std::move(*made);
+  }
+
+  Answer plain(const Request& request) {
+    auto e = engine({}, nullptr);
+    const SequenceId id = *e->start(request);
+    return run(*e)[id];
+  }
+  std::vector<Answer> plain(const std::vector<Request>& requests) {
+    std::vector<Answer> answers;
+    for (const Request& r : requests) answers.push_back(plain(r));
+    return answers;
+  }
+
+  // Sequences get their ids in the order of the requests, from 0.
+  std::unique_ptr<ScriptedDrafter> scripted(const std::vector<Request>& requests,
+                                            const std::vector<Answer>& answers,
+                                            ScriptedDrafter::Right right) {
+    auto drafter = std::make_unique<ScriptedDrafter>(tiny_.model->config().vocab, std::move(right));
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      Ids whole = requests[i].prompt;
+      whole.insert(whole.end(), answers[i].ids.begin(), answers[i].ids.end());
+      drafter->expect(static_cast<SequenceId>(i), std::move(whole));
+    }
+    return drafter;
+  }
+
+  void expect_same(const std::vector<Request>& requests, const std::vector<Answer>& expected,
+                   const Setting& setting, std::unique_ptr<Drafter> drafter,
+                   std::function<double()> clock) {
+    auto e = engine(setting, std::move(drafter), std::move(clock));
+    for (const Request& r : requests) ASSERT_TRUE(e->start(r));
+    auto answers = run(*e);
+    for (std::size_t i = 0; i < requests.size(); ++i)
+      EXPECT_EQ(answers[static_cast<SequenceId>(i)], expected[i])
+          << "sequence " << i << ", " << setting.draft_tokens << " drafts, steps of "
+          << setting.rows;
+  }
+
+  // Every drafter, in one setting.
+  void expect_same(const std::vector<Request>& requests, const std::vector<Answer>& expected,
+                   const Setting& setting) {
+    for (const auto& right : {always, never, often})
+      expect_same(requests, expected, setting, scripted(requests, expected, right), ticks());
+    expect_same(requests, expected, setting, scripted(requests, expected, often), dice());
+    expect_same(requests, expected, setting, std::make_unique<NgramDrafter>(), ticks());
+  }
+
+  TinyModel tiny_{tiny_model_directory("nano"), {"cpu", ""}, 2};
+};
+
+TEST_F(SpeculationOnNano, BatchedTextIsTheSame) {
+  const auto requests = mixed_requests(40);
+  const auto expected = plain(requests);
+  for (const std::int64_t draft_tokens : {1, 3, 8})
+    expect_same(requests, expected, {.draft_tokens = draft_tokens});
+}
+
+TEST_F(SpeculationOnNano, TextIsTheSameWhereRowsAndPagesAreScarce) {
+  const auto requests = mixed_requests(40);
+  const auto expected = plain(requests);
+  expect_same(requests, expected, {.rows = 9, .sequences = 4, .draft_tokens = 4});
+  expect_same(requests, expected, {.rows = 3, .sequences = 4, .draft_tokens = 4});
+  expect_same(requests, expected, {.context = 256, .rows = 33, .sequences = 2, .draft_tokens = 8});
+}
+
+TEST_F(SpeculationOnNano, TextAloneIsTheSame) {
+  for (const Request& r : {greedy(prompt_of(5, 20), 60), seeded(prompt_of(5, 20), 60, 9)})
+    expect_same({r}, {plain(r)}, {.sequences = 1, .draft_tokens = 5});
+}
+
+// Over every length of draft, and more tokens than a test run should take: run it by name with
+// --gtest_also_run_disabled_tests.
+TEST_F(SpeculationOnNano, DISABLED_TwentyThousandTokens) {
+  for (std::int64_t draft_tokens = 1; draft_tokens <= 8; ++draft_tokens) {
+    auto requests = mixed_requests(200);
+    for (Request& r : requests) r.sampling.seed += static_cast<std::uint64_t>(draft_tokens);
+    const auto expected = plain(requests);
+    expect_same(requests, expected, {.draft_tokens = draft_tokens});
+    for (std::size_t i = 0; i < requests.size(); ++i)
+      expect_same({requests[i]}, {expected[i]}, {.sequences = 1, .draft_tokens = draft_tokens});
+  }
+}
+
+// An answer may end anywhere between drafts that are all right; nothing behind its end is reported.
+TEST_F(SpeculationOnNano, AnswersEndInsideDrafts) {
+  const Request whole = seeded(prompt_of(6, 30), 24, 3);
+  const Answer answer = plain(whole);
+  const Ids& ids = answer.ids;
+  for (std::int64_t length = 1; length <= 12; ++length) {
+    Request cut = whole;
+    cut.max_tokens = length;
+    expect_same({cut}, {plain(cut)}, {.draft_tokens = 8}, scripted({cut}, {answer}, always),
+                ticks());
+    Request stopped = whole;
+    stopped.stop_ids = {ids[static_cast<std::size_t>(length)]};
+    expect_same({stopped}, {plain(stopped)}, {.draft_tokens = 8},
+                scripted({stopped}, {answer}, always), ticks());
+  }
+}
+
+TEST_F(SpeculationOnNano, RightDraftsSaveStepsAndAreCounted) {
+  const Request request = greedy(prompt_of(1, 20), 31);
+  const Answer answer = plain(request);
+  auto e = engine({.draft_tokens = 4}, scripted({request}, {answer}, always));
+  const SequenceId id = *e->start(request);
+  int steps = 0;
+  while (!e->idle()) {
+    e->step();
+    ++steps;
+  }
+  // The prompt's step gives one token, the others up to five; some steps probe shorter drafts.
+  EXPECT_LE(steps, 1 + 6 + 5);
+  const auto counts = e->acceptance(id);
+  ASSERT_EQ(counts.size(), 4u);
+  EXPECT_GT(counts[0].drafted, 4);
+  for (const Acceptance::Count& count : counts) EXPECT_EQ(count.accepted, count.drafted);
+}
+
+TEST_F(SpeculationOnNano, WrongDraftsAreCounted) {
+  const Request request = greedy(prompt_of(1, 20), 31);
+  auto e = engine({.draft_tokens = 4}, scripted({request}, {plain(request)}, never));
+  const SequenceId id = *e->start(request);
+  run(*e);
+  EXPECT_GT(e->acceptance(id)[0].drafted, 10);
+  EXPECT_EQ(e->acceptance(id)[0].accepted, 0);
+}
+
+TEST_F(SpeculationOnNano, RejectedDraftsLeaveTheCache) {
+  const Request first = seeded(prompt_of(1, 50), 20, 3);
+  const Answer answer = plain(first);
+  for (const auto& right : {always, never, often}) {
+    auto e = engine({.draft_tokens = 6}, scripted({first}, {answer}, right));
+    const SequenceId id = *e->start(first);
+    EXPECT_EQ(run(*e)[id], answer);
+    EXPECT_EQ(e->cached_tokens(id), 50 + 20 - 1);
+    Ids longer = first.prompt;
+    longer.insert(longer.end(), answer.ids.begin(), answer.ids.end());
+    const Request second = seeded(longer, 20, 4);
+    ASSERT_TRUE(e->resume(id, second));
+    EXPECT_EQ(e->cached_tokens(id), 69);
+    EXPECT_EQ(run(*e)[id], plain(second));
+  }
+}
+
+TEST_F(SpeculationOnNano, RefusesMoreDraftsThanAStepMayHave) {
+  for (const std::int64_t draft_tokens : {-1, 33})
+    EXPECT_FALSE(Engine::create(*tiny_.model, {.context_tokens = 64, .draft_tokens = draft_tokens},
+                                std::make_unique<NgramDrafter>()));
+}
+
+}  // namespace
+}  // namespace m3
