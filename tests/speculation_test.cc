@@ -1,8 +1,12 @@
 // Drafts change nothing but the speed: every drafter, length and neighbour gives the same tokens.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <numeric>
+
 #include "base/random.h"
 #include "engine/engine.h"
+#include "engine/mtp_drafter.h"
 #include "engine/ngram_drafter.h"
 #include "engine/scripted_drafter.h"
 #include "tests/tiny_model.h"
@@ -98,8 +102,11 @@ bool often(SequenceId sequence, std::int64_t position) {
          0.7;
 }
 
-class SpeculationOnNano : public testing::Test {
+class Speculation : public testing::Test {
  protected:
+  explicit Speculation(const std::string& model)
+      : tiny_(tiny_model_directory(model), {"cpu", ""}, 2) {}
+
   std::unique_ptr<Engine> engine(const Setting& s, std::unique_ptr<Drafter> drafter,
                                  std::function<double()> clock = ticks()) {
     auto made = Engine::create(*tiny_.model,
@@ -158,7 +165,17 @@ class SpeculationOnNano : public testing::Test {
     expect_same(requests, expected, setting, std::make_unique<NgramDrafter>(), ticks());
   }
 
-  TinyModel tiny_{tiny_model_directory("nano"), {"cpu", ""}, 2};
+  TinyModel tiny_;
+};
+
+class SpeculationOnNano : public Speculation {
+ protected:
+  SpeculationOnNano() : Speculation("nano") {}
+};
+
+class SpeculationOnMtp : public Speculation {
+ protected:
+  SpeculationOnMtp() : Speculation("nano-mtp") {}
 };
 
 TEST_F(SpeculationOnNano, BatchedTextIsTheSame) {
@@ -259,6 +276,93 @@ TEST_F(SpeculationOnNano, RefusesMoreDraftsThanAStepMayHave) {
   for (const std::int64_t draft_tokens : {-1, 33})
     EXPECT_FALSE(Engine::create(*tiny_.model, {.context_tokens = 64, .draft_tokens = draft_tokens},
                                 std::make_unique<NgramDrafter>()));
+}
+
+TEST_F(SpeculationOnMtp, TextIsTheSame) {
+  const auto requests = mixed_requests(40);
+  const auto expected = plain(requests);
+  const auto drafter = [&] { return std::make_unique<MtpDrafter>(*tiny_.model); };
+  for (const std::int64_t draft_tokens : {1, 3, 8}) {
+    expect_same(requests, expected, {.draft_tokens = draft_tokens}, drafter(), ticks());
+    expect_same(requests, expected, {.rows = 9, .sequences = 3, .draft_tokens = draft_tokens},
+                drafter(), dice());
+    expect_same({requests[1]}, {expected[1]}, {.sequences = 1, .draft_tokens = draft_tokens},
+                drafter(), ticks());
+  }
+}
+
+// What was drafted, and behind what.
+struct Drafted {
+  Ids tokens;
+  Ids drafts;
+};
+
+class RecordingDrafter final : public Drafter {
+ public:
+  RecordingDrafter(const Model& model, std::vector<Drafted>& record)
+      : drafter_(model), record_(record) {}
+  bool needs_final_hidden() const override { return drafter_.needs_final_hidden(); }
+  std::vector<Ids> draft(const VerifiedStep& step) override {
+    auto drafts = drafter_.draft(step);
+    for (std::size_t i = 0; i < drafts.size(); ++i)
+      record_.push_back({{step.jobs[i].tokens.begin(), step.jobs[i].tokens.end()}, drafts[i]});
+    return drafts;
+  }
+
+ private:
+  MtpDrafter drafter_;
+  std::vector<Drafted>& record_;
+};
+
+std::int32_t arg_max(const Tensor& logits, std::int64_t row) {
+  const float* x = logits.row<float>(row);
+  return static_cast<std::int32_t>(std::max_element(x, x + logits.dim(1)) - x);
+}
+
+// The first two drafts behind `tokens`, from one step over all of them at once.
+Ids mtp_drafts_from_scratch(const Model& model, const Ids& tokens) {
+  const std::int64_t rows = std::ssize(tokens) - 1;
+  auto cache =
+      PagedCache::create(model.config(), model.backend().cache_dtype(), 64, model.mtp_modules());
+  ActivationArena arena(model.config(), rows, rows);
+  Ids pages(64);
+  std::iota(pages.begin(), pages.end(), 0);
+  Batch main, ahead, next;
+  main.add_sequence(std::span(tokens).first(static_cast<std::size_t>(rows)), 0, pages, false);
+  main.keep_final = true;
+  model.forward(main, *cache, arena);
+  MtpInput input{.hidden = arena.activations().final_hidden};
+  for (std::int32_t row = 0; row < rows; ++row) input.sources.push_back(row);
+  ahead.add_sequence(std::span(tokens).subspan(1), 0, pages, false);
+  for (input.module = model.mtp_modules() - 1; input.module > 0; --input.module)
+    model.forward_mtp(input, ahead, *cache, arena);
+  ahead.want_last();
+  const MtpOutputs first = model.forward_mtp(input, ahead, *cache, arena);
+  Ids drafts = {arg_max(first.logits, 0)};
+  next.add_sequence(drafts, rows, pages, /*all_outputs=*/true);
+  const MtpOutputs second =
+      model.forward_mtp({.module = 1 % model.mtp_modules(), .hidden = first.hidden, .sources = {0}},
+                        next, *cache, arena);
+  drafts.push_back(arg_max(second.logits, 0));
+  return drafts;
+}
+
+TEST_F(SpeculationOnMtp, DraftsDoNotDependOnHowTheStepsWereCut) {
+  std::vector<Drafted> record;
+  auto e = engine({.rows = 17, .sequences = 2, .draft_tokens = 2},
+                  std::make_unique<RecordingDrafter>(*tiny_.model, record));
+  ASSERT_TRUE(e->start(greedy(prompt_of(1, 40), 12)));
+  ASSERT_TRUE(e->start(greedy(prompt_of(2, 25), 12)));
+  run(*e);
+  int compared = 0;
+  for (const Drafted& drafted : record) {
+    if (drafted.drafts.empty()) continue;
+    Ids expected = mtp_drafts_from_scratch(*tiny_.model, drafted.tokens);
+    expected.resize(drafted.drafts.size());
+    EXPECT_EQ(drafted.drafts, expected);
+    ++compared;
+  }
+  EXPECT_GT(compared, 10);
 }
 
 }  // namespace
