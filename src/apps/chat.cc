@@ -14,6 +14,7 @@
 #include "apps/generation_options.h"
 #include "apps/model_options.h"
 #include "apps/progress_bar.h"
+#include "apps/speculative_options.h"
 #include "engine/engine.h"
 
 namespace m3 {
@@ -22,6 +23,7 @@ namespace {
 struct ChatOptions {
   ModelOptions model;
   GenerationOptions generation;
+  SpeculativeOptions speculative;
   std::string system;
   std::string thinking;
   double fps = 1;
@@ -203,11 +205,15 @@ Status talk(Chat& chat) {
 }
 
 Status run_chat(const ChatOptions& options) {
-  M3_TRY(const auto loaded, load_model(options.model));
+  M3_TRY(const ModelOptions model, with_draft_model(options.model, options.speculative));
+  M3_TRY(const auto loaded, load_model(model));
   M3_TRY_STATUS(loaded->need_tokenizer("m3 chat"));
   M3_TRY(const std::int64_t context, context_tokens(options.generation.context, 0, *loaded));
-  M3_TRY(const auto engine,
-         Engine::create(*loaded->model, {.context_tokens = context, .sequences = 1}));
+  M3_TRY(const auto engine, Engine::create(*loaded->model,
+                                           {.context_tokens = context,
+                                            .sequences = 1,
+                                            .draft_tokens = options.speculative.draft_tokens},
+                                           make_drafter(options.speculative, *loaded)));
   M3_TRY(SamplingParams sampling, sampling_params(options.generation, *loaded, /*as_text=*/true));
   M3_TRY_STATUS(check_sampling(sampling, loaded->config().vocab));
   M3_TRY(auto stops, stop_ids(options.generation, *loaded));
@@ -235,6 +241,7 @@ void add_chat(CLI::App& app, Run& run) {
   command->add_option("--fps", options->fps, "frames to keep of a second of a clip")
       ->capture_default_str();
   add_generation_options(*command, options->generation, "what the context has room for");
+  add_speculative_options(*command, options->speculative);
   command->callback([options, &run] { run = [options] { return run_chat(*options); }; });
 }
 

@@ -10,6 +10,7 @@
 #include "apps/model_options.h"
 #include "apps/pixel_file.h"
 #include "apps/progress_bar.h"
+#include "apps/speculative_options.h"
 #include "base/file.h"
 #include "engine/engine.h"
 
@@ -19,6 +20,7 @@ namespace {
 struct GenerateOptions {
   ModelOptions model;
   GenerationOptions generation;
+  SpeculativeOptions speculative;
   std::optional<std::string> prompt;
   std::string messages;
   std::string ids_file;
@@ -100,8 +102,19 @@ nlohmann::ordered_json logprobs(const Answer& answer, const Tokenizer* tokenizer
   return list;
 }
 
+// How often the drafts were right, by their place in a step's drafts.
+nlohmann::ordered_json drafts(std::span<const Acceptance::Count> places) {
+  auto drafted = nlohmann::ordered_json::array(), accepted = nlohmann::ordered_json::array();
+  for (const Acceptance::Count& place : places) {
+    drafted.push_back(place.drafted);
+    accepted.push_back(place.accepted);
+  }
+  return {{"drafted", std::move(drafted)}, {"accepted", std::move(accepted)}};
+}
+
 void print_json(const Answer& answer, std::int64_t prompt_tokens, std::uint64_t seed,
-                const GenerateOptions& options, const LoadedModel& loaded) {
+                std::span<const Acceptance::Count> acceptance, const GenerateOptions& options,
+                const LoadedModel& loaded) {
   const Tokenizer* tokenizer = loaded.tokenizer ? &*loaded.tokenizer : nullptr;
   nlohmann::ordered_json out;
   out["ids"] = nlohmann::ordered_json::array();
@@ -114,12 +127,14 @@ void print_json(const Answer& answer, std::int64_t prompt_tokens, std::uint64_t 
                   {"total_tokens", prompt_tokens + drawn}};
   out["seed"] = seed;
   if (options.generation.logprobs >= 0) out["logprobs"] = logprobs(answer, tokenizer);
+  if (!acceptance.empty()) out["drafts"] = drafts(acceptance);
   out["timings"] = timings(answer, loaded);
   std::printf("%s\n", out.dump().c_str());
 }
 
 Status run_generate(const GenerateOptions& o) {
-  M3_TRY(const auto loaded, load_model(o.model));
+  M3_TRY(const ModelOptions model, with_draft_model(o.model, o.speculative));
+  M3_TRY(const auto loaded, load_model(model));
   M3_TRY(auto prompt, read_prompt(o, *loaded));
   const std::int64_t prompt_tokens = std::ssize(prompt.ids);
   const std::int64_t max_tokens = o.generation.max_tokens.value_or(kMaxTokens);
@@ -128,8 +143,11 @@ Status run_generate(const GenerateOptions& o) {
       prompt_tokens + std::clamp<std::int64_t>(max_tokens, 1, loaded->config().positions_max),
       loaded->config().positions_max);
   M3_TRY(const std::int64_t context, context_tokens(o.generation.context, wanted, *loaded));
-  M3_TRY(const auto engine,
-         Engine::create(*loaded->model, {.context_tokens = context, .sequences = 1}));
+  M3_TRY(const auto engine, Engine::create(*loaded->model,
+                                           {.context_tokens = context,
+                                            .sequences = 1,
+                                            .draft_tokens = o.speculative.draft_tokens},
+                                           make_drafter(o.speculative, *loaded)));
   const bool text = o.ids_file.empty();
   M3_TRY(const SamplingParams sampling, sampling_params(o.generation, *loaded, text));
   const std::uint64_t seed = sampling.seed;
@@ -152,7 +170,7 @@ Status run_generate(const GenerateOptions& o) {
     };
   M3_TRY(const Answer answer, read_answer(*engine, id, prompt_tokens, options));
   if (o.json) {
-    print_json(answer, prompt_tokens, seed, o, *loaded);
+    print_json(answer, prompt_tokens, seed, engine->acceptance(id), o, *loaded);
   } else if (tokenizer != nullptr) {
     std::printf("\n");
   } else {
@@ -194,6 +212,7 @@ void add_generate(CLI::App& app, Run& run) {
       ->excludes(raw)
       ->excludes(ids);
   add_generation_options(*command, o->generation, std::to_string(kMaxTokens));
+  add_speculative_options(*command, o->speculative);
   command
       ->add_option("--logprobs", o->generation.logprobs,
                    "with --json: log-probabilities of each token and of the K most probable")
