@@ -99,6 +99,71 @@ TEST(Generate, MessagesWithToolsAndThinking) {
   EXPECT_GT(json::parse(outcome.out)["usage"]["prompt_tokens"], 100);
 }
 
+TEST(Generate, DraftsChangeNoToken) {
+  const TemporaryDirectory work;
+  const std::string mtp = tiny_model_directory("nano-mtp");
+  const std::string ids = work.write("ids.json", "[1, 2, 3, 1, 2, 3, 1, 2]");
+  const std::string options = " --ids-file " + ids + " --max-tokens 40 --seed 3 --top-k 2 --json ";
+  for (const std::string& model : {nano(), mtp}) {
+    const json plain = json::parse(run_m3("generate " + model + options).out);
+    EXPECT_FALSE(plain.contains("drafts"));
+    const std::string with = "generate " + model + options + "--draft-tokens 3 --speculative ";
+    const json ngram = json::parse(run_m3(with + "ngram").out);
+    EXPECT_EQ(ngram["ids"], plain["ids"]);
+    EXPECT_EQ(ngram["drafts"]["drafted"].size(), 3u);
+    EXPECT_EQ(ngram["drafts"]["accepted"].size(), 3u);
+    if (model != mtp) continue;
+    const json drafted = json::parse(run_m3(with + "mtp").out);
+    EXPECT_EQ(drafted["ids"], plain["ids"]);
+    // The same modules from a directory of their own draft the same.
+    const std::string apart = work.path() + "/modules";
+    ASSERT_EQ(run_m3("synth --config " + model + "/config.json --seed 17 --mtp-only --out " + apart)
+                  .status,
+              0);
+    EXPECT_EQ(json::parse(run_m3(with + "mtp --draft-model " + apart).out)["ids"], plain["ids"]);
+  }
+}
+
+TEST(Generate, AStopStringInsideDraftsEndsTheAnswer) {
+  const std::string base =
+      "generate " + nano() + " --prompt 'Hello there' --max-tokens 60 --temperature 0 --json";
+  const std::string text = json::parse(run_m3(base).out)["text"];
+  for (std::size_t i = text.size() / 3; i < text.size(); i += text.size() / 3) {
+    if (text[i] <= ' ' || text[i] == '\'' || text[i] > '~') continue;
+    const std::string stop = " --stop '" + text.substr(i, 1) + "'";
+    const json plain = json::parse(run_m3(base + stop).out);
+    const json drafted = json::parse(run_m3(base + stop + " --speculative ngram").out);
+    for (const char* field : {"ids", "text", "finish_reason", "usage"})
+      EXPECT_EQ(drafted[field], plain[field]) << field;
+  }
+}
+
+TEST(Generate, DraftersThatCannotBeAreRefused) {
+  const std::string base = "generate " + nano() + " --prompt x --max-tokens 1 --speculative ";
+  EXPECT_EQ(run_m3(base + "psychic").status, 2);
+  EXPECT_EQ(run_m3(base + "ngram --draft-tokens 33").status, 2);
+  EXPECT_EQ(run_m3(base + "ngram --draft-tokens 0").status, 2);
+  expect_refused(run_m3(base + "mtp"), {"MTP"});
+  expect_refused(run_m3(base + "ngram --draft-model " + nano()), {"--draft-model", "ngram"});
+  expect_refused(run_m3(base + "mtp --draft-model /nowhere"), {"/nowhere"});
+}
+
+TEST(Bench, DecodesWithoutAndWithDrafts) {
+  for (const std::string kind : {"replay", "wrong"}) {
+    const Outcome outcome =
+        run_m3("bench " + nano() + " --tg 24 --batch 2 --draft-tokens 3 --json" +
+               " --speculative " + kind);
+    ASSERT_EQ(outcome.status, 0) << outcome.err;
+    const json row = json::parse(outcome.out)["rows"][0];
+    EXPECT_EQ(row["plain"]["tokens_per_step"], 1);
+    EXPECT_GE(row["drafted"]["tokens_per_step"], 1);
+    EXPECT_GT(row["drafted"]["experts_per_step"], 4);
+    const auto& drafts = row["drafts"];
+    for (int place = 0; place < 3; ++place)
+      EXPECT_EQ(drafts["accepted"][place], kind == "replay" ? drafts["drafted"][place] : json(0));
+  }
+}
+
 TEST(Chat, TalksFromAPipeAndSaysThatTheWeightsAreRandom) {
   const Outcome outcome = run_m3("chat " + nano() + " --max-tokens 4 --seed 1",
                                  "Hello\nAgain\n/clear\n/exit\nnot read\n");

@@ -4,7 +4,9 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "apps/bench_limits.h"
 #include "apps/bench_run.h"
+#include "apps/bench_speculative_report.h"
 #include "apps/bench_vision.h"
 #include "apps/commands.h"
 #include "apps/model_options.h"
@@ -21,13 +23,12 @@ struct BenchOptions {
   std::vector<std::int64_t> depths = {0};
   std::vector<std::int64_t> batches = {1};
   bool vision = false;
+  SpeculativeBench speculative;
   bool json = false;
 };
 
 constexpr int kSamples = 5;
-// Samples beside which the machine was slower than this share of its best are dropped, up to a
-// limit.
-constexpr double kCalm = 0.9;
+// Samples of disturbed moments are dropped, up to a limit.
 constexpr int kAttempts = 15;
 // Nor does a machine that never gets calm hold up a case for longer than this.
 constexpr double kPatienceSeconds = 60;
@@ -51,29 +52,10 @@ struct BenchRow {
   double tflops() const { return static_cast<double>(median.work.flops()) / median.seconds / 1e12; }
 };
 
-// The machine's limits, kept up to date around every sample.
-class Limits {
- public:
-  explicit Limits(MachineProbe& probe) : probe_(probe), best_(probe.measure()) {}
-
-  // Measures once more; true when the machine is (nearly) as fast as ever.
-  bool calm_now() {
-    const MachineLimits now = probe_.measure_quickly();
-    best_.read_gb_per_s = std::max(best_.read_gb_per_s, now.read_gb_per_s);
-    best_.matrix_tflop_per_s = std::max(best_.matrix_tflop_per_s, now.matrix_tflop_per_s);
-    return now.read_gb_per_s >= kCalm * best_.read_gb_per_s &&
-           now.matrix_tflop_per_s >= kCalm * best_.matrix_tflop_per_s;
-  }
-  const MachineLimits& best() const { return best_; }
-  double share(const BenchRow& row) const {
-    return row.bound_by_matrix() ? row.tflops() / best_.matrix_tflop_per_s
-                                 : row.gbps() / best_.read_gb_per_s;
-  }
-
- private:
-  MachineProbe& probe_;
-  MachineLimits best_;
-};
+double share(const BenchRow& row, const MachineLimits& limits) {
+  return row.bound_by_matrix() ? row.tflops() / limits.matrix_tflop_per_s
+                               : row.gbps() / limits.read_gb_per_s;
+}
 
 std::vector<BenchCase> cases_of(const BenchOptions& o) {
   std::vector<BenchCase> cases;
@@ -131,10 +113,13 @@ Result<BenchRow> measure(const Model& model, const BenchCase& bench_case, Limits
   return sample_often(*run, bench_case, limits);
 }
 
-void print_header(const MachineLimits& limits, const LoadedModel& loaded) {
+void print_machine(const MachineLimits& limits, const LoadedModel& loaded) {
   std::printf("this machine, %d threads: reads %.1f GB/s, %.3f TFLOP/s (%s)\n",
               loaded.pool.threads(), limits.read_gb_per_s, limits.matrix_tflop_per_s,
               limits.matrix_instruction.c_str());
+}
+
+void print_header() {
   std::printf("%-8s %8s %6s %12s %10s %10s %8s\n", "test", "depth", "batch", "tokens/s", "GB/s",
               "TFLOP/s", "of limit");
   std::fflush(stdout);
@@ -143,19 +128,23 @@ void print_header(const MachineLimits& limits, const LoadedModel& loaded) {
 void print_row(const BenchRow& row, const Limits& limits) {
   std::printf("%-8s %8ld %6ld %12.2f %10.2f %10.4f %7.1f%%%s\n", row.test().c_str(),
               static_cast<long>(row.bench_case.depth), static_cast<long>(row.bench_case.batch),
-              row.tokens_per_s(), row.gbps(), row.tflops(), 100 * limits.share(row),
+              row.tokens_per_s(), row.gbps(), row.tflops(), 100 * share(row, limits.best()),
               row.calm ? "" : "  (the machine was never calm)");
   std::fflush(stdout);
+}
+
+nlohmann::ordered_json machine_json(const MachineLimits& limits, const LoadedModel& loaded) {
+  return {{"read_gbps", limits.read_gb_per_s},
+          {"bf16_tflops", limits.matrix_tflop_per_s},
+          {"threads", loaded.pool.threads()},
+          {"isa", loaded.backend->isa()},
+          {"matrix_instruction", limits.matrix_instruction}};
 }
 
 void print_json(const std::vector<BenchRow>& rows, const Limits& limits,
                 const LoadedModel& loaded) {
   nlohmann::ordered_json out;
-  out["machine"] = {{"read_gbps", limits.best().read_gb_per_s},
-                    {"bf16_tflops", limits.best().matrix_tflop_per_s},
-                    {"threads", loaded.pool.threads()},
-                    {"isa", loaded.backend->isa()},
-                    {"matrix_instruction", limits.best().matrix_instruction}};
+  out["machine"] = machine_json(limits.best(), loaded);
   out["rows"] = nlohmann::ordered_json::array();
   for (const BenchRow& row : rows)
     out["rows"].push_back({{"test", row.test()},
@@ -164,10 +153,38 @@ void print_json(const std::vector<BenchRow>& rows, const Limits& limits,
                            {"tokens_per_s", row.tokens_per_s()},
                            {"gbps", row.gbps()},
                            {"tflops", row.tflops()},
-                           {"share", limits.share(row)},
+                           {"share", share(row, limits.best())},
                            {"samples_dropped", row.dropped},
                            {"calm", row.calm}});
   std::printf("%s\n", out.dump(1).c_str());
+}
+
+std::vector<SpeculativeCase> speculative_cases(const BenchOptions& o) {
+  std::vector<SpeculativeCase> cases;
+  for (const BenchCase& c : cases_of(o))
+    if (!c.prefill && !c.vision)
+      cases.push_back({.right = o.speculative.kind == "replay",
+                       .draft_tokens = o.speculative.draft_tokens,
+                       .tokens = c.tokens,
+                       .depth = c.depth,
+                       .batch = c.batch});
+  return cases;
+}
+
+Status run_speculative(const BenchOptions& o, const LoadedModel& loaded, Limits& limits) {
+  const auto cases = speculative_cases(o);
+  if (cases.empty()) return fail("nothing to decode: give --tg a number above 0");
+  if (!o.json) print_speculative_header(o.speculative);
+  auto rows = nlohmann::ordered_json::array();
+  for (const SpeculativeCase& c : cases) {
+    M3_TRY(const SpeculativeRow row, measure_speculative(*loaded.model, c, limits));
+    if (!o.json) print_speculative(row, limits.best());
+    rows.push_back(speculative_json(row, o.speculative, limits.best()));
+  }
+  const nlohmann::ordered_json out = {{"machine", machine_json(limits.best(), loaded)},
+                                      {"rows", std::move(rows)}};
+  if (o.json) std::printf("%s\n", out.dump(1).c_str());
+  return {};
 }
 
 Status run_bench(const BenchOptions& o) {
@@ -177,7 +194,9 @@ Status run_bench(const BenchOptions& o) {
   const bool cpu = loaded->backend->name() == "cpu";
   M3_TRY(MachineProbe probe, MachineProbe::create(loaded->pool, cpu ? o.model.isa : ""));
   Limits limits(probe);
-  if (!o.json) print_header(limits.best(), *loaded);
+  if (!o.json) print_machine(limits.best(), *loaded);
+  if (!o.speculative.kind.empty()) return run_speculative(o, *loaded, limits);
+  if (!o.json) print_header();
   ProgressBar bar("measuring", "cases");
   std::vector<BenchRow> rows;
   for (const BenchCase& bench_case : cases) {
@@ -213,6 +232,7 @@ void add_bench(CLI::App& app, Run& run) {
   list("--depth", o->depths, "tokens in the caches before, filled with random values", 0);
   list("--batch", o->batches, "sequences that decode together", 1);
   command->add_flag("--vision", o->vision, "also a picture through the vision tower");
+  add_speculative_bench(*command, o->speculative);
   command->add_flag("--json", o->json, "print one JSON object");
   command->callback([o, &run] { run = [o] { return run_bench(*o); }; });
 }

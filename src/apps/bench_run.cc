@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "apps/expert_counter.h"
 #include "apps/model_options.h"
 #include "apps/progress_bar.h"
 #include "base/machine.h"
@@ -22,25 +23,6 @@ std::int64_t pages_each(const BenchCase& c, const Config& config) {
 std::int64_t step_rows(const BenchCase& c) {
   return c.prefill ? std::min(c.tokens, EngineOptions().step_rows) : c.batch;
 }
-
-// Counts how many experts of each layer one step picked.
-class ExpertCounter final : public Watch {
- public:
-  explicit ExpertCounter(const Model& model)
-      : model_(model), distinct_(static_cast<std::size_t>(model.config().layers), 0) {}
-  void saw_experts(std::int64_t layer, const Tensor& experts, const Tensor&) override {
-    model_.backend().synchronize();
-    std::vector<bool> seen(static_cast<std::size_t>(model_.config().experts), false);
-    for (std::int64_t i = 0; i < experts.elements(); ++i)
-      seen[static_cast<std::size_t>(experts.as<std::int32_t>()[i])] = true;
-    distinct_[static_cast<std::size_t>(layer)] = std::count(seen.begin(), seen.end(), true);
-  }
-  const std::vector<std::int64_t>& distinct() const { return distinct_; }
-
- private:
-  const Model& model_;
-  std::vector<std::int64_t> distinct_;
-};
 
 // Uniform numbers of unit variance, as normalised keys have.
 void fill(const Tensor& t, std::uint64_t stream) {

@@ -1,0 +1,187 @@
+#include "apps/bench_speculative.h"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <numeric>
+#include <utility>
+
+#include "apps/expert_counter.h"
+#include "apps/progress_bar.h"
+#include "base/check.h"
+#include "base/machine.h"
+#include "base/random.h"
+#include "engine/engine.h"
+#include "engine/scripted_drafter.h"
+
+namespace m3 {
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+
+constexpr std::uint64_t kSeed = 21;
+
+// What the steps of an engine have to read, counted beside the drafter that it is given.
+class CountingDrafter final : public Drafter {
+ public:
+  CountingDrafter(const Model& model, bool right)
+      : model_(model),
+        experts_(model),
+        scripted_(model.config().vocab, [right](SequenceId, std::int64_t) { return right; }) {}
+
+  ScriptedDrafter& scripted() { return scripted_; }
+  void reset() { counted_ = {}; }
+  const DecodeSample& counted() const { return counted_; }
+
+  Watch* watch() override { return &experts_; }
+  void forget(SequenceId sequence) override { scripted_.forget(sequence); }
+  std::vector<Ids> draft(const VerifiedStep& step) override {
+    const auto& distinct = experts_.distinct();
+    const std::int64_t layers = std::count_if(distinct.begin(), distinct.end(),
+                                              [](std::int64_t picked) { return picked > 0; });
+    const auto picked =
+        static_cast<double>(std::accumulate(distinct.begin(), distinct.end(), std::int64_t{0}));
+    counted_.experts += picked / static_cast<double>(std::max<std::int64_t>(1, layers));
+    counted_.work += count_work(model_.config(), model_.weights(), step.batch, distinct,
+                                dtype_size(model_.backend().cache_dtype()));
+    ++counted_.steps;
+    return scripted_.draft(step);
+  }
+
+ private:
+  const Model& model_;
+  ExpertCounter experts_;
+  ScriptedDrafter scripted_;
+  DecodeSample counted_;  // `experts` is still a sum
+};
+
+std::int64_t cache_tokens(const SpeculativeCase& c, const Config& config) {
+  return c.batch * pages_of(c.depth + c.tokens, config.block_tokens) * config.block_tokens;
+}
+
+Request request_of(const SpeculativeCase& c, const Config& config, std::int64_t sequence) {
+  Request request{.prompt = {},
+                  .max_tokens = c.tokens,
+                  .sampling = {.seed = kSeed + static_cast<std::uint64_t>(sequence)},
+                  .stop_ids = {}};
+  for (std::int64_t slot = 0; slot <= c.depth; ++slot)
+    request.prompt.push_back(static_cast<std::int32_t>(
+        static_cast<double>(config.vocab) *
+        uniform_at(kSeed, static_cast<std::uint64_t>(sequence), static_cast<std::uint64_t>(slot))));
+  return request;
+}
+
+}  // namespace
+
+// An engine that answers the same requests again and again.
+class SpeculativeRun::Side {
+ public:
+  static Result<std::unique_ptr<Side>> create(const Model& model, const SpeculativeCase& c,
+                                              std::int64_t draft_tokens) {
+    auto drafter = std::make_unique<CountingDrafter>(model, c.right);
+    CountingDrafter& counter = *drafter;
+    M3_TRY(auto engine, Engine::create(model,
+                                       {.context_tokens = cache_tokens(c, model.config()),
+                                        .sequences = c.batch,
+                                        .draft_tokens = draft_tokens},
+                                       std::move(drafter)));
+    auto side = std::unique_ptr<Side>(new Side(std::move(engine), counter));
+    for (std::int64_t i = 0; i < c.batch; ++i) {
+      side->requests_.push_back(request_of(c, model.config(), i));
+      M3_TRY(const SequenceId id, side->engine_->start(side->requests_.back()));
+      M3_CHECK(id == i, "sequence {} has id {}", i, id);
+    }
+    return side;
+  }
+
+  DecodeSample sample() {
+    if (engine_->idle()) restart();
+    answers_.clear();
+    counter_.reset();
+    const double begin = steady_seconds();
+    while (!engine_->idle())
+      for (const TokenEvent& event : engine_->step())
+        answers_[event.sequence].push_back(event.token.id);
+    DecodeSample sample = counter_.counted();
+    sample.seconds = steady_seconds() - begin;
+    sample.experts /= static_cast<double>(std::max<std::int64_t>(1, sample.steps));
+    for (const auto& [id, answer] : answers_) sample.tokens += std::ssize(answer);
+    return sample;
+  }
+
+  // The drafts are to follow, or to miss, what `other` has answered.
+  void follow(const Side& other) {
+    for (const auto& [id, answer] : other.answers_) {
+      Ids whole = requests_[static_cast<std::size_t>(id)].prompt;
+      whole.insert(whole.end(), answer.begin(), answer.end());
+      counter_.scripted().expect(id, std::move(whole));
+    }
+  }
+  bool answered_like(const Side& other) const { return answers_ == other.answers_; }
+
+  std::vector<Acceptance::Count> places() const {
+    std::vector<Acceptance::Count> sum;
+    for (const auto& [id, answer] : answers_) {
+      const auto counts = engine_->acceptance(id);
+      sum.resize(counts.size());
+      for (std::size_t i = 0; i < counts.size(); ++i) {
+        sum[i].drafted += counts[i].drafted;
+        sum[i].accepted += counts[i].accepted;
+      }
+    }
+    return sum;
+  }
+
+ private:
+  Side(std::unique_ptr<Engine> engine, CountingDrafter& counter)
+      : engine_(std::move(engine)), counter_(counter) {}
+
+  // The prompts are in the cache but for their last tokens.
+  void restart() {
+    for (std::size_t i = 0; i < requests_.size(); ++i) {
+      const Status resumed = engine_->resume(static_cast<SequenceId>(i), requests_[i]);
+      M3_CHECK(resumed.has_value(), "{}", resumed.error().message);
+    }
+  }
+
+  std::unique_ptr<Engine> engine_;
+  CountingDrafter& counter_;  // the engine's
+  std::vector<Request> requests_;
+  std::map<SequenceId, Ids> answers_;
+};
+
+SpeculativeRun::SpeculativeRun(std::unique_ptr<Side> plain, std::unique_ptr<Side> drafted)
+    : plain_(std::move(plain)), drafted_(std::move(drafted)) {}
+
+SpeculativeRun::~SpeculativeRun() = default;
+
+Result<std::unique_ptr<SpeculativeRun>> SpeculativeRun::create(const Model& model,
+                                                               const SpeculativeCase& c) {
+  const Config& config = model.config();
+  if (c.depth >= config.positions_max || c.tokens >= config.positions_max - c.depth)
+    return fail("depth {} and {} more tokens need {} positions, but the model has {}", c.depth,
+                c.tokens, c.depth + c.tokens + 1, config.positions_max);
+  const std::int64_t page = page_bytes(config, model.backend().cache_dtype()).total();
+  const double bytes =
+      2.0 * static_cast<double>(c.batch) *
+      static_cast<double>(cache_tokens({.tokens = c.tokens, .depth = c.depth}, config) /
+                          config.block_tokens * page);
+  if (bytes > static_cast<double>(available_memory()))
+    return fail("caches of {} sequences at depth {} take {}, twice, but the system has {} left",
+                c.batch, c.depth, quantity(bytes / 2, "B"),
+                quantity(static_cast<double>(available_memory()), "B"));
+  M3_TRY(auto plain, Side::create(model, c, 0));
+  M3_TRY(auto drafted, Side::create(model, c, c.draft_tokens));
+  return std::unique_ptr<SpeculativeRun>(new SpeculativeRun(std::move(plain), std::move(drafted)));
+}
+
+SpeculativeSample SpeculativeRun::sample() {
+  SpeculativeSample sample{.plain = plain_->sample(), .drafted = {}, .places = {}};
+  drafted_->follow(*plain_);
+  sample.drafted = drafted_->sample();
+  sample.places = drafted_->places();
+  M3_CHECK(drafted_->answered_like(*plain_), "an answer with drafts differs from the one without");
+  return sample;
+}
+
+}  // namespace m3

@@ -1,0 +1,117 @@
+#include "apps/bench_speculative_report.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "engine/drafter.h"
+
+namespace m3 {
+namespace {
+
+constexpr int kSamples = 5;
+
+// What the bytes of these steps allow on a machine that reads at its limit.
+double allowed_tokens_per_s(const DecodeSample& s, const MachineLimits& limits) {
+  return s.tokens_per_s() * limits.read_gb_per_s / s.gbps();
+}
+
+void print_decoding(const char* name, const SpeculativeRow& row, const DecodeSample& s,
+                    const MachineLimits& limits) {
+  std::printf("%-8s %8ld %6ld %12.2f %12.2f %8.1f%% %12.2f %12.2f\n", name,
+              static_cast<long>(row.run_case.depth), static_cast<long>(row.run_case.batch),
+              s.tokens_per_s(), allowed_tokens_per_s(s, limits),
+              100 * s.gbps() / limits.read_gb_per_s, s.tokens_per_step(row.run_case.batch),
+              s.experts);
+}
+
+nlohmann::ordered_json decoding_json(const DecodeSample& s, std::int64_t batch,
+                                     const MachineLimits& limits) {
+  return {{"tokens_per_s", s.tokens_per_s()},
+          {"allowed_tokens_per_s", allowed_tokens_per_s(s, limits)},
+          {"gbps", s.gbps()},
+          {"share", s.gbps() / limits.read_gb_per_s},
+          {"tokens_per_step", s.tokens_per_step(batch)},
+          {"experts_per_step", s.experts}};
+}
+
+}  // namespace
+
+void add_speculative_bench(CLI::App& command, SpeculativeBench& o) {
+  CLI::Option* kind =
+      command
+          .add_option("--speculative", o.kind,
+                      "instead: decode --tg tokens without and with drafts that are all right "
+                      "(replay) or all wrong")
+          ->check(CLI::IsMember({"replay", "wrong"}));
+  command
+      .add_option("--draft-tokens", o.draft_tokens,
+                  "drafts a step, at most; fewer where more do not pay")
+      ->check(CLI::Range(std::int64_t{1}, kDraftTokensMax))
+      ->needs(kind)
+      ->capture_default_str();
+}
+
+Result<SpeculativeRow> measure_speculative(const Model& model, const SpeculativeCase& run_case,
+                                           Limits& limits) {
+  M3_TRY(const auto run, SpeculativeRun::create(model, run_case));
+  run->sample();  // reads the prompts and finds out how many drafts pay
+  SpeculativeRow row{.run_case = run_case, .median = {}};
+  std::vector<SpeculativeSample> samples;
+  bool before = limits.calm_now();
+  for (int i = 0; i < kSamples; ++i) {
+    samples.push_back(run->sample());
+    const bool after = limits.calm_now();
+    row.disturbed += !(before && after);
+    before = after;
+  }
+  const auto middle = samples.begin() + kSamples / 2;
+  std::nth_element(samples.begin(), middle, samples.end(),
+                   [](const auto& a, const auto& b) { return a.ratio() < b.ratio(); });
+  row.median = std::move(*middle);
+  return row;
+}
+
+void print_speculative_header(const SpeculativeBench& options) {
+  std::printf("drafts: %s, up to %ld a step\n",
+              options.kind == "replay" ? "all right" : "all wrong",
+              static_cast<long>(options.draft_tokens));
+  std::printf("%-8s %8s %6s %12s %12s %9s %12s %12s\n", "drafts", "depth", "batch", "tokens/s",
+              "allowed", "of limit", "tokens/step", "experts/step");
+  std::fflush(stdout);
+}
+
+void print_speculative(const SpeculativeRow& row, const MachineLimits& limits) {
+  print_decoding("without", row, row.median.plain, limits);
+  print_decoding("with", row, row.median.drafted, limits);
+  std::printf("  %.2f times as fast; accepted", row.median.ratio());
+  for (const Acceptance::Count& place : row.median.places)
+    std::printf(" %ld/%ld", static_cast<long>(place.accepted), static_cast<long>(place.drafted));
+  if (row.disturbed > 0)
+    std::printf("; the machine was disturbed in %d of %d samples", row.disturbed, kSamples);
+  std::printf("\n");
+  std::fflush(stdout);
+}
+
+nlohmann::ordered_json speculative_json(const SpeculativeRow& row, const SpeculativeBench& options,
+                                        const MachineLimits& limits) {
+  const SpeculativeCase& c = row.run_case;
+  auto drafted = nlohmann::ordered_json::array(), accepted = nlohmann::ordered_json::array();
+  for (const Acceptance::Count& place : row.median.places) {
+    drafted.push_back(place.drafted);
+    accepted.push_back(place.accepted);
+  }
+  return {{"test", fmt::format("tg{}", c.tokens)},
+          {"depth", c.depth},
+          {"batch", c.batch},
+          {"speculative", options.kind},
+          {"draft_tokens", c.draft_tokens},
+          {"plain", decoding_json(row.median.plain, c.batch, limits)},
+          {"drafted", decoding_json(row.median.drafted, c.batch, limits)},
+          {"speed_ratio", row.median.ratio()},
+          {"drafts", {{"drafted", std::move(drafted)}, {"accepted", std::move(accepted)}}},
+          {"samples_disturbed", row.disturbed}};
+}
+
+}  // namespace m3
