@@ -112,7 +112,13 @@ TEST(Generate, DraftsChangeNoToken) {
     EXPECT_EQ(ngram["ids"], plain["ids"]);
     EXPECT_EQ(ngram["drafts"]["drafted"].size(), 3u);
     EXPECT_EQ(ngram["drafts"]["accepted"].size(), 3u);
-    if (model != mtp) continue;
+    if (model != mtp) {
+      const std::string draft = work.path() + "/draft";
+      ASSERT_EQ(run_m3("synth --preset eagle3-nano --out " + draft).status, 0);
+      EXPECT_EQ(json::parse(run_m3(with + "eagle3 --draft-model " + draft).out)["ids"],
+                plain["ids"]);
+      continue;
+    }
     const json drafted = json::parse(run_m3(with + "mtp").out);
     EXPECT_EQ(drafted["ids"], plain["ids"]);
     // The same modules from a directory of their own draft the same.
@@ -146,6 +152,10 @@ TEST(Generate, DraftersThatCannotBeAreRefused) {
   expect_refused(run_m3(base + "mtp"), {"MTP"});
   expect_refused(run_m3(base + "ngram --draft-model " + nano()), {"--draft-model", "ngram"});
   expect_refused(run_m3(base + "mtp --draft-model /nowhere"), {"/nowhere"});
+  expect_refused(run_m3(base + "eagle3"), {"--draft-model"});
+  expect_refused(run_m3(base + "eagle3 --draft-model /nowhere"), {"/nowhere"});
+  // A model is no draft model.
+  expect_refused(run_m3(base + "eagle3 --draft-model " + nano()), {"config.json"});
 }
 
 TEST(Bench, DecodesWithoutAndWithDrafts) {

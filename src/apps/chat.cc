@@ -209,11 +209,12 @@ Status run_chat(const ChatOptions& options) {
   M3_TRY(const auto loaded, load_model(model));
   M3_TRY_STATUS(loaded->need_tokenizer("m3 chat"));
   M3_TRY(const std::int64_t context, context_tokens(options.generation.context, 0, *loaded));
+  M3_TRY(auto drafter, make_drafter(options.speculative, *loaded));
   M3_TRY(const auto engine, Engine::create(*loaded->model,
                                            {.context_tokens = context,
                                             .sequences = 1,
                                             .draft_tokens = options.speculative.draft_tokens},
-                                           make_drafter(options.speculative, *loaded)));
+                                           std::move(drafter)));
   M3_TRY(SamplingParams sampling, sampling_params(options.generation, *loaded, /*as_text=*/true));
   M3_TRY_STATUS(check_sampling(sampling, loaded->config().vocab));
   M3_TRY(auto stops, stop_ids(options.generation, *loaded));

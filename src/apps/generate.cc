@@ -143,11 +143,12 @@ Status run_generate(const GenerateOptions& o) {
       prompt_tokens + std::clamp<std::int64_t>(max_tokens, 1, loaded->config().positions_max),
       loaded->config().positions_max);
   M3_TRY(const std::int64_t context, context_tokens(o.generation.context, wanted, *loaded));
+  M3_TRY(auto drafter, make_drafter(o.speculative, *loaded));
   M3_TRY(const auto engine, Engine::create(*loaded->model,
                                            {.context_tokens = context,
                                             .sequences = 1,
                                             .draft_tokens = o.speculative.draft_tokens},
-                                           make_drafter(o.speculative, *loaded)));
+                                           std::move(drafter)));
   const bool text = o.ids_file.empty();
   M3_TRY(const SamplingParams sampling, sampling_params(o.generation, *loaded, text));
   const std::uint64_t seed = sampling.seed;

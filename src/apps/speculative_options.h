@@ -11,7 +11,7 @@
 namespace m3 {
 
 struct SpeculativeOptions {
-  std::string kind = "off";  // or "mtp", "ngram"
+  std::string kind = "off";  // or "mtp", "eagle3", "ngram"
   std::int64_t draft_tokens = 4;
   std::string draft_model;  // directory, or ""
 };
@@ -20,10 +20,12 @@ struct SpeculativeOptions {
 void add_speculative_options(CLI::App& command, SpeculativeOptions& options);
 
 // `model` with what the drafter needs of it. Errors: a --draft-model that the drafter has no use
-// for.
+// for, or lacks.
 Result<ModelOptions> with_draft_model(ModelOptions model, const SpeculativeOptions& options);
 
-// Null without one. `loaded`, which outlives it, was loaded with with_draft_model().
-std::unique_ptr<Drafter> make_drafter(const SpeculativeOptions& options, const LoadedModel& loaded);
+// Null without one. `loaded`, which outlives it, was loaded with with_draft_model(). Errors: a draft
+// model that cannot be read or belongs to another model.
+Result<std::unique_ptr<Drafter>> make_drafter(const SpeculativeOptions& options,
+                                              const LoadedModel& loaded);
 
 }  // namespace m3

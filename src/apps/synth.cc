@@ -6,6 +6,7 @@
 #include "apps/commands.h"
 #include "apps/progress_bar.h"
 #include "base/file.h"
+#include "model/eagle3_checkpoint.h"
 #include "model/presets.h"
 #include "model/synth.h"
 
@@ -46,7 +47,7 @@ Status copy_tokenizer(const std::string& directory) {
   return {};
 }
 
-Status run_synth(const SynthCommand& command) {
+Status write_model(const SynthCommand& command) {
   SynthOptions options{
       .directory = command.out, .seed = command.seed, .mtp_only = command.mtp_only};
   M3_TRY(options.config_json, config_of(command));
@@ -60,6 +61,12 @@ Status run_synth(const SynthCommand& command) {
   options.progress = bar.callback();
   M3_TRY_STATUS(synth_checkpoint(options));
   if (command.preset == "nano" && !command.mtp_only) M3_TRY_STATUS(copy_tokenizer(command.out));
+  return {};
+}
+
+Status run_synth(const SynthCommand& command) {
+  const bool draft_model = command.preset == "eagle3-nano";
+  M3_TRY_STATUS(draft_model ? synth_eagle3_nano(command.out, command.seed) : write_model(command));
   std::printf("%s: random weights of seed %llu\n", command.out.c_str(),
               static_cast<unsigned long long>(command.seed));
   return {};
@@ -77,8 +84,8 @@ void add_synth(CLI::App& app, Run& run) {
       ->add_option(
           "--preset", c->preset,
           "nano: every feature, 8 MB, with a tokenizer; slice: a few layers of the released "
-          "width, without a tokenizer")
-      ->check(CLI::IsMember({"nano", "slice"}));
+          "width, without a tokenizer; eagle3-nano: an EAGLE3 draft model for nano")
+      ->check(CLI::IsMember({"nano", "slice", "eagle3-nano"}));
   source->require_option(1);
   command->add_option("--dense-layers", c->slice.dense_layers, "of a slice: dense layers")
       ->capture_default_str();

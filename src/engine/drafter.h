@@ -51,6 +51,13 @@ class Drafter {
  public:
   virtual ~Drafter() = default;
 
+  // Called once, by the engine that it is to draft for: with the cache whose pages jobs speak of,
+  // and the most rows and sequences of a step. Errors: no memory.
+  virtual Status attach(const PagedCache& /*cache*/, std::int64_t /*rows*/,
+                        std::int64_t /*sequences*/) {
+    return {};
+  }
+
   // Asks for every row's hidden state after the final norm, which `arena` then holds.
   virtual bool needs_final_hidden() const { return false; }
   // Looks on while the model computes a step; null: nobody does.

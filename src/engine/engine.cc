@@ -17,6 +17,7 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, const EngineO
   const std::int64_t pages = pages_of(options.context_tokens, model.config().block_tokens);
   M3_TRY(PagedCache cache, PagedCache::create(model.config(), model.backend().cache_dtype(), pages,
                                               model.mtp_modules()));
+  if (drafter) M3_TRY_STATUS(drafter->attach(cache, options.step_rows, options.sequences));
   return std::unique_ptr<Engine>(new Engine(model, std::move(cache), options, std::move(drafter)));
 }
 

@@ -1,7 +1,7 @@
 // Drafts of the model's own multi-token prediction modules (spec: text-model §5.4; model/mtp.h).
 #pragma once
 
-#include "engine/drafter.h"
+#include "engine/draft_chain.h"
 #include "model/model.h"
 
 namespace m3 {
@@ -18,17 +18,7 @@ class MtpDrafter final : public Drafter {
   std::vector<std::vector<std::int32_t>> draft(const VerifiedStep& step) override;
 
  private:
-  // Where the chain of one job stands.
-  struct Chain {
-    std::size_t job;
-    std::int32_t source;  // its row of the last outputs
-  };
-  MtpOutputs run_verified(const VerifiedStep& step) const;
-  MtpOutputs run_drafts(const VerifiedStep& step, const std::vector<Chain>& chains,
-                        const std::vector<std::vector<std::int32_t>>& drafts,
-                        const Tensor& hidden) const;
-  std::int32_t draw(const DraftJob& job, std::int64_t drafted, const Tensor& logits,
-                    std::int64_t row);
+  ChainOutputs run_verified(const VerifiedStep& step) const;
 
   const Model& model_;
   Sampler sampler_;

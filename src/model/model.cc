@@ -35,6 +35,7 @@ Tensor Model::forward(const Batch& batch, const PagedCache& cache, ActivationAre
   const Step step = begin(batch, cache, arena, watch);
   Activations a = step.a;
   embed(batch, a);
+  watch.saw_embedded(a.hidden);
   for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
     attention_half(layer, step);
     // Unless MTP does, nobody reads the other rows once their K and V are stored.

@@ -19,6 +19,8 @@ class Watch {
   // May fill `experts` [rows, k] I32 (ascending) and return true: their weights are still computed.
   virtual bool give_experts(std::int64_t /*layer*/, const Tensor& /*experts*/) { return false; }
 
+  // What enters the first layer.
+  virtual void saw_embedded(const Tensor& /*hidden*/) {}
   virtual void saw_blocks(std::int64_t /*layer*/, const Tensor& /*blocks*/) {}
   virtual void saw_experts(std::int64_t /*layer*/, const Tensor& /*experts*/,
                            const Tensor& /*weights*/) {}

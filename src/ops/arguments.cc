@@ -93,6 +93,12 @@ void expect_linear(std::string_view what, const Linear& linear, std::int64_t col
 void expect_head_norm(std::string_view what, const HeadNorm& norm, std::int64_t rows,
                       std::int64_t dim) {
   expect_tensor(what, norm.weight, DType::kF32, {dim});
+  expect_head_rotation(what, norm, rows, dim);
+}
+
+void expect_head_rotation(std::string_view what, const HeadNorm& norm, std::int64_t rows,
+                          std::int64_t dim) {
+  if (norm.weight) expect_tensor(what, norm.weight, DType::kF32, {dim});
   expect_rank(what, norm.rotations, 2);
   const std::int64_t rotary_dim = norm.rotations.dim(1);
   expect_tensor(what, norm.rotations, DType::kF32, {rows, rotary_dim});

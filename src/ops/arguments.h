@@ -42,6 +42,9 @@ void expect_linear(std::string_view what, const Linear& linear, std::int64_t col
 // The norm of heads of `dim`, and rotations of `rows` rows.
 void expect_head_norm(std::string_view what, const HeadNorm& norm, std::int64_t rows,
                       std::int64_t dim);
+// The same where the norm may be missing.
+void expect_head_rotation(std::string_view what, const HeadNorm& norm, std::int64_t rows,
+                          std::int64_t dim);
 
 // Positions [tokens] or [tokens, axes] I64, and a table [tokens, 2 * axes * n] for n frequencies.
 // Returns the number of axes.

@@ -139,8 +139,8 @@ class Backend {
   // Rotation alone, in place. x [rows, heads * dim]; rotations [rows, rotary_dim].
   virtual void rotate(const Tensor& rotations, std::int64_t dim, const Tensor& x) = 0;
 
-  // Normalises and rotates k, then stores k and v of each row at its slot. k, v [rows, kv_heads *
-  // head_dim].
+  // Normalises and rotates k, then stores k and v of each row at its slot. Without norm.weight k is
+  // only rotated. k, v [rows, kv_heads * head_dim].
   virtual void store_kv(const Tensor& k, const Tensor& v, const HeadNorm& norm, const Rows& rows,
                         const KvView& cache) = 0;
 

@@ -95,7 +95,8 @@ class CpuBackend final : public Backend {
   void add_low_rank(const LowRank& addend, const void* const* x, std::int64_t rows, float* out);
 
   // rope.cc. One head of row `row`: x [dim] to out [dim].
-  void norm_rope_head(const float* x, const HeadNorm& norm, std::int64_t row, float* out) const;
+  void norm_rope_head(const float* x, std::int64_t dim, const HeadNorm& norm, std::int64_t row,
+                      float* out) const;
   void store_row(const float* x, const Tensor& page, std::int64_t token) const;
 
   const Kernels& kernels_;

@@ -34,9 +34,12 @@ void CpuBackend::rotate(const Tensor& rotations, std::int64_t dim, const Tensor&
   });
 }
 
-void CpuBackend::norm_rope_head(const float* x, const HeadNorm& norm, std::int64_t row,
-                                float* out) const {
-  kernels_.rms_norm(x, {norm.weight.as<float>(), norm.eps, norm.weight.dim(0)}, out);
+void CpuBackend::norm_rope_head(const float* x, std::int64_t dim, const HeadNorm& norm,
+                                std::int64_t row, float* out) const {
+  if (norm.weight)
+    kernels_.rms_norm(x, {norm.weight.as<float>(), norm.eps, dim}, out);
+  else
+    std::copy(x, x + dim, out);
   kernels_.rotate(out, norm.rotations.row<float>(row), norm.rotations.dim(1));
 }
 
@@ -57,7 +60,7 @@ void CpuBackend::norm_rope(const Tensor& x, const HeadNorm& norm, const Tensor& 
   M3_CHECK(width % dim == 0, "norm_rope: rows of {} in heads of {}", width, dim);
   for_each_task(pool_, rows, [&](std::int64_t row) {
     for (std::int64_t at = 0; at < width; at += dim)
-      norm_rope_head(x.row<float>(row) + at, norm, row, out.row<float>(row) + at);
+      norm_rope_head(x.row<float>(row) + at, dim, norm, row, out.row<float>(row) + at);
   });
 }
 
@@ -68,7 +71,7 @@ void CpuBackend::store_kv(const Tensor& k, const Tensor& v, const HeadNorm& norm
   const std::int64_t count = k.dim(0), dim = cache.head_dim;
   expect_tensor("store_kv: k", k, DType::kF32, {count, cache.kv_heads * dim});
   expect_tensor("store_kv: v", v, DType::kF32, {count, cache.kv_heads * dim});
-  expect_head_norm("store_kv: norm", norm, count, dim);
+  expect_head_rotation("store_kv: norm", norm, count, dim);
   expect_rows("store_kv: rows", rows, count);
   tasks_.reserve(TaskScratch::bytes_for<float>(dim));
   for_each_task(pool_, count, [&](std::int64_t row) {
@@ -77,7 +80,7 @@ void CpuBackend::store_kv(const Tensor& k, const Tensor& v, const HeadNorm& norm
     const SeenPages seen(rows, row, cache.page_tokens);
     const std::int64_t page = seen.page(seen.count() - 1), token = seen.slot() % cache.page_tokens;
     for (std::int64_t h = 0; h < cache.kv_heads; ++h) {
-      norm_rope_head(k.row<float>(row) + h * dim, norm, row, key);
+      norm_rope_head(k.row<float>(row) + h * dim, dim, norm, row, key);
       store_row(key, cache.keys(page, h), token);
       store_row(v.row<float>(row) + h * dim, cache.values(page, h), token);
     }
@@ -97,7 +100,7 @@ void CpuBackend::store_index(const Tensor& k, const HeadNorm& norm, const Rows& 
     TaskScratch::Slice slice(tasks_);
     float* key = slice.take<float>(cache.dim);
     const SeenPages seen(rows, row, cache.page_tokens);
-    norm_rope_head(k.row<float>(row), norm, row, key);
+    norm_rope_head(k.row<float>(row), cache.dim, norm, row, key);
     store_row(key, cache.keys(seen.page(seen.count() - 1)), seen.slot() % cache.page_tokens);
   });
 }

@@ -112,10 +112,10 @@ void ReferenceBackend::store_kv(const Tensor& k, const Tensor& v, const HeadNorm
   expect_cache("store_kv: cache", cache);
   expect_tensor("store_kv: k", k, DType::kF32, {count, cache.kv_heads * dim});
   expect_tensor("store_kv: v", v, DType::kF32, {count, cache.kv_heads * dim});
-  expect_head_norm("store_kv: norm", norm, count, dim);
+  expect_head_rotation("store_kv: norm", norm, count, dim);
   expect_rows("store_kv: rows", rows, count);
   pool_.parallel_for(count, 1, [&](std::int64_t begin, std::int64_t end) {
-    HeadNormRope head(norm);
+    HeadNormRope head(norm, dim);
     std::vector<float> key(static_cast<std::size_t>(dim));
     for (std::int64_t row = begin; row < end; ++row) {
       const VisibleBlocks visible(rows, row, cache.page_tokens);

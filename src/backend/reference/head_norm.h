@@ -15,7 +15,8 @@ void gemma_norm(const float* x, const float* weight, std::int64_t dim, float eps
 // §3.3, §3.4).
 class HeadNormRope {
  public:
-  explicit HeadNormRope(const HeadNorm& norm);
+  // Heads are `dim` wide; without a weight they are only rotated.
+  HeadNormRope(const HeadNorm& norm, std::int64_t dim);
 
   std::int64_t dim() const { return static_cast<std::int64_t>(scratch_.size()); }
   // x, out: one head [dim]; out may be x.

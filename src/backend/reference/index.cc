@@ -81,7 +81,7 @@ void ReferenceBackend::store_index(const Tensor& k, const HeadNorm& norm, const 
   expect_head_norm("store_index: norm", norm, k.dim(0), cache.dim);
   expect_rows("store_index: rows", rows, k.dim(0));
   pool_.parallel_for(k.dim(0), 1, [&](std::int64_t begin, std::int64_t end) {
-    HeadNormRope head(norm);
+    HeadNormRope head(norm, cache.dim);
     std::vector<float> key(static_cast<std::size_t>(cache.dim));
     for (std::int64_t row = begin; row < end; ++row) {
       const VisibleBlocks visible(rows, row, cache.page_tokens);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "backend/reference/head_norm.h"
@@ -6,12 +7,15 @@
 
 namespace m3::reference {
 
-HeadNormRope::HeadNormRope(const HeadNorm& norm)
-    : norm_(norm), scratch_(static_cast<std::size_t>(norm.weight.dim(0))) {}
+HeadNormRope::HeadNormRope(const HeadNorm& norm, std::int64_t dim)
+    : norm_(norm), scratch_(static_cast<std::size_t>(dim)) {}
 
 void HeadNormRope::apply(const float* x, std::int64_t row, float* out) {
   double* y = scratch_.data();
-  gemma_norm(x, norm_.weight.as<float>(), dim(), norm_.eps, y);
+  if (norm_.weight)
+    gemma_norm(x, norm_.weight.as<float>(), dim(), norm_.eps, y);
+  else
+    std::copy(x, x + dim(), y);
   const std::int64_t half = norm_.rotations.dim(1) / 2;
   const float* cosines = norm_.rotations.row<float>(row);
   const float* sines = cosines + half;
@@ -47,7 +51,7 @@ void ReferenceBackend::norm_rope(const Tensor& x, const HeadNorm& norm, const Te
   expect_tensor("norm_rope: out", out, DType::kF32, {rows, width});
   M3_CHECK(width % dim == 0, "norm_rope: rows of {} are no heads of {}", width, dim);
   pool_.parallel_for(rows, 1, [&](std::int64_t begin, std::int64_t end) {
-    HeadNormRope head(norm);
+    HeadNormRope head(norm, dim);
     for (std::int64_t row = begin; row < end; ++row)
       for (std::int64_t i = 0; i < width; i += dim)
         head.apply(x.row<float>(row) + i, row, out.row<float>(row) + i);
