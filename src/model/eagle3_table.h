@@ -1,5 +1,5 @@
-// Every weight of an EAGLE3 draft model. Loading and writing walk this. Only eagle3_*.cc include
-// it.
+// Every weight of an EAGLE3 draft model. Loading and writing walk this; only eagle3_*.cc and their
+// fuzzer include it.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
