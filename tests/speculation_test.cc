@@ -168,6 +168,20 @@ class Speculation : public testing::Test {
     expect_same(requests, expected, setting, std::make_unique<NgramDrafter>(), ticks());
   }
 
+  // Requests of `max_tokens`, together and alone, with every length up to 8.
+  void expect_same_at_every_length(std::int64_t max_tokens,
+                                   const std::function<std::unique_ptr<Drafter>()>& drafter) {
+    for (std::int64_t draft_tokens = 1; draft_tokens <= 8; ++draft_tokens) {
+      auto requests = mixed_requests(max_tokens);
+      for (Request& r : requests) r.sampling.seed += static_cast<std::uint64_t>(draft_tokens);
+      const auto expected = plain(requests);
+      expect_same(requests, expected, {.draft_tokens = draft_tokens}, drafter(), dice());
+      for (std::size_t i = 0; i < requests.size(); ++i)
+        expect_same({requests[i]}, {expected[i]}, {.sequences = 1, .draft_tokens = draft_tokens},
+                    drafter(), ticks());
+    }
+  }
+
   TinyModel tiny_;
 };
 
@@ -310,6 +324,10 @@ TEST_F(SpeculationOnMtp, TextIsTheSame) {
   }
 }
 
+TEST_F(SpeculationOnMtp, DISABLED_TenThousandTokens) {
+  expect_same_at_every_length(200, [&] { return std::make_unique<MtpDrafter>(*tiny_.model); });
+}
+
 // What was drafted, and behind what.
 struct Drafted {
   Ids tokens;
@@ -399,6 +417,10 @@ TEST_F(SpeculationWithEagle3, TextIsTheSame) {
     expect_same({requests[0]}, {expected[0]}, {.sequences = 1, .draft_tokens = draft_tokens},
                 drafter(), ticks());
   }
+}
+
+TEST_F(SpeculationWithEagle3, DISABLED_TenThousandTokens) {
+  expect_same_at_every_length(200, [&] { return drafter(); });
 }
 
 TEST_F(SpeculationWithEagle3, DraftsDoNotDependOnHowTheStepsWereCut) {

@@ -126,6 +126,29 @@ TEST_P(CacheOps, StoreKvAndIndex) {
   }
 }
 
+// Without a norm's weight the keys are those that rotate() gives, to the bit of the cache's type.
+TEST_P(CacheOps, StoreKvWithoutANorm) {
+  const std::vector<std::pair<std::int32_t, std::int64_t>> places = {{0, 0}, {0, 1}, {0, 5}};
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const HeadShape& shape : kHeads) {
+      TestCache cache({dtype, /*page_tokens=*/4, /*kv_heads=*/2, shape.dim}, {6});
+      HeadNorm norm = random_norm(arena_, *reference_, shape, std::ssize(places));
+      norm.weight = {};
+      const Tensor k = arena_.random({std::ssize(places), 2 * shape.dim}, 2);
+      backend_->store_kv(k, k, norm, cache.rows(arena_, places), cache.kv);
+      backend_->rotate(norm.rotations, shape.dim, k);
+      backend_->synchronize();
+      for (std::size_t p = 0; p < places.size(); ++p)
+        for (std::int64_t i = 0; i < 2 * shape.dim; ++i) {
+          const float key = k.row<float>(static_cast<std::int64_t>(p))[i];
+          EXPECT_EQ(cache.key(0, places[p].second, i / shape.dim, i % shape.dim),
+                    dtype == DType::kF32 ? key : round_to_bf16(key))
+              << on("head {}", shape.dim);
+        }
+    }
+  }
+}
+
 std::string describe(const TestCache::Shape& s, std::int64_t group) {
   return fmt::format("{} cache, head {}, page {}, {} K/V heads, {} heads each", dtype_name(s.dtype),
                      s.head_dim, s.page_tokens, s.kv_heads, group);
