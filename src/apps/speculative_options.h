@@ -23,8 +23,8 @@ void add_speculative_options(CLI::App& command, SpeculativeOptions& options);
 // for, or lacks.
 Result<ModelOptions> with_draft_model(ModelOptions model, const SpeculativeOptions& options);
 
-// Null without one. `loaded`, which outlives it, was loaded with with_draft_model(). Errors: a draft
-// model that cannot be read or belongs to another model.
+// Null without one. `loaded`, which outlives it, was loaded with with_draft_model(). Errors: a
+// draft model that cannot be read or belongs to another model.
 Result<std::unique_ptr<Drafter>> make_drafter(const SpeculativeOptions& options,
                                               const LoadedModel& loaded);
 
