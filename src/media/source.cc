@@ -65,8 +65,7 @@ Result<MediaSource> MediaSource::open(const std::string& address) {
     const std::size_t comma = address.find(',');
     const std::string_view head = std::string_view(address).substr(0, comma);
     if (comma == address.npos || !head.ends_with(";base64"))
-      return fail("a data: address must be data:TYPE;base64,DIGITS; found {}",
-                  head.substr(0, 60));
+      return fail("a data: address must be data:TYPE;base64,DIGITS; found {}", head.substr(0, 60));
     auto decoded = decode_base64(std::string_view(address).substr(comma + 1));
     if (!decoded) return fail("the base64 of a data: address is damaged");
     source.decoded_ = std::move(*decoded);
@@ -77,8 +76,7 @@ Result<MediaSource> MediaSource::open(const std::string& address) {
     return fail("{} is on the network, which is not asked: download it and give its path",
                 address.substr(0, 200));
   constexpr std::string_view kFile = "file://";
-  source.name_ =
-      starts_with_ignoring_case(address, kFile) ? address.substr(kFile.size()) : address;
+  source.name_ = starts_with_ignoring_case(address, kFile) ? address.substr(kFile.size()) : address;
   M3_TRY(source.file_, MappedFile::open(source.name_));
   return source;
 }

@@ -21,8 +21,8 @@ TEST(MediaSource, DecodesDataAddresses) {
 }
 
 TEST(MediaSource, RefusesWhatIsNoMedia) {
-  for (const char* address : {"data:image/png;base64,SGVsb*8=", "data:;base64,S", "data:;base64,S=G",
-                              "data:image/png,plain", "data:image/png;base64"})
+  for (const char* address : {"data:image/png;base64,SGVsb*8=", "data:;base64,S",
+                              "data:;base64,S=G", "data:image/png,plain", "data:image/png;base64"})
     EXPECT_TRUE(text_of(address).starts_with("error: ")) << address;
   EXPECT_NE(text_of("https://example.org/a.png").find("download it"), std::string::npos);
   EXPECT_NE(text_of("/nowhere/a.png").find("/nowhere/a.png"), std::string::npos);
