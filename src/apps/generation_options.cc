@@ -120,10 +120,12 @@ Result<SamplingParams> sampling_params(const GenerationOptions& o, const LoadedM
   }
   p.seed = o.seed ? *o.seed : random_seed();
   p.logprobs = o.logprobs;
-  if (as_text && loaded.tokenizer)
-    for (std::int64_t id = 0; id < loaded.config().vocab; ++id)
-      if (!loaded.tokenizer->has_string(static_cast<TokenId>(id)))
-        p.banned.push_back(static_cast<std::int32_t>(id));
+  if (as_text && loaded.tokenizer) {
+    const Config& config = loaded.config();
+    for (std::int32_t id = 0; id < config.vocab; ++id)
+      if (!loaded.tokenizer->has_string(id) || id == config.image_token || id == config.video_token)
+        p.banned.push_back(id);
+  }
   return p;
 }
 

@@ -39,7 +39,8 @@ void add_generation_options(CLI::App& command, GenerationOptions& options,
                             const std::string& default_max_tokens);
 
 // The sampling part. `as_text`: the answer will be shown as text, so ids without a string are never
-// drawn (spec: chat-and-api §1.1). Errors: a --logit-bias that is not ID:BIAS.
+// drawn (spec: chat-and-api §1.1), nor placeholders, which would ask for a picture that is not
+// there. Errors: a --logit-bias that is not ID:BIAS.
 Result<SamplingParams> sampling_params(const GenerationOptions& options, const LoadedModel& loaded,
                                        bool as_text);
 
