@@ -4,11 +4,15 @@
 
 #include <cctype>
 #include <cstring>
-#include <map>
+#include <nlohmann/json.hpp>
 
 #include "apps/logits_run.h"
+#include "base/file.h"
+#include "base/random.h"
 #include "engine/media_encoder.h"
+#include "model/synth.h"
 #include "tests/golden_file.h"
+#include "tests/temporary_directory.h"
 #include "tests/tiny_model.h"
 
 namespace m3 {
@@ -178,6 +182,66 @@ TEST_P(Vision, APictureIsEncodedOnce) {
   forgetful.encode(one);
   forgetful.encode(one);
   EXPECT_EQ(forgetful.encoded(), 2);
+}
+
+// ---------------------------------------------------------------------------------- other towers
+
+// What a config may say otherwise than nano does.
+struct OtherTower {
+  const char* what;
+  const char* top;
+  const char* vision;
+};
+
+const OtherTower kOtherTowers[] = {
+    {"no biases", R"({"multimodal_projector_bias": false, "patch_merge_bias": false})", "{}"},
+    {"heads too narrow to rotate", "{}", R"({"hidden_size": 16, "num_attention_heads": 4})"},
+    {"one odd head", "{}", R"({"hidden_size": 74, "num_attention_heads": 1})"},
+    {"segments of one group", R"({"vision_segment_max_frames": 1})",
+     R"({"vision_segment_max_frames": 1})"},
+    {"other patches", R"({"projector_hidden_size": 40})",
+     R"({"patch_size": 6, "intermediate_size": 33,
+         "img_token_compression_config": {"image_token_compression_method": "patch_merge",
+                                          "spatial_merge_size": 3, "temporal_patch_size": 1}})"}};
+
+TEST(OtherTowers, EveryPlatformAgreesWithTheReference) {
+  for (const OtherTower& other : kOtherTowers) {
+    SCOPED_TRACE(other.what);
+    const TemporaryDirectory work;
+    auto config = nlohmann::json::parse(
+        *read_text_file(std::string(M3_SOURCE_DIR) + "/tests/data/models/nano/config.json"));
+    config.update(nlohmann::json::parse(other.top));
+    config["vision_config"].update(nlohmann::json::parse(other.vision));
+    SynthOptions options{.directory = work.path() + "/model", .seed = 3};
+    options.config_json = config.dump();
+    const Status written = synth_checkpoint(options);
+    ASSERT_TRUE(written) << written.error().message;
+
+    Tensor expected;
+    Buffer memory;
+    std::vector<float> pixels, features;
+    for (const Platform& platform : platforms()) {
+      const TinyModel tiny(options.directory, platform, 2);
+      const Config& c = tiny.model->config();
+      const std::int64_t merge = c.vision->spatial_merge, columns = pixel_row_size(*c.vision);
+      const std::vector<MediaGrid> grids = {{3, 2 * merge, merge}, {1, merge, 3 * merge}};
+      const std::int64_t rows = grids[0].rows() + grids[1].rows();
+      const std::int64_t tokens = rows / (merge * merge);
+      pixels.resize(static_cast<std::size_t>(rows * columns));
+      for (std::size_t i = 0; i < pixels.size(); ++i)
+        pixels[i] = static_cast<float>(2 * uniform_at(1, 2, i) - 1);
+      features.assign(static_cast<std::size_t>(tokens * c.hidden), 0);
+      const VisionTower tower(c, *tiny.model->weights().vision, *tiny.backend);
+      tower.encode({pixels.data(), DType::kF32, {rows, columns}}, grids,
+                   {features.data(), DType::kF32, {tokens, c.hidden}});
+      if (platform.backend == "reference") {
+        memory = Buffer(tokens * c.hidden * 4);
+        expected = memory.tensor(DType::kF32, {tokens, c.hidden});
+        std::copy(features.begin(), features.end(), expected.as<float>());
+      }
+      EXPECT_GE(worst_cosine(features, expected), 0.9995) << platform.name();
+    }
+  }
 }
 
 }  // namespace

@@ -123,7 +123,7 @@ class Backend {
                       const Tensor& out) = 0;
 
   // out[y] = y / 2 * (1 + erf(y / sqrt 2)), y = x + bias (spec: vision §6.1). x, out [rows, dim];
-  // bias [dim]. out may be x.
+  // bias [dim], or empty for none. out may be x.
   virtual void gelu(const Tensor& x, const Tensor& bias, const Tensor& out) = 0;
 
   // out[t] = scale * (cos(p f_0), …, cos(p f_{n-1}), sin(p f_0), …, sin(p f_{n-1})), p =

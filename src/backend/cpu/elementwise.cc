@@ -35,10 +35,11 @@ void CpuBackend::copy(const Tensor& x, const Tensor& out) {
 void CpuBackend::gelu(const Tensor& x, const Tensor& bias, const Tensor& out) {
   expect_rank("gelu: x", x, 2);
   const std::int64_t rows = x.dim(0), dim = x.dim(1);
-  expect_tensor("gelu: bias", bias, DType::kF32, {dim});
+  if (bias) expect_tensor("gelu: bias", bias, DType::kF32, {dim});
+  const float* added = bias ? bias.as<float>() : nullptr;
   expect_tensor("gelu: out", out, DType::kF32, {rows, dim});
   for_each_task(pool_, rows, [&](std::int64_t row) {
-    kernels_.gelu(x.row<float>(row), bias.as<float>(), dim, out.row<float>(row));
+    kernels_.gelu(x.row<float>(row), added, dim, out.row<float>(row));
   });
 }
 

@@ -118,7 +118,7 @@ struct Kernels {
   void (*scale_add)(const float* x, float scale, const float* addend, std::int64_t n, float* out);
   void (*swiglu)(const float* gate, const float* up, const SwiGluParams& params, std::int64_t n,
                  float* out);
-  // out = gelu(x + bias), the exact form. out may be x.
+  // out = gelu(x + bias), the exact form; no bias where it is null. out may be x.
   void (*gelu)(const float* x, const float* bias, std::int64_t n, float* out);
   void (*exp)(const float* x, std::int64_t n, float* out);
 

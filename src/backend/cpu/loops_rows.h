@@ -175,7 +175,8 @@ template <class S>
 void gelu(const float* x, const float* bias, std::int64_t n, float* out) {
   const auto one = S::set1(1.0f), half = S::set1(0.5f);
   for_lanes<S>(n, [&](std::int64_t i, int lanes) {
-    const auto y = S::add(load_lanes<S>(x + i, lanes), load_lanes<S>(bias + i, lanes));
+    auto y = load_lanes<S>(x + i, lanes);
+    if (bias != nullptr) y = S::add(y, load_lanes<S>(bias + i, lanes));
     const auto size = S::max(y, S::sub(S::zero(), y));
     const auto t = S::div(one, S::fma(size, S::set1(0.3275911f * 0.70710678f), one));
     auto p = S::set1(1.061405429f);

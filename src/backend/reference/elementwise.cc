@@ -38,11 +38,11 @@ void ReferenceBackend::copy(const Tensor& x, const Tensor& out) {
 void ReferenceBackend::gelu(const Tensor& x, const Tensor& bias, const Tensor& out) {
   expect_rank("gelu: x", x, 2);
   const std::int64_t rows = x.dim(0), dim = x.dim(1);
-  expect_tensor("gelu: bias", bias, DType::kF32, {dim});
+  if (bias) expect_tensor("gelu: bias", bias, DType::kF32, {dim});
   expect_tensor("gelu: out", out, DType::kF32, {rows, dim});
   pool_.parallel_for(rows, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin * dim; i < end * dim; ++i) {
-      const double y = double{x.as<float>()[i]} + bias.as<float>()[i % dim];
+      const double y = double{x.as<float>()[i]} + (bias ? bias.as<float>()[i % dim] : 0);
       out.as<float>()[i] = static_cast<float>(y / 2 * (1 + std::erf(y / std::sqrt(2.0))));
     }
   });
