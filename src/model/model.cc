@@ -4,17 +4,9 @@
 
 #include "base/check.h"
 #include "model/rope.h"
+#include "tensor/layout.h"
 
 namespace m3 {
-namespace {
-
-// The first rows * cols elements of a buffer that is at least so large, under that shape.
-Tensor shaped(const Tensor& buffer, std::int64_t rows, std::int64_t cols) {
-  M3_CHECK(rows * cols <= buffer.elements(), "[{}, {}] of {}", rows, cols, buffer.describe());
-  return {buffer.data, buffer.dtype, {rows, cols}, buffer.space};
-}
-
-}  // namespace
 
 Model::Model(Config config, Weights weights, Backend& backend, Group& group)
     : config_(std::move(config)),

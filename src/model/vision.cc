@@ -32,11 +32,6 @@ std::int64_t wide_rows(const VisionConfig& c) {
   return std::max<std::int64_t>(1, kRows / merged(c)) * merged(c);
 }
 
-// The first rows * cols elements of a larger buffer, under that shape.
-Tensor shaped(const Tensor& buffer, std::int64_t rows, std::int64_t cols) {
-  return {buffer.data, buffer.dtype, {rows, cols}, buffer.space};
-}
-
 // Writes (t, h, w) of every row of a segment in the order of its rows: blocks of merge x merge
 // patches (spec: vision §3.6).
 void write_positions(const MediaGrid& grid, std::int64_t merge, std::int64_t* out) {

@@ -1,5 +1,7 @@
 #include "tensor/layout.h"
 
+#include "base/check.h"
+
 namespace m3 {
 namespace {
 
@@ -21,6 +23,11 @@ Buffer lay_out(std::span<const Placement> placements) {
     at += padded_bytes(p);
   }
   return buffer;
+}
+
+Tensor shaped(const Tensor& buffer, std::int64_t rows, std::int64_t cols) {
+  M3_CHECK(rows * cols <= buffer.elements(), "[{}, {}] of {}", rows, cols, buffer.describe());
+  return {buffer.data, buffer.dtype, {rows, cols}, buffer.space};
 }
 
 }  // namespace m3

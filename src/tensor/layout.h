@@ -1,4 +1,4 @@
-// Several tensors in one buffer.
+// Several tensors in one buffer, and one buffer under several shapes.
 #pragma once
 
 #include <span>
@@ -17,5 +17,8 @@ struct Placement {
 
 // Allocates one buffer for all and points the tensors into it, each at a multiple of 64 bytes.
 Buffer lay_out(std::span<const Placement> placements);
+
+// The first rows * cols elements of a buffer that is at least so large, under that shape.
+Tensor shaped(const Tensor& buffer, std::int64_t rows, std::int64_t cols);
 
 }  // namespace m3
