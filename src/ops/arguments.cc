@@ -12,6 +12,15 @@ void expect_cache_dtype(std::string_view what, DType dtype) {
            dtype_name(dtype));
 }
 
+// Rotations of `rows` rows for heads of `dim`.
+void expect_rotation_table(std::string_view what, const Tensor& rotations, std::int64_t rows,
+                           std::int64_t dim) {
+  expect_rank(what, rotations, 2);
+  const std::int64_t rotary_dim = rotations.dim(1);
+  expect_tensor(what, rotations, DType::kF32, {rows, rotary_dim});
+  M3_CHECK(rotary_dim <= dim && rotary_dim % 2 == 0, "{}: {} rotated of {}", what, rotary_dim, dim);
+}
+
 }  // namespace
 
 void expect_tensor(std::string_view what, const Tensor& tensor, DType dtype,
@@ -99,10 +108,7 @@ void expect_head_norm(std::string_view what, const HeadNorm& norm, std::int64_t 
 void expect_head_rotation(std::string_view what, const HeadNorm& norm, std::int64_t rows,
                           std::int64_t dim) {
   if (norm.weight) expect_tensor(what, norm.weight, DType::kF32, {dim});
-  expect_rank(what, norm.rotations, 2);
-  const std::int64_t rotary_dim = norm.rotations.dim(1);
-  expect_tensor(what, norm.rotations, DType::kF32, {rows, rotary_dim});
-  M3_CHECK(rotary_dim <= dim && rotary_dim % 2 == 0, "{}: {} rotated of {}", what, rotary_dim, dim);
+  expect_rotation_table(what, norm.rotations, rows, dim);
 }
 
 std::int64_t expect_rope_table(const Tensor& positions, const Rope& rope, const Tensor& out) {
@@ -118,10 +124,7 @@ std::int64_t expect_rope_table(const Tensor& positions, const Rope& rope, const 
 void expect_rotations(std::string_view what, const Tensor& rotations, std::int64_t dim,
                       const Tensor& x) {
   expect_rank(what, x, 2);
-  expect_rank(what, rotations, 2);
-  const std::int64_t rotary_dim = rotations.dim(1);
-  expect_tensor(what, rotations, DType::kF32, {x.dim(0), rotary_dim});
-  M3_CHECK(rotary_dim <= dim && rotary_dim % 2 == 0, "{}: {} rotated of {}", what, rotary_dim, dim);
+  expect_rotation_table(what, rotations, x.dim(0), dim);
   M3_CHECK(x.dim(1) % dim == 0, "{}: rows of {} in heads of {}", what, x.dim(1), dim);
 }
 
