@@ -6,8 +6,8 @@
 // - round to bfloat16 what enters a matrix product (x, weights, q): relative error kBf16 = 2^-8 for
 //   each factor, so |error| <= (2 kBf16 + kBf16^2) Σ |x| |w|, less for weights that bfloat16 holds;
 // - sum in float32 in any order: |error| <= (terms + a few) kF32 Σ |x| |w|, kF32 = 2^-24;
-// - keep everything else (norms, router, softmax, sums) in float32: a few times kF32 of the
-//   magnitudes that are added.
+// - keep everything else (norms, the router's weights and scores, softmax, sums) in float32: a few
+//   times kF32 of the magnitudes that are added.
 // The Σ |x| |w| of each output is the reference's own product of the absolute values.
 #include "backend/op_testing.h"
 
@@ -207,7 +207,7 @@ TEST_P(Ops, Route) {
       for (const bool softmax : {false, true}) {
         const std::int64_t rows = 17;
         const float spread = 4 / std::sqrt(static_cast<float>(hidden));
-        const Tensor x = arena_.random({rows, hidden});
+        const Tensor x = arena_.random_bf16({rows, hidden});
         const Tensor gate = arena_.random({experts, hidden}, spread);
         Router router{arena_.encode(codec_of(Format::kF32), gate),
                       softmax ? Tensor{} : arena_.random({experts}, 0.2f),
@@ -234,6 +234,22 @@ TEST_P(Ops, Route) {
       }
     }
   }
+}
+
+// As every product does, so that router and experts read the same row.
+TEST_P(Ops, RouteReadsRowsRoundedToBf16) {
+  const std::int64_t rows = 17, hidden = 257, experts = 12, k = 4;
+  const Tensor x = arena_.random({rows, hidden}), rounded = arena_.copy(x);
+  std::transform(x.as<float>(), x.as<float>() + x.elements(), rounded.as<float>(), round_to_bf16);
+  const Router router{arena_.encode(codec_of(Format::kF32), arena_.random({experts, hidden}, 0.2f)),
+                      arena_.random({experts}, 0.2f)};
+  const Tensor picks = arena_.make(DType::kI32, {rows, k}), weights = arena_.floats({rows, k});
+  const Tensor wanted = arena_.make(DType::kI32, {rows, k}), wanted_weights = arena_.copy(weights);
+  backend_->route(x, router, false, picks, weights);
+  backend_->route(rounded, router, false, wanted, wanted_weights);
+  backend_->synchronize();
+  expect_same(picks, wanted, on("picks of unrounded rows"));
+  expect_same(weights, wanted_weights, on("weights of unrounded rows"));
 }
 
 TEST_P(Ops, DispatchAndCombine) {

@@ -1,10 +1,12 @@
 // Routing, dispatch and combination of experts (spec: text-model §3.8). The experts' products are
-// in linear.cc. The router works in float32 throughout: rounding its scores changes picks.
+// in linear.cc. The router reads x rounded to bfloat16, as every product does; its weights and
+// scores are float32: rounding those changes picks.
 #include <algorithm>
 #include <cmath>
 
 #include "backend/cpu/cpu_ops.h"
 #include "ops/arguments.h"
+#include "tensor/numeric.h"
 
 namespace m3::cpu {
 namespace {
@@ -70,9 +72,13 @@ void CpuBackend::route(const Tensor& x, const Router& router, bool picked_before
   M3_CHECK(k <= count, "route: {} picks of {} experts", k, count);
   if (picked_before) expect_ids("route: experts", experts, count);
 
-  float* scores = sums_.take<float>(rows * count);
-  plan(router.gate, pack_rows(packing_f32(), x.as<float>(), rows, x.dim(1), packed_f32_), rows,
-       scores);
+  const std::int64_t hidden = x.dim(1);
+  float* scores = sums_.take<float>(rows * (count + hidden));
+  float* rounded = scores + rows * count;
+  for_ranges(pool_, rows * hidden, 8192, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) rounded[i] = round_to_bf16(x.as<float>()[i]);
+  });
+  plan(router.gate, pack_rows(packing_f32(), rounded, rows, hidden, packed_f32_), rows, scores);
   multiply(kernels_.dot_f32);
   const float* bias = router.bias ? router.bias.as<float>() : nullptr;
   for_ranges(pool_, rows, 16, [&](std::int64_t begin, std::int64_t end) {
