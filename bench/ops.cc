@@ -204,6 +204,26 @@ void bench_select(Bench& bench, Backend& backend, std::int64_t rows, std::int64_
                  [&](std::int64_t) { backend.select_blocks(q, where, cache, {}, blocks); }});
 }
 
+// A picture of `rows` patches in the released vision tower.
+void bench_segment_attention(Bench& bench, Backend& backend, std::int64_t rows) {
+  constexpr std::int64_t kHeads = 16, kDim = 80, kWidth = kHeads * kDim;
+  Buffer buffers[4] = {Buffer(rows * kWidth * 4), Buffer(rows * kWidth * 4),
+                       Buffer(rows * kWidth * 4), Buffer(rows * kWidth * 4)};
+  Tensor q, k, v, out;
+  Buffer* next = buffers;
+  for (Tensor* x : {&q, &k, &v, &out}) {
+    *x = (next++)->tensor(DType::kF32, {rows, kWidth});
+    fill(*x);
+  }
+  Buffer ends(2 * 4);
+  const Tensor segments = ends.tensor(DType::kI32, {2});
+  segments.as<std::int32_t>()[1] = static_cast<std::int32_t>(rows);
+  bench.measure({"segment_attention", fmt::format("{}x{}", rows, kDim), "bf16", Limit::kMatrix,
+                 4.0 * static_cast<double>(rows * rows * kWidth), [&](std::int64_t) {
+                   backend.segment_attention(q, k, v, segments, kDim, 0.112f, out);
+                 }});
+}
+
 // Each row reads and writes `touched` times its bytes.
 void bench_elementwise(Bench& bench, Backend& backend, std::int64_t rows, std::int64_t dim) {
   Buffer a(rows * dim * 4), b(rows * dim * 4), w(dim * 4);
@@ -228,6 +248,9 @@ void run_all(Bench& bench, Backend& backend) {
     }
     for (std::int64_t rows : {64, 512}) bench_linear(bench, backend, format, rows, 3072, 6144);
   }
+  for (const auto& [outputs, k] : {std::pair{1280, 1280}, {5120, 1280}, {1280, 5120}})
+    bench_linear(bench, backend, Format::kBF16, 2304, outputs, k);
+  for (const std::int64_t rows : {256, 2304, 9216}) bench_segment_attention(bench, backend, rows);
   bench_attention(bench, backend, 1, 131072);
   bench_attention(bench, backend, 256, 2048);
   bench_attention(bench, backend, 256, 16384);

@@ -5,6 +5,7 @@
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/loops_attention.h"
 #include "backend/cpu/loops_dot.h"
+#include "backend/cpu/loops_pairs.h"
 #include "backend/cpu/loops_probe.h"
 #include "backend/cpu/loops_rows.h"
 #include "backend/cpu/loops_tile.h"
@@ -22,6 +23,7 @@ constexpr Kernels make_kernels(const char* name, const char* multiply_instructio
   k.packed_bytes_f32 = packed_bytes<F32Dot<S>>;
   k.pack_f32 = pack<F32Dot<S>>;
   k.dot_f32 = dot_f32<S>;
+  k.multiply_pairs = multiply_pairs<D>;
   k.decode = decode<S>;
   k.rms_norm = rms_norm<S>;
   k.layer_norm = layer_norm<S>;
@@ -36,6 +38,7 @@ constexpr Kernels make_kernels(const char* name, const char* multiply_instructio
   k.largest = largest<S>;
   k.log_sum_exp = log_sum_exp<S>;
   k.softmax_page = softmax_page<S>;
+  k.softmax_piece = softmax_piece<S>;
   k.weigh_values = weigh_values<S>;
   k.merge = merge<S>;
   k.read_streams = read_streams<S>;

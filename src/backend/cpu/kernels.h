@@ -54,6 +54,23 @@ inline constexpr std::int64_t kDotScratchBytes =
     kRowBlock * kOutputBlock * kVectorBytesMax +  // partial sums
     kOutputBlock * kColumnBlockMax * 4;           // decoded weights, bfloat16 or float32
 
+// out[r, c] = sum over k of x[r, k] * y[k, c], products of bfloat16 and sums in float32, pair by
+// pair in ascending order: what an element gets does not depend on the number of rows or columns.
+struct PairsJob {
+  const std::uint16_t* x = nullptr;  // [rows, x_stride], of which 2 * pairs count
+  std::int64_t x_stride = 0;
+  std::int64_t rows = 0;
+  // y[k, c] lies at (k / 2) * y_stride + 2 * c + k % 2.
+  const std::uint16_t* y = nullptr;
+  std::int64_t y_stride = 0;
+  std::int64_t columns = 0;  // whole multiples of kPairColumns
+  std::int64_t pairs = 0;    // of k
+  float* out = nullptr;      // [rows, out_stride]
+  std::int64_t out_stride = 0;
+  bool adds = false;  // to what out holds
+};
+inline constexpr std::int64_t kPairColumns = 16;
+
 struct NormParams {
   const float* weight = nullptr;  // [dim], zero-centred for rms_norm
   float eps = 0;
@@ -62,6 +79,24 @@ struct NormParams {
 
 struct SwiGluParams {
   float alpha = 0, limit = 0, beta = 0;  // limit <= 0: no clamping
+};
+
+// Softmax over rows of scores that come in pieces. s [rows, s_stride], of which `tokens` count.
+struct SoftmaxPiece {
+  const float* s = nullptr;
+  std::int64_t s_stride = 0;
+  std::int64_t rows = 0;
+  std::int64_t tokens = 0;
+  float scale = 1;  // > 0
+  // [rows]: the largest scaled score so far and the sum of exp(score - m) so far, both brought up
+  // to date; factor = exp(old m - new m), by which what was added up before is to be multiplied.
+  float* m = nullptr;
+  float* l = nullptr;
+  float* factor = nullptr;
+  // exp(scale * s - m) in bfloat16, [rows, p_stride]; zeros from `tokens` to p_stride, which is a
+  // multiple of kPairColumns.
+  std::uint16_t* p = nullptr;
+  std::int64_t p_stride = 0;
 };
 
 // One page of V for the query heads that share it.
@@ -101,6 +136,8 @@ struct Kernels {
   void (*pack_f32)(const float* x, std::int64_t k, void* packed);
   Dot dot_f32;
 
+  void (*multiply_pairs)(const PairsJob& job);
+
   // The bfloat16 bits of `outputs` x [begin, end) of a weight, into out [outputs, end - begin].
   void (*decode)(const WeightRows& w, std::int64_t outputs, std::int64_t k, std::int64_t begin,
                  std::int64_t end, std::uint16_t* out);
@@ -129,6 +166,7 @@ struct Kernels {
   // s [heads, stride], of which `tokens` count: s = exp(scale * s - m); m and l as in Partial.
   void (*softmax_page)(float* s, std::int64_t stride, std::int64_t heads, std::int64_t tokens,
                        float scale, float* m, float* l);
+  void (*softmax_piece)(const SoftmaxPiece& piece);
   void (*weigh_values)(const ValuesJob& job);
   // total = total and page together; page's tokens come after total's.
   void (*merge)(const Partial& page, std::int64_t heads, std::int64_t dim, const Partial& total);

@@ -19,9 +19,17 @@ namespace {
 // NaN if any element is.
 template <class S>
 float largest(const float* x, std::int64_t n) {
-  auto most = S::set1(-__builtin_inff());
+  constexpr int kChains = 4;  // one alone would wait for each of its maxima
+  typename S::F chains[kChains];
+  for (auto& chain : chains) chain = S::set1(-__builtin_inff());
   std::int64_t i = 0;
-  for (; i + S::kLanes <= n; i += S::kLanes) most = S::max_or_nan(most, S::load(x + i));
+  for (; i + kChains * S::kLanes <= n; i += kChains * S::kLanes)
+#pragma GCC unroll 4
+    for (int c = 0; c < kChains; ++c)
+      chains[c] = S::max_or_nan(chains[c], S::load(x + i + c * S::kLanes));
+  for (; i + S::kLanes <= n; i += S::kLanes) chains[0] = S::max_or_nan(chains[0], S::load(x + i));
+  auto most = chains[0];
+  for (int c = 1; c < kChains; ++c) most = S::max_or_nan(most, chains[c]);
   float lanes[S::kLanes];
   S::store(lanes, most);
   float result = lanes[0];
@@ -73,6 +81,46 @@ void softmax_page(float* s, std::int64_t stride, std::int64_t heads, std::int64_
     scale_add<S>(row, scale, nullptr, tokens, row);
     m[h] = largest<S>(row, tokens);
     l[h] = exp_in_place<S>(row, tokens, m[h]);
+  }
+}
+
+// p = exp(scale * s - m) in bfloat16, then zeros; the sum of what was rounded.
+template <class S>
+float exp_to_bf16(const float* s, std::int64_t n, float scale, float m, std::uint16_t* p,
+                  std::int64_t p_stride) {
+  const auto factor = S::set1(scale), shift = S::set1(-m);
+  auto sum = S::zero();
+  std::int64_t i = 0;
+  for (; i + S::kLanes <= n; i += S::kLanes) {
+    const auto e = exp_lanes<S>(S::fma(S::load(s + i), factor, shift));
+    S::store_bf16(p + i, e);
+    sum = S::add(sum, e);
+  }
+  if (i < n) {
+    const int lanes = static_cast<int>(n - i);
+    float part[S::kLanes] = {};
+    S::store_part(part, exp_lanes<S>(S::fma(S::load_part(s + i, lanes), factor, shift)), lanes);
+    S::store_bf16(p + i, S::load(part));
+    sum = S::add(sum, S::load(part));
+    i += S::kLanes;
+  }
+  for (; i < p_stride; i += S::kLanes) S::store_bf16(p + i, S::zero());
+  return S::sum(sum);
+}
+
+template <class S>
+void softmax_piece(const SoftmaxPiece& piece) {
+  for (std::int64_t r = 0; r < piece.rows; ++r) {
+    const float* s = piece.s + r * piece.s_stride;
+    const float old_m = piece.m[r], here = piece.scale * largest<S>(s, piece.tokens);
+    // NaN wins, so that it is seen.
+    const float m = here <= old_m ? old_m : here;
+    const float factor = old_m == m ? 1 : one_exp<S>(old_m - m);
+    const float sum = exp_to_bf16<S>(s, piece.tokens, piece.scale, m, piece.p + r * piece.p_stride,
+                                     piece.p_stride);
+    piece.m[r] = m;
+    piece.factor[r] = factor;
+    piece.l[r] = piece.l[r] * factor + sum;
   }
 }
 

@@ -15,6 +15,7 @@ struct Avx2 {
   static constexpr int kLanes = 8;
   static constexpr int kRowTile = 3;     // 3 x 4 sums, 3 of x and 1 of w: all 16 registers
   static constexpr int kValueHeads = 4;  // 4 x 2 sums
+  static constexpr int kPairVectors = 2;
 
   static F zero() { return _mm256_setzero_ps(); }
   static F set1(float x) { return _mm256_set1_ps(x); }
@@ -58,6 +59,11 @@ struct Avx2 {
   static void store_sums(float* p, F a, F b, F c, F d) { _mm_storeu_ps(p, sum4(a, b, c, d)); }
 
   static H load_h(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  static H broadcast_pair(const std::uint16_t* p) {
+    int pair;
+    __builtin_memcpy(&pair, p, sizeof pair);
+    return _mm256_set1_epi32(pair);
+  }
   static void store_h(void* p, H x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
   static H bit_xor(H a, H b) { return _mm256_xor_si256(a, b); }
   static F even(H x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)); }

@@ -15,6 +15,7 @@ struct Avx512 {
   static constexpr int kLanes = 16;
   static constexpr int kRowTile = 6;     // 6 x 4 sums, 6 of x and 1 of w: 31 of 32 registers
   static constexpr int kValueHeads = 8;  // 8 x 2 sums
+  static constexpr int kPairVectors = 4;
 
   static F zero() { return _mm512_setzero_ps(); }
   static F set1(float x) { return _mm512_set1_ps(x); }
@@ -53,6 +54,11 @@ struct Avx512 {
   static void store_sums(float* p, F a, F b, F c, F d) { _mm_storeu_ps(p, sum4(a, b, c, d)); }
 
   static H load_h(const void* p) { return _mm512_loadu_si512(p); }
+  static H broadcast_pair(const std::uint16_t* p) {
+    int pair;
+    __builtin_memcpy(&pair, p, sizeof pair);
+    return _mm512_set1_epi32(pair);
+  }
   static void store_h(void* p, H x) { _mm512_storeu_si512(p, x); }
   static H bit_xor(H a, H b) { return _mm512_xor_si512(a, b); }
   static F even(H x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }

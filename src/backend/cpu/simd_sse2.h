@@ -17,6 +17,7 @@ struct Sse2 {
   static constexpr int kLanes = 4;
   static constexpr int kRowTile = 2;     // 2 x 4 sums, 2 of x, 1 of w, and the products
   static constexpr int kValueHeads = 4;  // 4 x 2 sums
+  static constexpr int kPairVectors = 2;
 
   static F zero() { return _mm_setzero_ps(); }
   static F set1(float x) { return _mm_set1_ps(x); }
@@ -68,6 +69,12 @@ struct Sse2 {
   static void store_sums(float* p, F a, F b, F c, F d) { _mm_storeu_ps(p, sum4(a, b, c, d)); }
 
   static H load_h(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+  // p[0] and p[1] in every pair of lanes.
+  static H broadcast_pair(const std::uint16_t* p) {
+    int pair;
+    __builtin_memcpy(&pair, p, sizeof pair);
+    return _mm_set1_epi32(pair);
+  }
   static void store_h(void* p, H x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
   static H bit_xor(H a, H b) { return _mm_xor_si128(a, b); }
   // Elements 0, 2, 4, ... and 1, 3, 5, ...: a shift or a mask each, no shuffle.

@@ -1,0 +1,77 @@
+// Rows of bfloat16 times a matrix that lies in pairs along the sum (PairsJob). Lanes run over the
+// columns, so that nothing is summed across lanes in the end: what short sums want, and sums whose
+// right side is laid out anew anyway. For isa_*.cc only; D as in loops_tile.h.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/cpu/kernels.h"
+
+namespace m3::cpu {
+namespace {
+
+template <class D, int kRows, int kVectors>
+void pairs_tile(const PairsJob& job, std::int64_t row, std::int64_t column) {
+  using S = typename D::Simd;
+  using F = typename D::F;
+  const std::uint16_t* x = job.x + row * job.x_stride;
+  const std::uint16_t* y = job.y + 2 * column;
+  float* out = job.out + row * job.out_stride + column;
+  F sums[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v)
+      sums[i][v] = job.adds ? S::load(out + i * job.out_stride + v * S::kLanes) : S::zero();
+  for (std::int64_t pair = 0; pair < job.pairs; ++pair, x += 2, y += job.y_stride) {
+    typename D::W ys[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) ys[v] = D::load_w(y + v * 2 * S::kLanes);
+#pragma GCC unroll 2
+    for (int p = 0; p < D::kParts; ++p)
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) {
+        const auto xi = D::part(S::broadcast_pair(x + i * job.x_stride), p);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v)
+          sums[i][v] = D::multiply_add(D::part(ys[v], p), xi, sums[i][v]);
+      }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v)
+      S::store(out + i * job.out_stride + v * S::kLanes, sums[i][v]);
+}
+
+// Makes the numbers of rows and of vectors constants.
+template <class D, int kRows, int kVectors>
+void pairs_tile_of(const PairsJob& job, std::int64_t row, std::int64_t rows, std::int64_t column,
+                   std::int64_t vectors) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return pairs_tile_of<D, kRows - 1, kVectors>(job, row, rows, column, vectors);
+  }
+  if constexpr (kVectors > 1) {
+    if (vectors < kVectors)
+      return pairs_tile_of<D, kRows, kVectors - 1>(job, row, rows, column, vectors);
+  }
+  pairs_tile<D, kRows, kVectors>(job, row, column);
+}
+
+template <class D>
+void multiply_pairs(const PairsJob& job) {
+  using S = typename D::Simd;
+  std::int64_t column = 0;
+  // As even as may be: five vectors are three and two, not four and one.
+  for (std::int64_t left = job.columns / S::kLanes; left > 0;) {
+    const std::int64_t groups = (left + S::kPairVectors - 1) / S::kPairVectors;
+    const std::int64_t vectors = (left + groups - 1) / groups;
+    for (std::int64_t row = 0; row < job.rows; row += D::kPairRows)
+      pairs_tile_of<D, D::kPairRows, S::kPairVectors>(job, row, job.rows - row, column, vectors);
+    column += vectors * S::kLanes;
+    left -= vectors;
+  }
+}
+
+}  // namespace
+}  // namespace m3::cpu
