@@ -184,6 +184,33 @@ TEST_P(Vision, APictureIsEncodedOnce) {
   EXPECT_EQ(forgetful.encoded(), 2);
 }
 
+TEST_P(Vision, EncodingTellsHowFarItIsAndCanBeStopped) {
+  const Pixels pixels = pixels_of(GoldenFile("nano-vision-three"));
+  MediaEncoder encoder(*tiny_.model);
+  const std::int64_t first = pixels.grids[0].rows(), second = pixels.grids[1].rows();
+  const std::vector<PixelItem> items{{pixels.rows.rows(0, first), pixels.grids[0], 5},
+                                     {pixels.rows.rows(first, first + second), pixels.grids[1], 5}};
+  std::vector<std::int64_t> seen;
+  bool stop = false;
+  const EncodeWatch watch{.progress =
+                              [&](std::int64_t done, std::int64_t total) {
+                                EXPECT_EQ(total, (first + second) / 4);
+                                seen.push_back(done);
+                              },
+                          .cancelled = [&] { return stop && seen.size() == 2; }};
+  EXPECT_TRUE(encoder.encode_all(items, watch).has_value());
+  EXPECT_TRUE(std::ranges::is_sorted(seen));
+  EXPECT_EQ(seen.back(), (first + second) / 4);
+  EXPECT_GT(seen.size(), 2u * items.size());
+
+  seen.clear();
+  stop = true;
+  MediaEncoder stopped(*tiny_.model);
+  EXPECT_FALSE(stopped.encode_all(items, watch).has_value());
+  EXPECT_EQ(seen.size(), 2u);
+  EXPECT_EQ(stopped.encoded(), 0);  // nothing half-done is kept
+}
+
 // ---------------------------------------------------------------------------------- other towers
 
 // What a config may say otherwise than nano does.

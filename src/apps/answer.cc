@@ -1,5 +1,7 @@
 #include "apps/answer.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <chrono>
 #include <optional>
@@ -41,6 +43,15 @@ class TextStream {
 };
 
 }  // namespace
+
+std::string draft_summary(std::span<const Acceptance::Count> places) {
+  std::int64_t drafted = 0, accepted = 0;
+  for (const Acceptance::Count& place : places) {
+    drafted += place.drafted;
+    accepted += place.accepted;
+  }
+  return drafted == 0 ? "" : fmt::format("{} of {} drafts were right", accepted, drafted);
+}
 
 Result<Answer> read_answer(Engine& engine, SequenceId id, std::int64_t prompt_tokens,
                            const AnswerOptions& options) {

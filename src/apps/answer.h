@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,9 @@ struct AnswerOptions {
   std::function<void(std::int64_t, std::int64_t)> prompt_progress =
       {};  // tokens read; may be empty
 };
+
+// "21 of 34 drafts were right"; empty where nothing was drafted.
+std::string draft_summary(std::span<const Acceptance::Count> places);
 
 // Runs the engine until sequence `id` has its answer. It must be the only one that runs. Errors:
 // the model's output is not a number.

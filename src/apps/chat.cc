@@ -102,11 +102,11 @@ class Chat {
     Shown shown = std::exchange(shown_, {});
     M3_TRY(auto prompt,
            conversation_.ask(user_message(text, std::move(shown.parts)), shown.inputs));
-    const std::int64_t prompt_tokens = std::ssize(prompt.ids);
-    const Status started = start(std::move(prompt));
+    const std::int64_t prompt_tokens = std::ssize(prompt);
+    const Status started = start(std::move(prompt), shown.inputs);
     if (!started) {
       conversation_.retract();
-      return fail("{}; /clear forgets the conversation", started.error().message);
+      return fail("{}; the message is forgotten", started.error().message);
     }
     M3_TRY(const Answer answer, show_answer(prompt_tokens));
     std::vector<TokenId> ids;
@@ -122,21 +122,27 @@ class Chat {
     std::vector<MediaInput> inputs;
   };
 
-  Status start(MediaPrompt prompt) {
-    const std::int64_t room = engine_.context_tokens() - std::ssize(prompt.ids);
+  Status start(std::vector<TokenId> prompt, std::span<const MediaInput> inputs) {
+    const std::int64_t room = engine_.context_tokens() - std::ssize(prompt);
     const std::int64_t asked = options_.generation.max_tokens.value_or(room);
-    Request request{.prompt = std::move(prompt.ids),
+    Request request{.prompt = std::move(prompt),
                     .max_tokens = std::max<std::int64_t>(1, std::min(asked, room)),
                     .sampling = sampling_,
-                    .stop_ids = stop_ids_,
-                    .media = std::move(prompt.media)};
+                    .stop_ids = stop_ids_};
+    const Status fits = engine_.check(request);  // before minutes are spent on pictures
+    if (!fits) return fail("{} (/clear forgets the conversation)", fits.error().message);
+    {
+      ProgressBar bar(kLookingAtMedia, "tokens");
+      M3_TRY(request.media,
+             conversation_.look(inputs, {.progress = bar.callback(),
+                                         .cancelled = [] { return interrupted.load(); }}));
+    }
     if (sequence_) return engine_.resume(*sequence_, std::move(request));
     M3_TRY(sequence_, engine_.start(std::move(request)));
     return {};
   }
 
   Result<Answer> show_answer(std::int64_t prompt_tokens) {
-    interrupted = false;
     ProgressBar bar("reading the conversation", "tokens");
     AnswerOptions options{.tokenizer = &*loaded_.tokenizer, .stop = options_.generation.stop};
     options.cancelled = [] { return interrupted.load(); };
@@ -151,10 +157,12 @@ class Chat {
                                                             : "";
     std::printf("%s\n", why);
     const auto drawn = static_cast<double>(answer.tokens.size());
+    const std::string drafted = draft_summary(engine_.acceptance(*sequence_));
     if (answer.answer_seconds > 0 && ::isatty(STDERR_FILENO) == 1)
-      std::fprintf(stderr, "[%ld tokens read, %.0f written, %.1f per second]\n",
+      std::fprintf(stderr, "[%ld tokens read, %.0f written, %.1f per second%s%s]\n",
                    static_cast<long>(answer.prompt_tokens_computed), drawn,
-                   (drawn - 1) / answer.answer_seconds);
+                   (drawn - 1) / answer.answer_seconds, drafted.empty() ? "" : ", ",
+                   drafted.c_str());
     return answer;
   }
 

@@ -1,5 +1,8 @@
 #include "apps/conversation.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "base/check.h"
 #include "base/file.h"
 #include "text/control_strings.h"
@@ -72,7 +75,7 @@ ChatInput Conversation::input() const {
   return input;
 }
 
-Result<MediaPrompt> Conversation::ask(Json message, std::span<const MediaInput> inputs) {
+Result<std::vector<TokenId>> Conversation::ask(Json message, std::span<const MediaInput> inputs) {
   ChatInput whole = input();
   M3_TRY(const Prompt before, render_chat(whole));
   whole.messages.push_back(std::move(message));
@@ -83,14 +86,18 @@ Result<MediaPrompt> Conversation::ask(Json message, std::span<const MediaInput> 
   M3_CHECK(after.text().starts_with(before.text()), "the template rewrote an earlier turn");
   const std::size_t known = ids_.empty() ? 0 : before.text().size() - 1;
   M3_TRY(const auto ids, reader_.encode_text(tail_of(after, known), inputs));
-  asked_media_ = media_;
-  M3_TRY_STATUS(reader_.encode(inputs, asked_media_));
   asked_ = ids_;
   asked_.insert(asked_.end(), ids.begin(), ids.end());
-  MediaPrompt prompt{.ids = asked_, .media = {}};
-  M3_TRY(prompt.media, reader_.plan(asked_, asked_media_));
   messages_ = std::move(whole.messages);
-  return prompt;
+  return asked_;
+}
+
+Result<SplicePlan> Conversation::look(std::span<const MediaInput> inputs,
+                                      const EncodeWatch& watch) {
+  M3_TRY(auto encoded, reader_.encode(inputs, watch));
+  asked_media_ = media_;
+  std::ranges::move(encoded, std::back_inserter(asked_media_));
+  return reader_.plan(asked_, asked_media_);
 }
 
 void Conversation::answer(const std::vector<TokenId>& ids, const std::string& text) {

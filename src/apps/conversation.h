@@ -29,10 +29,12 @@ class Conversation {
   // `reader` outlives the conversation. `system` may be empty.
   Conversation(MediaReader& reader, std::string system, std::string thinking_mode);
 
-  // Adds a user's message and the media that its parts name. Returns the prompt of the whole
-  // conversation up to the model's turn. Errors: counts that differ, or what MediaReader refuses;
-  // the conversation is then as before.
-  Result<MediaPrompt> ask(Json message, std::span<const MediaInput> inputs);
+  // Adds a user's message, whose parts name `inputs`. Returns the prompt of the whole conversation
+  // up to the model's turn. Errors: counts that differ; the conversation is then as before.
+  Result<std::vector<TokenId>> ask(Json message, std::span<const MediaInput> inputs);
+  // Where the media go in that prompt: those of the conversation, and the same `inputs` encoded.
+  // Errors: what MediaReader::encode() refuses; retract() then.
+  Result<SplicePlan> look(std::span<const MediaInput> inputs, const EncodeWatch& watch);
   // Adds the model's answer: the ids drawn, with or without the end of turn, and their text.
   void answer(const std::vector<TokenId>& ids, const std::string& text);
   // Takes the last question back, when it could not be answered.

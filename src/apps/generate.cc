@@ -1,4 +1,6 @@
 // `m3 generate`: one answer to one prompt.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -43,7 +45,14 @@ Result<std::vector<MediaInput>> read_media(const GenerateOptions& o, const Json&
   return read_message_media(messages, o.fps, options);
 }
 
-Result<MediaPrompt> text_prompt(const GenerateOptions& o, const LoadedModel& loaded) {
+// The prompt's ids, and the media behind its placeholders.
+struct Question {
+  std::vector<TokenId> ids;
+  std::vector<MediaInput> inputs = {};
+};
+
+Result<Question> text_question(const GenerateOptions& o, const LoadedModel& loaded,
+                               const MediaReader& reader) {
   M3_TRY_STATUS(loaded.need_tokenizer(o.prompt ? "--prompt" : "--messages"));
   ChatInput input{.add_generation_prompt = true};
   if (o.prompt) {
@@ -55,30 +64,41 @@ Result<MediaPrompt> text_prompt(const GenerateOptions& o, const LoadedModel& loa
     M3_TRY(input, read_messages_file(o.messages));
   }
   if (!o.thinking.empty()) input.thinking_mode = o.thinking;
-  M3_TRY(const auto media, read_media(o, input.messages, loaded));
+  Question question;
+  M3_TRY(question.inputs, read_media(o, input.messages, loaded));
   Prompt prompt;
   if (o.raw) {
     prompt.add_template(*o.prompt);
   } else {
     M3_TRY(prompt, render_chat(input));
   }
-  return MediaReader(loaded).read(prompt, media);
+  M3_TRY(question.ids, reader.encode_text(prompt, question.inputs));
+  return question;
 }
 
-Result<MediaPrompt> read_prompt(const GenerateOptions& o, const LoadedModel& loaded) {
-  if (o.ids_file.empty()) return text_prompt(o, loaded);
-  MediaPrompt prompt;
-  M3_TRY(prompt.ids, read_ids_file(o.ids_file));
-  if (!o.rows.empty()) {
-    M3_TRY(prompt.media, splice_pixel_file(o.rows, prompt.ids, *loaded.model));
-  }
-  return prompt;
+Result<Question> read_question(const GenerateOptions& o, const LoadedModel& loaded,
+                               const MediaReader& reader) {
+  if (o.ids_file.empty()) return text_question(o, loaded, reader);
+  Question question;
+  M3_TRY(question.ids, read_ids_file(o.ids_file));
+  return question;
 }
 
-nlohmann::ordered_json timings(const Answer& answer, const LoadedModel& loaded) {
+// The media of a question through the vision tower, which may take long.
+Result<SplicePlan> look(const Question& question, const GenerateOptions& o,
+                        const LoadedModel& loaded, MediaReader& reader) {
+  if (!o.rows.empty()) return splice_pixel_file(o.rows, question.ids, *loaded.model);
+  ProgressBar bar(kLookingAtMedia, "tokens");
+  M3_TRY(auto media, reader.encode(question.inputs, {.progress = bar.callback()}));
+  return reader.plan(question.ids, std::move(media));
+}
+
+nlohmann::ordered_json timings(const Answer& answer, double media_seconds,
+                               const LoadedModel& loaded) {
   const auto rate = [](double count, double seconds) { return seconds > 0 ? count / seconds : 0; };
   const auto drawn = static_cast<double>(answer.tokens.size());
   return {{"load_ms", 1000 * loaded.load_seconds},
+          {"media_ms", 1000 * media_seconds},
           {"prompt_ms", 1000 * answer.prompt_seconds},
           {"prompt_per_second",
            rate(static_cast<double>(answer.prompt_tokens_computed), answer.prompt_seconds)},
@@ -106,15 +126,16 @@ nlohmann::ordered_json logprobs(const Answer& answer, const Tokenizer* tokenizer
 nlohmann::ordered_json drafts(std::span<const Acceptance::Count> places) {
   auto drafted = nlohmann::ordered_json::array(), accepted = nlohmann::ordered_json::array();
   for (const Acceptance::Count& place : places) {
+    if (place.drafted == 0) break;
     drafted.push_back(place.drafted);
     accepted.push_back(place.accepted);
   }
   return {{"drafted", std::move(drafted)}, {"accepted", std::move(accepted)}};
 }
 
-void print_json(const Answer& answer, std::int64_t prompt_tokens, std::uint64_t seed,
-                std::span<const Acceptance::Count> acceptance, const GenerateOptions& options,
-                const LoadedModel& loaded) {
+void print_json(const Answer& answer, std::int64_t prompt_tokens, double media_seconds,
+                std::uint64_t seed, std::span<const Acceptance::Count> acceptance,
+                const GenerateOptions& options, const LoadedModel& loaded) {
   const Tokenizer* tokenizer = loaded.tokenizer ? &*loaded.tokenizer : nullptr;
   nlohmann::ordered_json out;
   out["ids"] = nlohmann::ordered_json::array();
@@ -128,15 +149,18 @@ void print_json(const Answer& answer, std::int64_t prompt_tokens, std::uint64_t 
   out["seed"] = seed;
   if (options.generation.logprobs >= 0) out["logprobs"] = logprobs(answer, tokenizer);
   if (!acceptance.empty()) out["drafts"] = drafts(acceptance);
-  out["timings"] = timings(answer, loaded);
+  out["timings"] = timings(answer, media_seconds, loaded);
   std::printf("%s\n", out.dump().c_str());
 }
 
 Status run_generate(const GenerateOptions& o) {
   M3_TRY(const ModelOptions model, with_draft_model(o.model, o.speculative));
   M3_TRY(const auto loaded, load_model(model));
-  M3_TRY(auto prompt, read_prompt(o, *loaded));
-  const std::int64_t prompt_tokens = std::ssize(prompt.ids);
+  MediaReader reader(*loaded);
+  double began = steady_seconds();
+  M3_TRY(const auto question, read_question(o, *loaded, reader));
+  double media_seconds = question.inputs.empty() ? 0 : steady_seconds() - began;
+  const std::int64_t prompt_tokens = std::ssize(question.ids);
   const std::int64_t max_tokens = o.generation.max_tokens.value_or(kMaxTokens);
   // More than the model's positions is refused by the engine, with the numbers.
   const std::int64_t wanted = std::min(
@@ -153,11 +177,15 @@ Status run_generate(const GenerateOptions& o) {
   M3_TRY(const SamplingParams sampling, sampling_params(o.generation, *loaded, text));
   const std::uint64_t seed = sampling.seed;
   M3_TRY(auto stops, stop_ids(o.generation, *loaded));
-  M3_TRY(const SequenceId id, engine->start({.prompt = std::move(prompt.ids),
-                                             .max_tokens = max_tokens,
-                                             .sampling = sampling,
-                                             .stop_ids = std::move(stops),
-                                             .media = std::move(prompt.media)}));
+  Request request{.prompt = question.ids,
+                  .max_tokens = max_tokens,
+                  .sampling = sampling,
+                  .stop_ids = std::move(stops)};
+  M3_TRY_STATUS(engine->check(request));  // before minutes are spent on pictures
+  began = steady_seconds();
+  M3_TRY(request.media, look(question, o, *loaded, reader));
+  media_seconds += steady_seconds() - began;
+  M3_TRY(const SequenceId id, engine->start(std::move(request)));
   if (!o.json && !loaded->random_weights.empty())
     std::fprintf(stderr, "note: %s\n", loaded->random_weights.c_str());
   const Tokenizer* tokenizer = loaded->tokenizer ? &*loaded->tokenizer : nullptr;
@@ -171,12 +199,15 @@ Status run_generate(const GenerateOptions& o) {
     };
   M3_TRY(const Answer answer, read_answer(*engine, id, prompt_tokens, options));
   if (o.json) {
-    print_json(answer, prompt_tokens, seed, engine->acceptance(id), o, *loaded);
+    print_json(answer, prompt_tokens, media_seconds, seed, engine->acceptance(id), o, *loaded);
   } else if (tokenizer != nullptr) {
     std::printf("\n");
   } else {
     for (const SampledToken& token : answer.tokens) std::printf("%d\n", token.id);
   }
+  const std::string drafted = draft_summary(engine->acceptance(id));
+  if (!o.json && !drafted.empty() && ::isatty(STDERR_FILENO) == 1)
+    std::fprintf(stderr, "[%s]\n", drafted.c_str());
   return {};
 }
 

@@ -25,8 +25,8 @@ struct LogitsOptions {
   std::string out;
 };
 
-// Text as it is, control strings and all, with its media.
-Result<MediaPrompt> read_text(const LogitsOptions& options, const LoadedModel& loaded) {
+// Text as it is, control strings and all, with its media: one sequence.
+Status read_text(const LogitsOptions& options, const LoadedModel& loaded, LogitsRun& run) {
   M3_TRY_STATUS(loaded.need_tokenizer("--text-file"));
   M3_TRY(const std::string text, read_text_file(options.text_file));
   std::vector<MediaInput> inputs;
@@ -41,16 +41,17 @@ Result<MediaPrompt> read_text(const LogitsOptions& options, const LoadedModel& l
   }
   Prompt prompt;
   prompt.add_template(text);
-  return MediaReader(loaded).read(prompt, inputs);
+  MediaReader reader(loaded);
+  M3_TRY(run.sequences.emplace_back(), reader.encode_text(prompt, inputs));
+  ProgressBar bar(kLookingAtMedia, "tokens");
+  M3_TRY(auto media, reader.encode(inputs, {.progress = bar.callback()}));
+  M3_TRY(run.media.emplace_back(), reader.plan(run.sequences.back(), std::move(media)));
+  return {};
 }
 
 // The sequences of the run, and what they see.
 Status read_sequences(const LogitsOptions& options, const LoadedModel& loaded, LogitsRun& run) {
-  if (!options.text_file.empty()) {
-    M3_TRY(auto prompt, read_text(options, loaded));
-    run.sequences.push_back(std::move(prompt.ids));
-    run.media.push_back(std::move(prompt.media));
-  }
+  if (!options.text_file.empty()) M3_TRY_STATUS(read_text(options, loaded, run));
   if (!options.rows.empty()) {
     if (run.sequences.size() > 1)
       return fail("--rows goes with one --ids-file, not {}", run.sequences.size());

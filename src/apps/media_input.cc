@@ -119,21 +119,25 @@ MediaReader::MediaReader(const LoadedModel& loaded) : loaded_(loaded) {
   if (loaded.model->weights().vision) encoder_ = std::make_unique<MediaEncoder>(*loaded.model);
 }
 
-Status MediaReader::encode(std::span<const MediaInput> inputs,
-                           std::vector<std::shared_ptr<const EncodedMedia>>& out) {
+Result<std::vector<std::shared_ptr<const EncodedMedia>>> MediaReader::encode(
+    std::span<const MediaInput> inputs, const EncodeWatch& watch) {
+  if (inputs.empty()) return std::vector<std::shared_ptr<const EncodedMedia>>();
+  if (encoder_ == nullptr) return fail("this model was loaded without its vision tower");
   const Config& config = loaded_.config();
+  std::vector<PixelItem> items;
   for (const MediaInput& input : inputs) {
-    if (encoder_ == nullptr) return fail("this model was loaded without its vision tower");
     const Grid& grid = input.pixels.grid;
     const auto columns = static_cast<std::int64_t>(input.pixels.values.size()) / grid.rows();
     const bool image = input.shape.kind == MediaShape::Kind::kImage;
     // The tower reads the rows; a tensor cannot say so.
     auto* values = const_cast<float*>(input.pixels.values.data());
-    out.push_back(encoder_->encode({.pixels = {values, DType::kF32, {grid.rows(), columns}},
-                                    .grid = {grid.t, grid.h, grid.w},
-                                    .token = image ? config.image_token : config.video_token}));
+    items.push_back({.pixels = {values, DType::kF32, {grid.rows(), columns}},
+                     .grid = {grid.t, grid.h, grid.w},
+                     .token = image ? config.image_token : config.video_token});
   }
-  return {};
+  auto encoded = encoder_->encode_all(items, watch);
+  if (!encoded) return fail("stopped while the pictures were looked at");
+  return std::move(*encoded);
 }
 
 Result<std::vector<TokenId>> MediaReader::encode_text(const Prompt& prompt,
@@ -148,15 +152,6 @@ Result<SplicePlan> MediaReader::plan(std::span<const TokenId> ids,
                                      std::vector<std::shared_ptr<const EncodedMedia>> media) const {
   if (media.empty()) return SplicePlan();  // a placeholder that the model itself drew is a token
   return SplicePlan::create(ids, std::move(media), loaded_.config());
-}
-
-Result<MediaPrompt> MediaReader::read(const Prompt& prompt, std::span<const MediaInput> inputs) {
-  MediaPrompt read;
-  M3_TRY(read.ids, encode_text(prompt, inputs));
-  std::vector<std::shared_ptr<const EncodedMedia>> media;
-  M3_TRY_STATUS(encode(inputs, media));
-  M3_TRY(read.media, plan(read.ids, std::move(media)));
-  return read;
 }
 
 std::optional<TokenId> MediaReader::turn_end() const {

@@ -14,6 +14,9 @@
 
 namespace m3 {
 
+// What a progress bar says of the vision tower's work.
+inline constexpr const char* kLookingAtMedia = "looking at pictures";
+
 struct MediaInput {
   PixelRows pixels;
   MediaShape shape;
@@ -38,12 +41,6 @@ bool holds_media(const Json& messages);
 Result<std::vector<MediaInput>> read_message_media(const Json& messages, double fps,
                                                    const PreprocessOptions& options);
 
-// A prompt's ids, and the embeddings that go into it.
-struct MediaPrompt {
-  std::vector<TokenId> ids;
-  SplicePlan media;
-};
-
 // Encodes media for one model, each picture once.
 class MediaReader {
  public:
@@ -55,15 +52,12 @@ class MediaReader {
   // where the template wrote them. Errors: the counts differ.
   Result<std::vector<TokenId>> encode_text(const Prompt& prompt,
                                            std::span<const MediaInput> inputs) const;
-  // Appends the inputs behind the vision tower. Errors: the model has none.
-  Status encode(std::span<const MediaInput> inputs,
-                std::vector<std::shared_ptr<const EncodedMedia>>& out);
+  // The inputs behind the vision tower. Errors: the model has none, or it was cancelled.
+  Result<std::vector<std::shared_ptr<const EncodedMedia>>> encode(
+      std::span<const MediaInput> inputs, const EncodeWatch& watch);
   // Where media go in ids. Errors: placeholders and embeddings differ in number.
   Result<SplicePlan> plan(std::span<const TokenId> ids,
                           std::vector<std::shared_ptr<const EncodedMedia>> media) const;
-  // All three.
-  Result<MediaPrompt> read(const Prompt& prompt, std::span<const MediaInput> inputs);
-
   // The id that ends a turn, where the tokenizer has one.
   std::optional<TokenId> turn_end() const;
 

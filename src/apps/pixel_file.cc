@@ -1,8 +1,11 @@
 #include "apps/pixel_file.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
+#include "apps/media_input.h"
+#include "apps/progress_bar.h"
 #include "checkpoint/safetensors.h"
 
 namespace m3 {
@@ -58,6 +61,11 @@ Result<PixelFile> read_pixel_file(const std::string& path, const VisionConfig& c
   pixels.memory = Buffer(values.bytes());
   pixels.pixels = pixels.memory.tensor(DType::kF32, {rows, width});
   std::memcpy(pixels.memory.data(), values.data, static_cast<std::size_t>(values.bytes()));
+  const float* numbers = pixels.pixels.as<float>();
+  for (std::int64_t i = 0; i < rows * width; ++i)
+    if (!std::isfinite(numbers[i]))
+      return fail("{}: pixel_values[{}, {}] is {}, which is no pixel", path, i / width, i % width,
+                  numbers[i]);
   return pixels;
 }
 
@@ -69,15 +77,17 @@ Result<SplicePlan> splice_pixel_file(const std::string& path, std::span<const st
   const auto has = [&](std::int32_t token) { return token >= 0 && std::ranges::count(ids, token); };
   const bool clips = !has(config.image_token) && has(config.video_token);
   MediaEncoder encoder(model);
-  std::vector<std::shared_ptr<const EncodedMedia>> media;
+  std::vector<PixelItem> items;
   std::int64_t row = 0;
   for (const MediaGrid& grid : file.grids) {
-    media.push_back(encoder.encode({.pixels = file.pixels.rows(row, row + grid.rows()),
-                                    .grid = grid,
-                                    .token = clips ? config.video_token : config.image_token}));
+    items.push_back({.pixels = file.pixels.rows(row, row + grid.rows()),
+                     .grid = grid,
+                     .token = clips ? config.video_token : config.image_token});
     row += grid.rows();
   }
-  return SplicePlan::create(ids, std::move(media), config);
+  ProgressBar bar(kLookingAtMedia, "tokens");
+  auto media = encoder.encode_all(items, {.progress = bar.callback()});
+  return SplicePlan::create(ids, std::move(*media), config);
 }
 
 }  // namespace m3

@@ -84,7 +84,10 @@ Status write_features(const VisionInput& input, const LoadedModel& loaded,
   M3_TRY(const Buffer memory, Buffer::allocate(tokens * config.hidden * dtype_size(DType::kF32)));
   const Tensor features = memory.tensor(DType::kF32, {tokens, config.hidden});
   const VisionTower tower(config, *loaded.model->weights().vision, *loaded.backend);
-  tower.encode(input.pixels.pixels, input.pixels.grids, features);
+  {
+    ProgressBar bar(kLookingAtMedia, "tokens");
+    tower.encode(input.pixels.pixels, input.pixels.grids, features, {.progress = bar.callback()});
+  }
   const std::vector<NamedTensor> tensors{{"features", features}};
   return write_safetensors(path, tensors);
 }

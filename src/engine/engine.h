@@ -50,12 +50,15 @@ class Engine {
   static Result<std::unique_ptr<Engine>> create(const Model& model, const EngineOptions& options,
                                                 std::unique_ptr<Drafter> drafter = nullptr);
 
-  // Queues a sequence. Errors: an empty prompt, an id outside the vocabulary, sampling parameters
-  // out of range, or more tokens than the cache or the position table can ever hold.
+  // What start() and resume() refuse: an empty prompt, an id outside the vocabulary, sampling
+  // parameters out of range, or more tokens than the cache or the position table can ever hold.
+  Status check(const Request& request) const;
+
+  // Queues a sequence. Errors: as check().
   Result<SequenceId> start(Request request);
 
   // Goes on with a finished sequence under a new prompt, which usually begins with what the cache
-  // holds: the common beginning is not computed again. Errors: as start().
+  // holds: the common beginning is not computed again. Errors: as check().
   Status resume(SequenceId id, Request request);
 
   // Ends the answer now. The cache keeps what it has for resume(), until others need the room.
@@ -101,7 +104,6 @@ class Engine {
 
   Engine(const Model& model, PagedCache cache, const EngineOptions& options,
          std::unique_ptr<Drafter> drafter);
-  Status check(const Request& request) const;
   std::int64_t pages_for(const Request& request) const;
   void begin(SequenceId id, Request request);
   void reclaim(std::int64_t count, const Sequence& keep);

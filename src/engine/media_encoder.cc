@@ -23,7 +23,8 @@ MediaEncoder::MediaEncoder(const Model& model, std::int64_t cache_bytes)
       tower_(model.config(), *model.weights().vision, model.backend()),
       cache_bytes_(cache_bytes) {}
 
-std::shared_ptr<const EncodedMedia> MediaEncoder::encode(const PixelItem& item) {
+std::shared_ptr<const EncodedMedia> MediaEncoder::encode(const PixelItem& item,
+                                                         const EncodeWatch& watch) {
   const std::uint64_t hash = content_hash(item);
   const auto found = std::find_if(cache_.begin(), cache_.end(), [&](const auto& cached) {
     return cached->hash == hash && cached->token == item.token;
@@ -39,7 +40,7 @@ std::shared_ptr<const EncodedMedia> MediaEncoder::encode(const PixelItem& item) 
   media->features = media->memory.tensor(DType::kF32, {tokens, config.hidden});
   media->token = item.token;
   media->hash = hash;
-  tower_.encode(item.pixels, std::span(&item.grid, 1), media->features);
+  if (!tower_.encode(item.pixels, std::span(&item.grid, 1), media->features, watch)) return nullptr;
   ++encoded_;
   cache_.push_front(media);
   std::int64_t bytes = 0;
@@ -48,6 +49,24 @@ std::shared_ptr<const EncodedMedia> MediaEncoder::encode(const PixelItem& item) 
   });
   cache_.erase(too_much, cache_.end());
   return media;
+}
+
+std::optional<std::vector<std::shared_ptr<const EncodedMedia>>> MediaEncoder::encode_all(
+    std::span<const PixelItem> items, const EncodeWatch& watch) {
+  std::int64_t total = 0, done = 0;
+  for (const PixelItem& item : items) total += media_tokens(item.grid, *model_.config().vision);
+  EncodeWatch of_item{.cancelled = watch.cancelled};
+  if (watch.progress)
+    of_item.progress = [&](std::int64_t tokens, std::int64_t) {
+      watch.progress(done + tokens, total);
+    };
+  std::vector<std::shared_ptr<const EncodedMedia>> encoded;
+  for (const PixelItem& item : items) {
+    encoded.push_back(encode(item, of_item));
+    if (encoded.back() == nullptr) return std::nullopt;
+    done += encoded.back()->features.dim(0);
+  }
+  return encoded;
 }
 
 }  // namespace m3

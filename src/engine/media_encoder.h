@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <optional>
+#include <span>
+#include <vector>
 
 #include "model/model.h"
 #include "model/splice.h"
@@ -25,7 +28,11 @@ class MediaEncoder {
   // The model has a vision tower and outlives the encoder.
   explicit MediaEncoder(const Model& model, std::int64_t cache_bytes = std::int64_t{1} << 30);
 
-  std::shared_ptr<const EncodedMedia> encode(const PixelItem& item);
+  // Null if it was cancelled.
+  std::shared_ptr<const EncodedMedia> encode(const PixelItem& item, const EncodeWatch& watch = {});
+  // One after the other; progress counts the embeddings of all. Nothing if it was cancelled.
+  std::optional<std::vector<std::shared_ptr<const EncodedMedia>>> encode_all(
+      std::span<const PixelItem> items, const EncodeWatch& watch);
   std::int64_t encoded() const { return encoded_; }  // items that ran through the tower
 
  private:

@@ -345,6 +345,7 @@ TEST(ConfigRules, EachHasItsSentence) {
   refuse(with("/vision_config/hidden_act", "silu"), {"vision_config.hidden_act", "gelu"});
   refuse(with("/vision_feature_layer", -2), {"vision_feature_layer"});
   refuse(with("/image_token_index", 4096), {"image_token_index", "4095"});
+  refuse(with("/image_token_index", 4058), {"image_token_index and video_token_index", "4058"});
 }
 
 TEST(ConfigRules, Lists) {

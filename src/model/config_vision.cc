@@ -82,6 +82,9 @@ std::int32_t token(Fields& top, std::string_view name, std::string_view native,
 void read_vision(Fields& top, Config& config) {
   config.image_token = token(top, "image_token_index", "image_token_id", config.vocab);
   config.video_token = token(top, "video_token_index", "video_token_id", config.vocab);
+  if (config.image_token >= 0 && config.image_token == config.video_token)
+    top.reading().mistake("image_token_index and video_token_index are both {}",
+                          config.image_token);
   auto vision = top.object("vision_config");
   VisionConfig v;
   v.segment_frames = top.integer("vision_segment_max_frames", {1, 1 << 16}, v.segment_frames);

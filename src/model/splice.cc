@@ -38,6 +38,8 @@ Status check_count(std::span<const std::int32_t> ids, const char* kind, std::int
                    const RowSource& rows) {
   const std::int64_t placeholders = token < 0 ? 0 : std::ranges::count(ids, token);
   if (placeholders == rows.total()) return {};
+  if (token < 0)
+    return fail("config.json has no {}_token_index, so no text can hold {}s", kind, kind);
   return fail(
       "the prompt has {} {} placeholders (id {}), but the {}s given become {} embeddings: give as "
       "many as the text names",

@@ -118,8 +118,8 @@ std::vector<VisionTower::Slice> VisionTower::cut(std::span<const MediaGrid> grid
   return slices;
 }
 
-void VisionTower::encode(const Tensor& pixels, std::span<const MediaGrid> grids,
-                         const Tensor& features) const {
+bool VisionTower::encode(const Tensor& pixels, std::span<const MediaGrid> grids,
+                         const Tensor& features, const EncodeWatch& watch) const {
   const std::vector<Slice> slices = cut(grids);
   std::int64_t rows = 0, most_rows = 0, most_segments = 0;
   for (const Slice& slice : slices) {
@@ -133,9 +133,12 @@ void VisionTower::encode(const Tensor& pixels, std::span<const MediaGrid> grids,
            "features {} for {} rows", features.describe(), rows);
   Buffers buffers;
   const Buffer memory = allocate(most_rows, most_segments, buffers);
-  for (const Slice& slice : slices)
-    encode_slice(slice, pixels, buffers.first(slice.rows(), std::ssize(slice.segments)), features);
+  for (const Slice& slice : slices) {
+    const Buffers part = buffers.first(slice.rows(), std::ssize(slice.segments));
+    if (!encode_slice(slice, pixels, part, features, watch)) return false;
+  }
   backend_.synchronize();
+  return true;
 }
 
 Buffer VisionTower::allocate(std::int64_t rows, std::int64_t segments, Buffers& b) const {
@@ -156,19 +159,28 @@ Buffer VisionTower::allocate(std::int64_t rows, std::int64_t segments, Buffers& 
   return lay_out(layout);
 }
 
-void VisionTower::encode_slice(const Slice& slice, const Tensor& pixels, const Buffers& b,
-                               const Tensor& features) const {
+bool VisionTower::encode_slice(const Slice& slice, const Tensor& pixels, const Buffers& b,
+                               const Tensor& features, const EncodeWatch& watch) const {
   const std::int64_t first = slice.first_row, rows = slice.rows();
   place_segments(slice, b);
   const Rope rope{.inv_freq = inv_freq_.tensor(DType::kF32, {frequencies(vision_)})};
   backend_.rope_table(b.positions, rope, b.rotations);
   linear(pixels.rows(first, first + rows), weights_.patch_embedding, b.hidden);
   norm(b.hidden, weights_.pre_norm, b.hidden);
-  for (const EncoderLayerWeights& w : weights_.layers) {
+  const std::int64_t before = first / merged(vision_), tokens = rows / merged(vision_);
+  const std::int64_t parts = std::ssize(weights_.layers) + 1;  // the projector is one more
+  const auto goes_on = [&](std::int64_t done) {
+    if (watch.progress) watch.progress(before + tokens * done / parts, features.dim(0));
+    return !watch.cancelled || !watch.cancelled();
+  };
+  for (std::int64_t layer = 0; layer + 1 < parts; ++layer) {
+    const EncoderLayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
     attention(w, b);
     mlp(w, b);
+    if (!goes_on(layer + 1)) return false;
   }
-  project(b, features.rows(first / merged(vision_), (first + rows) / merged(vision_)));
+  project(b, features.rows(before, before + tokens));
+  return goes_on(parts);
 }
 
 void VisionTower::place_segments(const Slice& slice, const Buffers& b) const {
