@@ -216,8 +216,9 @@ Status run_chat(const ChatOptions& options) {
   M3_TRY(const ModelOptions model, with_draft_model(options.model, options.speculative));
   M3_TRY(const auto loaded, load_model(model));
   M3_TRY_STATUS(loaded->need_tokenizer("m3 chat"));
-  M3_TRY(const std::int64_t context, context_tokens(options.generation.context, 0, *loaded));
   M3_TRY(auto drafter, make_drafter(options.speculative, *loaded));
+  M3_TRY(const std::int64_t context,
+         context_tokens(options.generation.context, 0, *loaded, drafter.get()));
   M3_TRY(const auto engine, Engine::create(*loaded->model,
                                            {.context_tokens = context,
                                             .sequences = 1,

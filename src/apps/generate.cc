@@ -166,8 +166,9 @@ Status run_generate(const GenerateOptions& o) {
   const std::int64_t wanted = std::min(
       prompt_tokens + std::clamp<std::int64_t>(max_tokens, 1, loaded->config().positions_max),
       loaded->config().positions_max);
-  M3_TRY(const std::int64_t context, context_tokens(o.generation.context, wanted, *loaded));
   M3_TRY(auto drafter, make_drafter(o.speculative, *loaded));
+  M3_TRY(const std::int64_t context,
+         context_tokens(o.generation.context, wanted, *loaded, drafter.get()));
   M3_TRY(const auto engine, Engine::create(*loaded->model,
                                            {.context_tokens = context,
                                             .sequences = 1,

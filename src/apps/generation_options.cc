@@ -143,10 +143,11 @@ Result<std::vector<std::int32_t>> stop_ids(const GenerationOptions& options,
 }
 
 Result<std::int64_t> context_tokens(const std::optional<std::int64_t>& asked, std::int64_t wanted,
-                                    const LoadedModel& loaded) {
+                                    const LoadedModel& loaded, const Drafter* drafter) {
   const Config& config = loaded.config();
   const std::int64_t page =
-      page_bytes(config, loaded.backend->cache_dtype(), loaded.model->mtp_modules()).total();
+      page_bytes(config, loaded.backend->cache_dtype(), loaded.model->mtp_modules()).total() +
+      (drafter != nullptr ? drafter->page_bytes() : 0);
   const std::int64_t room = available_memory() / page * config.block_tokens;
   if (asked) {
     if (*asked < 1 || *asked > config.positions_max)

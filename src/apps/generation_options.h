@@ -49,9 +49,9 @@ Result<std::vector<std::int32_t>> stop_ids(const GenerationOptions& options,
                                            const LoadedModel& loaded);
 
 // Tokens that the cache shall hold: --context, or what `wanted` asks for, or, with neither, as much
-// as the model can use and a quarter of the free memory holds. Errors: more than the model's
-// positions, or than the free memory holds.
+// as the model can use and a quarter of the free memory holds. `drafter` may be null. Errors: more
+// than the model's positions, or than the free memory holds.
 Result<std::int64_t> context_tokens(const std::optional<std::int64_t>& asked, std::int64_t wanted,
-                                    const LoadedModel& loaded);
+                                    const LoadedModel& loaded, const Drafter* drafter);
 
 }  // namespace m3

@@ -51,6 +51,9 @@ class Drafter {
  public:
   virtual ~Drafter() = default;
 
+  // What its own cache takes for each page of the model's.
+  virtual std::int64_t page_bytes() const { return 0; }
+
   // Called once, by the engine that it is to draft for: with the cache whose pages jobs speak of,
   // and the most rows and sequences of a step. Errors: no memory.
   virtual Status attach(const PagedCache& /*cache*/, std::int64_t /*rows*/,

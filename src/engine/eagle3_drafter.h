@@ -15,6 +15,7 @@ class Eagle3Drafter final : public Drafter {
   // `model`, for which `draft_model` was loaded, outlives the drafter.
   Eagle3Drafter(const Model& model, std::unique_ptr<Eagle3> draft_model);
 
+  std::int64_t page_bytes() const override { return draft_model_->page_bytes(); }
   // Makes a cache of its own, with as many pages, and room for the taps.
   Status attach(const PagedCache& cache, std::int64_t rows, std::int64_t sequences) override;
   // Otherwise the last layer computes only rows whose logits are wanted.

@@ -46,6 +46,10 @@ Eagle3::Eagle3(Eagle3Config config, Eagle3Weights weights, Backend& backend)
   compute_inv_freq(config_.layer, inv_freq_.tensor(DType::kF32, {config_.layer.rotary_dim / 2}));
 }
 
+std::int64_t Eagle3::page_bytes() const {
+  return m3::page_bytes(config_.layer, backend_.cache_dtype()).total();
+}
+
 Result<PagedCache> Eagle3::make_cache(std::int64_t pages) const {
   return PagedCache::create(config_.layer, backend_.cache_dtype(), pages);
 }

@@ -89,6 +89,8 @@ class Eagle3 {
   const Eagle3Config& config() const { return config_; }
   const Eagle3Weights& weights() const { return weights_; }
 
+  // Bytes of a page of such a cache.
+  std::int64_t page_bytes() const;
   // A cache for the layer, whose pages go by the ids of the model's. Errors: no memory.
   Result<PagedCache> make_cache(std::int64_t pages) const;
 
