@@ -18,6 +18,16 @@ void widen(std::vector<std::int32_t>& pages, std::int64_t width, std::int64_t wi
 
 }  // namespace
 
+Tensor Batch::page_table() const {
+  // Ops only read it; a tensor cannot say so.
+  return {const_cast<std::int32_t*>(pages.data()), DType::kI32, {sequence_count(), pages_max}};
+}
+
+void Batch::splice_into(const Tensor& embedded, Backend& backend) const {
+  for (const auto& [first, features] : splices)
+    backend.copy(features, embedded.rows(first, first + features.dim(0)));
+}
+
 void Batch::add_sequence(std::span<const std::int32_t> tokens, std::int64_t slot,
                          std::span<const std::int32_t> sequence_pages, bool all_outputs) {
   const auto needed = static_cast<std::int64_t>(sequence_pages.size());

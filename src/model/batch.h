@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "tensor/tensor.h"
+#include "ops/backend.h"
 
 namespace m3 {
 
@@ -37,6 +37,10 @@ struct Batch {
   // none; want_last() asks for the last row's.
   void add_sequence(std::span<const std::int32_t> tokens, std::int64_t slot,
                     std::span<const std::int32_t> sequence_pages, bool all_outputs);
+  // `pages` as ops read it; valid as long as the batch is not changed.
+  Tensor page_table() const;
+  // Copies the splices over `embedded` [rows, hidden] F32.
+  void splice_into(const Tensor& embedded, Backend& backend) const;
   void want_last() { outputs.push_back(static_cast<std::int32_t>(rows() - 1)); }
 };
 

@@ -79,11 +79,9 @@ void Eagle3::carry_on(const std::vector<std::int32_t>& sources, Eagle3Arena& are
 Eagle3Outputs Eagle3::forward(const Batch& batch, const PagedCache& cache,
                               Eagle3Arena& arena) const {
   const std::int64_t count = batch.rows(), outputs = std::ssize(batch.outputs);
-  const Tensor pages(const_cast<std::int32_t*>(batch.pages.data()), DType::kI32,
-                     {batch.sequence_count(), batch.pages_max});
   const Rows rows{.slots = arena.slots.rows(0, count),
                   .sequences = arena.sequences.rows(0, count),
-                  .pages = pages};
+                  .pages = batch.page_table()};
   const Tensor ids = arena.ids.rows(0, count), embedded = arena.embedded.rows(0, count);
   copy_into(ids, batch.ids);
   copy_into(rows.slots, batch.slots);
@@ -91,9 +89,7 @@ Eagle3Outputs Eagle3::forward(const Batch& batch, const PagedCache& cache,
   copy_into(arena.output_rows.rows(0, outputs), batch.outputs);
   backend_.embed(weights_.embedding, ids, embedded);
   // Pictures have no embeddings of another width; there the placeholders' own must do.
-  if (config_.layer.hidden == config_.target_hidden)
-    for (const auto& [first, features] : batch.splices)
-      backend_.copy(features, embedded.rows(first, first + features.dim(0)));
+  if (config_.layer.hidden == config_.target_hidden) batch.splice_into(embedded, backend_);
   attention(rows, cache, count, arena);
   const Eagle3Outputs result = feed_forward(outputs, arena);
   backend_.synchronize();

@@ -73,8 +73,7 @@ void Model::feed_forward_half(std::int64_t layer, const Activations& a, Watch& w
 void Model::embed(const Batch& batch, const Activations& a) const {
   backend_.embed(weights_.embedding, a.ids, a.hidden);
   group_.all_reduce_sum(a.hidden);
-  for (const auto& [first, features] : batch.splices)
-    backend_.copy(features, a.hidden.rows(first, first + features.dim(0)));
+  batch.splice_into(a.hidden, backend_);
 }
 
 Model::Step Model::begin(const Batch& batch, const PagedCache& cache, ActivationArena& arena,
@@ -91,9 +90,7 @@ Model::Step Model::begin(const Batch& batch, const PagedCache& cache, Activation
   const Rope rope{.inv_freq = inv_freq_.tensor(DType::kF32, {config_.rotary_dim / 2}),
                   .scale = rope_scale(config_)};
   backend_.rope_table(a.slots, rope, a.rotations);
-  const Tensor pages(const_cast<std::int32_t*>(batch.pages.data()), DType::kI32,
-                     {batch.sequence_count(), batch.pages_max});
-  const Rows rows{.slots = a.slots, .sequences = a.sequences, .pages = pages};
+  const Rows rows{.slots = a.slots, .sequences = a.sequences, .pages = batch.page_table()};
   return {.a = a, .rows = rows, .cache = cache, .watch = watch};
 }
 
