@@ -126,7 +126,6 @@ nlohmann::ordered_json logprobs(const Answer& answer, const Tokenizer* tokenizer
 nlohmann::ordered_json drafts(std::span<const Acceptance::Count> places) {
   auto drafted = nlohmann::ordered_json::array(), accepted = nlohmann::ordered_json::array();
   for (const Acceptance::Count& place : places) {
-    if (place.drafted == 0) break;
     drafted.push_back(place.drafted);
     accepted.push_back(place.accepted);
   }
@@ -153,6 +152,54 @@ void print_json(const Answer& answer, std::int64_t prompt_tokens, double media_s
   std::printf("%s\n", out.dump().c_str());
 }
 
+std::int64_t max_tokens(const GenerateOptions& o) {
+  return o.generation.max_tokens.value_or(kMaxTokens);
+}
+
+// With room for a prompt and its answer.
+Result<std::unique_ptr<Engine>> make_engine(const GenerateOptions& o, std::int64_t prompt_tokens,
+                                            const LoadedModel& loaded) {
+  // More than the model's positions is refused by the engine, with the numbers.
+  const std::int64_t positions = loaded.config().positions_max;
+  const std::int64_t wanted =
+      std::min(prompt_tokens + std::clamp<std::int64_t>(max_tokens(o), 1, positions), positions);
+  M3_TRY(auto drafter, make_drafter(o.speculative, loaded));
+  M3_TRY(const std::int64_t context,
+         context_tokens(o.generation.context, wanted, loaded, drafter.get()));
+  return Engine::create(
+      *loaded.model,
+      {.context_tokens = context, .sequences = 1, .draft_tokens = o.speculative.draft_tokens},
+      std::move(drafter));
+}
+
+// The answer, shown as it comes unless it is to be JSON.
+Result<Answer> answer_of(Engine& engine, SequenceId id, std::int64_t prompt_tokens,
+                         const GenerateOptions& o, const LoadedModel& loaded) {
+  ProgressBar bar("reading the prompt", "tokens");
+  AnswerOptions options{.tokenizer = loaded.tokenizer ? &*loaded.tokenizer : nullptr,
+                        .stop = o.generation.stop};
+  options.prompt_progress = bar.callback();
+  if (!o.json)
+    options.show = [](const std::string& piece) {
+      std::fputs(piece.c_str(), stdout);
+      std::fflush(stdout);
+    };
+  return read_answer(engine, id, prompt_tokens, options);
+}
+
+// Ends what was shown.
+void print_end(const Answer& answer, std::span<const Acceptance::Count> acceptance,
+               const LoadedModel& loaded) {
+  if (loaded.tokenizer) {
+    std::printf("\n");
+  } else {
+    for (const SampledToken& token : answer.tokens) std::printf("%d\n", token.id);
+  }
+  const std::string drafted = draft_summary(acceptance);
+  if (!drafted.empty() && ::isatty(STDERR_FILENO) == 1)
+    std::fprintf(stderr, "[%s]\n", drafted.c_str());
+}
+
 Status run_generate(const GenerateOptions& o) {
   M3_TRY(const ModelOptions model, with_draft_model(o.model, o.speculative));
   M3_TRY(const auto loaded, load_model(model));
@@ -161,54 +208,23 @@ Status run_generate(const GenerateOptions& o) {
   M3_TRY(const auto question, read_question(o, *loaded, reader));
   double media_seconds = question.inputs.empty() ? 0 : steady_seconds() - began;
   const std::int64_t prompt_tokens = std::ssize(question.ids);
-  const std::int64_t max_tokens = o.generation.max_tokens.value_or(kMaxTokens);
-  // More than the model's positions is refused by the engine, with the numbers.
-  const std::int64_t wanted = std::min(
-      prompt_tokens + std::clamp<std::int64_t>(max_tokens, 1, loaded->config().positions_max),
-      loaded->config().positions_max);
-  M3_TRY(auto drafter, make_drafter(o.speculative, *loaded));
-  M3_TRY(const std::int64_t context,
-         context_tokens(o.generation.context, wanted, *loaded, drafter.get()));
-  M3_TRY(const auto engine, Engine::create(*loaded->model,
-                                           {.context_tokens = context,
-                                            .sequences = 1,
-                                            .draft_tokens = o.speculative.draft_tokens},
-                                           std::move(drafter)));
-  const bool text = o.ids_file.empty();
-  M3_TRY(const SamplingParams sampling, sampling_params(o.generation, *loaded, text));
-  const std::uint64_t seed = sampling.seed;
-  M3_TRY(auto stops, stop_ids(o.generation, *loaded));
-  Request request{.prompt = question.ids,
-                  .max_tokens = max_tokens,
-                  .sampling = sampling,
-                  .stop_ids = std::move(stops)};
+  M3_TRY(const auto engine, make_engine(o, prompt_tokens, *loaded));
+  Request request{.prompt = question.ids, .max_tokens = max_tokens(o)};
+  M3_TRY(request.sampling, sampling_params(o.generation, *loaded, /*as_text=*/o.ids_file.empty()));
+  M3_TRY(request.stop_ids, stop_ids(o.generation, *loaded));
   M3_TRY_STATUS(engine->check(request));  // before minutes are spent on pictures
   began = steady_seconds();
   M3_TRY(request.media, look(question, o, *loaded, reader));
   media_seconds += steady_seconds() - began;
+  const std::uint64_t seed = request.sampling.seed;
   M3_TRY(const SequenceId id, engine->start(std::move(request)));
   if (!o.json && !loaded->random_weights.empty())
     std::fprintf(stderr, "note: %s\n", loaded->random_weights.c_str());
-  const Tokenizer* tokenizer = loaded->tokenizer ? &*loaded->tokenizer : nullptr;
-  ProgressBar bar("reading the prompt", "tokens");
-  AnswerOptions options{.tokenizer = tokenizer, .stop = o.generation.stop};
-  options.prompt_progress = bar.callback();
-  if (!o.json)
-    options.show = [](const std::string& piece) {
-      std::fputs(piece.c_str(), stdout);
-      std::fflush(stdout);
-    };
-  M3_TRY(const Answer answer, read_answer(*engine, id, prompt_tokens, options));
-  if (o.json) {
+  M3_TRY(const Answer answer, answer_of(*engine, id, prompt_tokens, o, *loaded));
+  if (o.json)
     print_json(answer, prompt_tokens, media_seconds, seed, engine->acceptance(id), o, *loaded);
-  } else if (tokenizer != nullptr) {
-    std::printf("\n");
-  } else {
-    for (const SampledToken& token : answer.tokens) std::printf("%d\n", token.id);
-  }
-  const std::string drafted = draft_summary(engine->acceptance(id));
-  if (!o.json && !drafted.empty() && ::isatty(STDERR_FILENO) == 1)
-    std::fprintf(stderr, "[%s]\n", drafted.c_str());
+  else
+    print_end(answer, engine->acceptance(id), *loaded);
   return {};
 }
 
