@@ -21,10 +21,12 @@ double nearest_multiple(double side, double factor) {
 Result<Size> smart_resize(Size size, const SizeRule& rule) {
   const auto width = static_cast<double>(size.width), height = static_cast<double>(size.height);
   if (size.width <= 0 || size.height <= 0)
-    return fail("a picture of {} x {} pixels shows nothing", size.width, size.height);
-  if (std::max(width, height) / std::min(width, height) > kAspectMax)
-    return fail("a picture of {} x {} pixels is too thin: the aspect ratio must be below {}",
-                size.width, size.height, kAspectMax);
+    return fail("{} x {} pixels show nothing", size.width, size.height);
+  const double aspect = std::max(width, height) / std::min(width, height);
+  if (aspect > kAspectMax)  // the ratio is rounded up, so as to be above the limit in words too
+    return fail(
+        "{} x {} pixels are too thin: one side is {} times the other, at most {} is allowed",
+        size.width, size.height, std::ceil(aspect * 100) / 100, kAspectMax);
   const auto factor = static_cast<double>(rule.factor);
   const auto low = static_cast<double>(rule.pixels_min);
   const auto high = static_cast<double>(rule.pixels_max);
@@ -40,15 +42,15 @@ Result<Size> smart_resize(Size size, const SizeRule& rule) {
     to_width = factor * std::ceil(width * beta / factor);
   }
   if (to_width <= 0 || to_height <= 0)
-    return fail("a picture of {} x {} pixels has no size of at most {} pixels with sides of {}",
-                size.width, size.height, rule.pixels_max, rule.factor);
+    return fail("{} x {} pixels have no size of at most {} pixels with sides of {}", size.width,
+                size.height, rule.pixels_max, rule.factor);
   return Size{static_cast<std::int64_t>(to_width), static_cast<std::int64_t>(to_height)};
 }
 
 Result<Size> long_side_resize(Size size, std::int64_t long_side_max, std::int64_t factor) {
   if (size.width <= 0 || size.height <= 0 || long_side_max <= 0)
-    return fail("a picture of {} x {} pixels cannot be made to have a long side of {}", size.width,
-                size.height, long_side_max);
+    return fail("{} x {} pixels cannot be made to have a long side of {}", size.width, size.height,
+                long_side_max);
   const auto width = static_cast<double>(size.width), height = static_cast<double>(size.height);
   const auto cap = static_cast<double>(long_side_max);
   const double longer = std::max(width, height), shorter = std::min(width, height);
@@ -62,8 +64,8 @@ Result<Size> long_side_resize(Size size, std::int64_t long_side_max, std::int64_
   const double to_height = nearest_multiple(height * scale, static_cast<double>(factor));
   if (to_width * to_height > kCappedPixelsMax)
     return fail(
-        "a picture of {} x {} pixels would be seen at {} x {}, above {} pixels: send a "
-        "smaller one or a lower cap",
+        "{} x {} pixels would be seen at {} x {}, above {} pixels: send fewer "
+        "or a lower cap",
         size.width, size.height, to_width, to_height, kCappedPixelsMax);
   return Size{static_cast<std::int64_t>(to_width), static_cast<std::int64_t>(to_height)};
 }
