@@ -1,5 +1,6 @@
 #include "media/image.h"
 
+#include "media/file_kind.h"
 #include "media/image_formats.h"
 
 namespace m3 {
@@ -39,7 +40,8 @@ Result<Image> decode_image(std::span<const std::byte> bytes, std::string_view wh
   if (text.starts_with("GIF87a") || text.starts_with("GIF89a")) return decode_gif(source);
   if (text.starts_with("RIFF") && text.substr(0, 12).ends_with("WEBP")) return decode_webp(source);
   if (bytes.empty()) return fail("{} is empty: expected a PNG, JPEG, WebP or GIF picture", where);
-  return fail("{} is no picture that can be read: expected PNG, JPEG, WebP or GIF", where);
+  return fail("{} is no picture that can be read: expected PNG, JPEG, WebP or GIF, found {}", where,
+              kind_of_file(bytes, MediaUse::kPicture));
 }
 
 }  // namespace m3

@@ -118,6 +118,9 @@ TEST(HostileImage, WhatIsNoPicture) {
   EXPECT_NE(message_of("").find("empty"), std::string::npos);
   for (const char* text : {"hello", "%PDF-1.7", "RIFF    WAVE", "BM", "GIF88a"})
     EXPECT_NE(message_of(text).find("PNG, JPEG, WebP or GIF"), std::string::npos) << text;
+  EXPECT_EQ(message_of("%PDF-1.7"),
+            "input is no picture that can be read: expected PNG, JPEG, WebP or GIF, found a PDF "
+            "document");
 }
 
 const std::vector<std::string> kFiles{
