@@ -17,11 +17,20 @@ class FrameReader {
 
   // Frames per second on average; above 0 and at most 1,000.
   virtual double fps() const = 0;
+  // The length that the file claims, in s; 0 where it claims none.
+  virtual double claimed_seconds() const = 0;
   // Goes on to the next frame that can be decoded; packets that cannot be are passed over, as every
   // player does. False: there is none.
   virtual bool advance() = 0;
   // The current frame in RGB, upright. Errors: it is too large, or of a kind that has no RGB.
   virtual Result<Image> image() = 0;
+
+  // When the frames so far end, in s.
+  virtual double seconds() const = 0;
+  // Frames passed over so far, before the current one.
+  virtual std::int64_t frames_lost() const = 0;
+  // After advance() has said false: whether frames are missing or damaged after the last one.
+  virtual bool is_cut() const = 0;
 };
 
 }  // namespace m3

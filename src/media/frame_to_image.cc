@@ -46,12 +46,20 @@ AVFrame* make_rgb(int width, int height) {
 
 }  // namespace
 
+Status check_frame_size(std::int64_t width, std::int64_t height, std::string_view where,
+                        std::int64_t pixels_max) {
+  if (height > 0 && width > pixels_max / height)
+    return fail("{} has frames of {} x {} pixels; at most {} pixels are accepted: scale it down",
+                where, width, height, pixels_max);
+  return {};
+}
+
 Result<Image> FrameToImage::convert(const AVFrame& frame, std::string_view where,
                                     std::int64_t pixels_max) {
   const int width = frame.width, height = frame.height;
-  if (width <= 0 || height <= 0 || width > pixels_max / height)
-    return fail("{} has a frame of {} x {} pixels; at most {} pixels are accepted: scale it down",
-                where, width, height, pixels_max);
+  if (width <= 0 || height <= 0)
+    return fail("{} has a frame of {} x {} pixels, which shows nothing", where, width, height);
+  M3_TRY_STATUS(check_frame_size(width, height, where, pixels_max));
   const auto format = static_cast<AVPixelFormat>(frame.format);
   converter_.reset(sws_getCachedContext(converter_.release(), width, height, format, width, height,
                                         AV_PIX_FMT_RGB24, kConversion, nullptr, nullptr, nullptr));

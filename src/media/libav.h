@@ -11,6 +11,7 @@ extern "C" {
 
 #include <cstddef>
 #include <memory>
+#include <new>
 #include <span>
 
 namespace m3::libav {
@@ -29,6 +30,13 @@ struct Free {
 
 template <typename T>
 using Owner = std::unique_ptr<T, Free>;
+
+// What libav allocates is null where memory is out.
+template <typename T>
+T* allocated(T* object) {
+  if (object == nullptr) throw std::bad_alloc();
+  return object;
+}
 
 // A file in memory, as FFmpeg reads files. Stays where it is while `io` is in use.
 struct MemoryFile {

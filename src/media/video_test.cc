@@ -43,7 +43,7 @@ void expect_near(const Pixel& got, const Pixel& want, int allowed) {
 
 TEST(FrameReader, FramesInOrderUprightAndInRgb) {
   for (const auto& [name, allowed] :
-       {std::pair{"clip.mkv", 0}, {"clip.avi", 6}, {"turned.mp4", 12}}) {
+       {std::pair{"clip.mkv", 0}, {"clip.avi", 6}, {"clip.webm", 30}, {"turned.mp4", 12}}) {
     const std::string bytes = media_file(name);
     const bool turned = std::string(name) == "turned.mp4";
     const auto reader = reader_of(bytes);
@@ -63,6 +63,10 @@ TEST(FrameReader, FramesInOrderUprightAndInRgb) {
                   allowed);
     }
     EXPECT_FALSE(reader->advance());
+    EXPECT_FALSE(reader->is_cut());
+    EXPECT_EQ(reader->frames_lost(), 0);
+    EXPECT_DOUBLE_EQ(reader->seconds(), 2);
+    EXPECT_DOUBLE_EQ(reader->claimed_seconds(), 2);
   }
 }
 
@@ -103,11 +107,27 @@ TEST(HostileVideo, LimitsAreSentences) {
   few.clip_pixels_max = 3 * 84 * 56;
   EXPECT_NE(message_of(bytes, 5, few).find("more than 3 frames"), std::string::npos)
       << message_of(bytes, 5, few);
-  EXPECT_NE(message_of(bytes, 1, {}, /*pixels=*/1000), "");
+}
+
+TEST(HostileVideo, FramesAreTooLargeByTheHeadAlone) {
+  for (const char* name : {"clip.mkv", "clip.avi", "clip.webm"})
+    EXPECT_EQ(message_of(media_file(name), 1, {}, /*pixels=*/1000),
+              "input has frames of 56 x 28 pixels; at most 1000 pixels are accepted: scale it down")
+        << name;
+}
+
+TEST(HostileVideo, ACoverPictureIsNoVideo) {
+  EXPECT_EQ(message_of(media_file("cover.m4a")), "input has no video stream");
+}
+
+TEST(HostileVideo, WhatWasFoundInstead) {
+  EXPECT_NE(message_of("hello").find("found text"), std::string::npos) << message_of("hello");
+  EXPECT_NE(message_of(media_file("smooth.png")).find("give it as a picture (--image)"),
+            std::string::npos);
 }
 
 TEST(HostileVideo, CutOrDamagedClipsEndInAClipOrASentence) {
-  for (const char* name : {"clip.mkv", "turned.mp4", "clip.avi"}) {
+  for (const char* name : {"clip.mkv", "turned.mp4", "clip.avi", "clip.webm"}) {
     const std::string whole = media_file(name);
     EXPECT_NE(message_of(whole.substr(0, 100)), "") << name;
     for (int i = 1; i < 12; ++i) {
