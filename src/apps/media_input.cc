@@ -90,6 +90,7 @@ Result<MediaInput> read_video(const std::string& address, double fps,
                                   clip.fps);
   }
   input.kept = std::move(clip.kept);
+  input.notes = std::move(clip.notes);
   return input;
 }
 

@@ -21,6 +21,7 @@ struct MediaInput {
   PixelRows pixels;
   MediaShape shape;
   std::vector<std::int64_t> kept = {};  // of a clip: indices of its frames
+  std::vector<std::string> notes = {};  // of a clip: what of it is not seen, a sentence each
 };
 
 // How the model in `directory` wants its media. Errors: a model without a vision tower, or broken

@@ -32,9 +32,9 @@ class FrameSampler {
     return {};
   }
 
-  Result<Clip> finish(double source_fps) && {
+  Result<Clip> finish(double source_fps, std::vector<std::string> notes) && {
     if (frames_.empty()) return fail("{} has no frame that can be decoded", where_);
-    return Clip{cut_into_rows(frames_, options_), std::move(kept_), source_fps};
+    return Clip{cut_into_rows(frames_, options_), std::move(kept_), source_fps, std::move(notes)};
   }
 
  private:
@@ -44,6 +44,40 @@ class FrameSampler {
   std::vector<Image> frames_;
   std::vector<std::int64_t> kept_;
 };
+
+// A time in s for a sentence: 300, 5.3, 0.17.
+std::string in_seconds(double seconds) {
+  return fmt::format("{} s", std::round(seconds * 100) / 100);
+}
+
+std::string note_of_cut(const FrameReader& reader, std::string_view where) {
+  const double seconds = reader.seconds(), claimed = reader.claimed_seconds();
+  const std::string of = claimed > seconds ? " of " + in_seconds(claimed) : "";
+  return fmt::format("{}: ends after {}{}; what follows is missing or damaged", where,
+                     in_seconds(seconds), of);
+}
+
+std::string note_of_lost(std::int64_t frames, std::string_view where) {
+  return frames == 1
+             ? fmt::format("{}: 1 frame cannot be decoded and is passed over", where)
+             : fmt::format("{}: {} frames cannot be decoded and are passed over", where, frames);
+}
+
+std::string note_of_limit(double claimed, std::string_view where) {
+  const std::string of = claimed > kClipSecondsMax ? " of " + in_seconds(claimed) : "";
+  return fmt::format("{}: only the first {}{} are seen", where, in_seconds(kClipSecondsMax), of);
+}
+
+// `more`: frames follow that are not looked at.
+std::vector<std::string> notes_of(const FrameReader& reader, bool more, std::string_view where) {
+  std::vector<std::string> notes;
+  if (reader.frames_lost() > 0) notes.push_back(note_of_lost(reader.frames_lost(), where));
+  if (more)
+    notes.push_back(note_of_limit(reader.claimed_seconds(), where));
+  else if (reader.is_cut())
+    notes.push_back(note_of_cut(reader, where));
+  return notes;
+}
 
 }  // namespace
 
@@ -64,14 +98,15 @@ Result<Clip> decode_video(std::span<const std::byte> bytes, std::string_view whe
   const double source_fps = reader->fps();
   const auto end = static_cast<std::int64_t>(std::ceil(kClipSecondsMax * source_fps));
   FrameSampler sampler(where, options);
-  std::int64_t wanted = 0;
-  for (std::int64_t index = 0; wanted < end && reader->advance(); ++index) {
+  std::int64_t wanted = 0, index = 0;
+  bool more = reader->advance();
+  for (; more && index < end; ++index, more = reader->advance()) {
     if (index < wanted) continue;
     M3_TRY(Image image, reader->image());
     M3_TRY_STATUS(sampler.keep(std::move(image), index));
     wanted = next_kept_frame(index, source_fps, fps);
   }
-  return std::move(sampler).finish(source_fps);
+  return std::move(sampler).finish(source_fps, notes_of(*reader, more, where));
 }
 
 }  // namespace m3

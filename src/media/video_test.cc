@@ -83,6 +83,50 @@ TEST(DecodeVideo, SamplesAndPadsAndTellsTheRate) {
   EXPECT_EQ(odd->rows.grid, (Grid{1, 4, 6}));
 }
 
+std::vector<std::string> notes_of(const std::string& bytes, double fps = 1) {
+  const auto clip = decode_video(as_bytes(bytes), "input", fps, {});
+  return clip ? clip->notes : std::vector{"error: " + clip.error().message};
+}
+
+TEST(ClipNotes, NoneOfAHealthyClip) {
+  for (const char* name : {"clip.mkv", "clip.avi", "clip.webm", "turned.mp4"})
+    EXPECT_EQ(notes_of(media_file(name)), std::vector<std::string>{}) << name;
+}
+
+TEST(ClipNotes, BeyondTheLimit) {
+  EXPECT_EQ(notes_of(media_file("long.mkv"), /*fps=*/0.01),
+            std::vector<std::string>{"input: only the first 300 s of 302 s are seen"});
+}
+
+TEST(ClipNotes, CutFiles) {
+  for (const auto& [name, seconds] :
+       {std::pair{"clip.mkv", "0.6"}, {"clip.webm", "0.6"}, {"clip.avi", "0.2"}}) {
+    const std::string whole = media_file(name);
+    EXPECT_EQ(notes_of(whole.substr(0, whole.size() * 6 / 10)),
+              std::vector{fmt::format("input: ends after {} s of 2 s; what follows is missing or "
+                                      "damaged",
+                                      seconds)})
+        << name;
+  }
+}
+
+// clip.avi with frame `t` zeroed but for its end.
+std::string damaged_avi(int t) {
+  std::string bytes = media_file("clip.avi");
+  std::size_t at = bytes.find("movi");
+  for (int i = 0; i <= t; ++i) at = bytes.find("00dc", at + 4);
+  bytes.replace(at + 8, 360, 360, '\0');
+  return bytes;
+}
+
+TEST(ClipNotes, FramesThatCannotBeDecoded) {
+  EXPECT_EQ(notes_of(damaged_avi(4)),
+            std::vector<std::string>{"input: 1 frame cannot be decoded and is passed over"});
+  EXPECT_EQ(notes_of(damaged_avi(9)),
+            std::vector<std::string>{
+                "input: ends after 1.8 s of 2 s; what follows is missing or damaged"});
+}
+
 std::string message_of(const std::string& bytes, double fps = 1,
                        const PreprocessOptions& options = {}, std::int64_t pixels = 1 << 20) {
   const auto clip = decode_video(as_bytes(bytes), "input", fps, options, pixels);
