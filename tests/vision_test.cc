@@ -53,6 +53,14 @@ TEST(Vision, AClipTellsItsFrames) {
   EXPECT_EQ(values_of<std::int64_t>(**file, "grid_thw"), (std::vector<std::int64_t>{2, 4, 6}));
 }
 
+TEST(Vision, WhatIsNotSeenOfAClipIsSaid) {
+  const TemporaryDirectory work;
+  const Outcome outcome = run_m3("vision " + kModel + " --video " + kMedia +
+                                 "long.mkv --rows-only --out " + work.path() + "/rows");
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.err.find("long.mkv: only the first 300 s"), std::string::npos) << outcome.err;
+}
+
 TEST(Vision, MistakesAreSentences) {
   const TemporaryDirectory work;
   const std::string out = " --rows-only --out " + work.path() + "/out";

@@ -66,6 +66,7 @@ Result<Question> text_question(const GenerateOptions& o, const LoadedModel& load
   if (!o.thinking.empty()) input.thinking_mode = o.thinking;
   Question question;
   M3_TRY(question.inputs, read_media(o, input.messages, loaded));
+  print_notes(question.inputs);
   Prompt prompt;
   if (o.raw) {
     prompt.add_template(*o.prompt);

@@ -39,6 +39,7 @@ Status read_text(const LogitsOptions& options, const LoadedModel& loaded, Logits
       M3_TRY(inputs.emplace_back(), read_video(file, options.fps, preprocess));
     }
   }
+  print_notes(inputs);
   Prompt prompt;
   prompt.add_template(text);
   MediaReader reader(loaded);

@@ -1,5 +1,7 @@
 #include "apps/media_input.h"
 
+#include <cstdio>
+
 #include "media/source.h"
 #include "media/video.h"
 #include "text/control_strings.h"
@@ -104,6 +106,11 @@ Result<std::vector<MediaInput>> read_message_media(const Json& messages, double 
     return {};
   }));
   return inputs;
+}
+
+void print_notes(std::span<const MediaInput> inputs) {
+  for (const MediaInput& input : inputs)
+    for (const std::string& note : input.notes) std::fprintf(stderr, "note: %s\n", note.c_str());
 }
 
 bool holds_media(const Json& messages) {

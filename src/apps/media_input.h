@@ -24,6 +24,9 @@ struct MediaInput {
   std::vector<std::string> notes = {};  // of a clip: what of it is not seen, a sentence each
 };
 
+// What of the inputs is not seen, on stderr.
+void print_notes(std::span<const MediaInput> inputs);
+
 // How the model in `directory` wants its media. Errors: a model without a vision tower, or broken
 // preprocessor files.
 Result<PreprocessOptions> preprocess_options(const std::string& directory, const Config& config);

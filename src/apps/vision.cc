@@ -60,6 +60,7 @@ Result<VisionInput> read_input(const VisionOptions& o, const Config& config) {
   if (!o.video.empty()) {
     M3_TRY(inputs.emplace_back(), read_video(o.video, o.fps, options));
   }
+  print_notes(inputs);
   return join(std::move(inputs));
 }
 
