@@ -183,6 +183,32 @@ TEST(Chat, TalksFromAPipeAndSaysThatTheWeightsAreRandom) {
   EXPECT_EQ(outcome.out.find("not read"), std::string::npos) << outcome.out;
 }
 
+std::string media_file(const std::string& name) {
+  return std::string(M3_SOURCE_DIR "/tests/data/media/") + name;
+}
+
+TEST(Generate, ShowsMediaInTheOrderOfTheCommandLine) {
+  const std::string image = " --image " + media_file("turned.png");
+  const std::string video = " --video " + media_file("turned.mp4");
+  const auto ids = [](const std::string& media) {
+    const Outcome outcome = run_m3("generate " + nano() + " --prompt x" + media +
+                                   " --max-tokens 8 --temperature 0 --json");
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    return json::parse(outcome.out)["ids"];
+  };
+  EXPECT_EQ(ids(image + video), ids(image + video));
+  EXPECT_NE(ids(image + video), ids(video + image));
+  const json parts = {{{"type", "video"}, {"video", media_file("turned.mp4")}},
+                      {{"type", "image"}, {"image", media_file("turned.png")}},
+                      {{"type", "text"}, {"text", "x"}}};
+  const TemporaryDirectory work;
+  const std::string messages =
+      work.write("m.json", json::array({{{"role", "user"}, {"content", parts}}}).dump());
+  const Outcome outcome = run_m3("generate " + nano() + " --messages " + messages +
+                                 " --max-tokens 8 --temperature 0 --json");
+  EXPECT_EQ(json::parse(outcome.out)["ids"], ids(video + image));
+}
+
 TEST(Inspect, CountsFromTheHeaders) {
   const Outcome outcome = run_m3("inspect " + nano() + " --context 1000 --json");
   ASSERT_EQ(outcome.status, 0) << outcome.err;

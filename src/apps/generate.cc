@@ -10,6 +10,7 @@
 #include "apps/conversation.h"
 #include "apps/generation_options.h"
 #include "apps/model_options.h"
+#include "apps/option_checks.h"
 #include "apps/pixel_file.h"
 #include "apps/progress_bar.h"
 #include "apps/speculative_options.h"
@@ -27,8 +28,7 @@ struct GenerateOptions {
   std::string messages;
   std::string ids_file;
   std::string rows;
-  std::vector<std::string> images;
-  std::vector<std::string> videos;
+  Json media = Json::array();  // --image and --video in the order of the command line
   double fps = 1;
   std::string thinking;
   bool raw = false;
@@ -56,10 +56,7 @@ Result<Question> text_question(const GenerateOptions& o, const LoadedModel& load
   M3_TRY_STATUS(loaded.need_tokenizer(o.prompt ? "--prompt" : "--messages"));
   ChatInput input{.add_generation_prompt = true};
   if (o.prompt) {
-    Json media = Json::array();
-    for (const std::string& file : o.images) media.push_back(media_part("image", file));
-    for (const std::string& file : o.videos) media.push_back(media_part("video", file));
-    input.messages = Json::array({user_message(*o.prompt, std::move(media))});
+    input.messages = Json::array({user_message(*o.prompt, o.media)});
   } else {
     M3_TRY(input, read_messages_file(o.messages));
   }
@@ -247,13 +244,18 @@ void add_generate(CLI::App& app, Run& run) {
       ->add_option("--rows", o->rows,
                    "safetensors file with pixel_values and grid_thw, for the placeholders")
       ->needs(ids);
-  for (CLI::Option* option :
-       {command->add_option("--image", o->images,
-                            "picture before the text of --prompt; repeatable"),
-        command->add_option("--video", o->videos, "clip before the text of --prompt; repeatable")})
-    option->needs(prompt)->allow_extra_args(false)->take_all();
-  command->add_option("--fps", o->fps, "frames to keep of a second of a clip")
-      ->capture_default_str();
+  const auto media = [&](const std::string& kind, const std::string& help) {
+    const auto add = [o, kind](const std::string& file) {
+      o->media.push_back(media_part(kind, file));
+    };
+    // At once: otherwise all of one option would come before all of the other.
+    command->add_option_function<std::string>("--" + kind, add, help)
+        ->trigger_on_parse()
+        ->needs(prompt);
+  };
+  media("image", "picture before the text of --prompt; repeatable, in order");
+  media("video", "clip before the text of --prompt; repeatable, in order");
+  add_fps_option(*command, o->fps);
   CLI::Option* raw =
       command->add_flag("--raw", o->raw, "take --prompt as it is, without the chat template")
           ->needs(prompt);

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <random>
 
+#include "apps/option_checks.h"
 #include "apps/progress_bar.h"
 #include "base/machine.h"
 #include "model/cache.h"
@@ -21,20 +22,6 @@ Result<std::pair<std::int32_t, float>> parse_bias(const std::string& text) {
     if (value.ec == std::errc() && value.ptr == end) return bias;
   }
   return fail("{} is not ID:BIAS, as in 1234:-5", text);
-}
-
-// Accepts a number from `low` to `high`, or only above `low`.
-CLI::Validator between(double low, double high, bool above_low = false) {
-  const auto check = [=](const std::string& text) -> std::string {
-    double value = 0;
-    const char* end = text.data() + text.size();
-    const auto parsed = std::from_chars(text.data(), end, value);
-    const bool number = parsed.ec == std::errc() && parsed.ptr == end;
-    if (number && value <= high && (above_low ? value > low : value >= low)) return {};
-    return fmt::format("{} is not a number {} {} {} {}", text, above_low ? "above" : "from", low,
-                       above_low ? "and up to" : "to", high);
-  };
-  return CLI::Validator(check, "");
 }
 
 // Accepts what fits 64 bits; without it a minus sign would wrap around.

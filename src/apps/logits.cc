@@ -5,6 +5,7 @@
 #include "apps/logits_run.h"
 #include "apps/media_input.h"
 #include "apps/model_options.h"
+#include "apps/option_checks.h"
 #include "apps/pixel_file.h"
 #include "apps/progress_bar.h"
 #include "base/file.h"
@@ -121,8 +122,7 @@ void add_logits(CLI::App& app, Run& run) {
        {command->add_option("--image", options->images, "picture for a ]<]image[>[; repeatable"),
         command->add_option("--video", options->videos, "clip for a ]<]video[>[; repeatable")})
     option->needs(text)->allow_extra_args(false)->take_all();
-  command->add_option("--fps", options->fps, "frames to keep of a second of a clip")
-      ->capture_default_str();
+  add_fps_option(*command, options->fps);
   command->add_option("--out", options->out, "safetensors file to write")->required();
   command->callback([options, &run] { run = [options] { return run_command(*options); }; });
 }

@@ -1,0 +1,17 @@
+// What several commands ask of the numbers on their command lines.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+
+#include "base/result.h"
+
+namespace m3 {
+
+// Accepts a number from `low` to `high`, or only above `low`.
+CLI::Validator between(double low, double high, bool above_low = false);
+
+// --fps: frames to keep of a second of a clip.
+CLI::Option* add_fps_option(CLI::App& command, double& fps);
+
+}  // namespace m3
