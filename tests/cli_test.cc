@@ -209,6 +209,36 @@ TEST(Generate, ShowsMediaInTheOrderOfTheCommandLine) {
   EXPECT_EQ(json::parse(outcome.out)["ids"], ids(video + image));
 }
 
+TEST(Chat, CommandsAreReadAsPeopleTypeThem) {
+  const TemporaryDirectory work;
+  fs::copy(media_file("turned.png"), work.path() + "/a b.png");
+  const auto says = [&](const std::string& lines, const std::string& options = "") {
+    const Outcome outcome = run_m3("chat " + nano() + " --max-tokens 1 --seed 1" + options, lines,
+                                   "HOME=" + work.path() + " ");
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    return outcome.out + outcome.err;
+  };
+  const std::string path = work.path() + "/a b.png";
+  for (const std::string& line :
+       {"/image  " + path + " ", "/image\t" + path, "/image '" + path + "'",
+        "/image \"" + path + "\"", std::string("/image ~/a b.png"), "/image " + path + "\r"}) {
+    const std::string said = says(line + "\nHi\n");
+    EXPECT_NE(said.find(path + ": "), std::string::npos) << line << said;
+    EXPECT_NE(said.find(" pixels, "), std::string::npos) << line << said;
+    EXPECT_EQ(said.find("m3 chat:"), std::string::npos) << line << said;
+  }
+  EXPECT_NE(says("/video " + media_file("turned.mp4") + "\n").find(" frames of "),
+            std::string::npos);
+  EXPECT_NE(says("/image\n").find("/image needs a file: /image F"), std::string::npos);
+  for (const char* word : {"/img x", "/IMAGE x", "/bogus"})
+    EXPECT_NE(says(std::string(word) + "\n").find("There is no command /"), std::string::npos);
+  EXPECT_EQ(says("/usr/bin/x is what?\n").find("There is no command"), std::string::npos);
+  EXPECT_NE(says("/exit  \nHi\n").find("/exit"), std::string::npos);
+  EXPECT_NE(says("/image " + path + "\n", " --language-model-only").find("--language-model-only"),
+            std::string::npos);
+  EXPECT_EQ(run_m3("chat " + nano() + " --fps 0").status, 2);
+}
+
 TEST(Inspect, CountsFromTheHeaders) {
   const Outcome outcome = run_m3("inspect " + nano() + " --context 1000 --json");
   ASSERT_EQ(outcome.status, 0) << outcome.err;

@@ -9,10 +9,12 @@
 #include <iostream>
 
 #include "apps/answer.h"
+#include "apps/chat_command.h"
 #include "apps/commands.h"
 #include "apps/conversation.h"
 #include "apps/generation_options.h"
 #include "apps/model_options.h"
+#include "apps/option_checks.h"
 #include "apps/progress_bar.h"
 #include "apps/speculative_options.h"
 #include "engine/engine.h"
@@ -34,7 +36,8 @@ constexpr const char* kHelp =
     "  /clear   forget the conversation\n"
     "  /help    this list\n"
     "  /exit    leave (or Ctrl-D)\n"
-    "  Ctrl-C   stop the answer\n";
+    "  Ctrl-C   stop the answer\n"
+    "  A line that begins with a space is a message, whatever follows.\n";
 
 // Set by Ctrl-C, read between tokens.
 std::atomic<bool> interrupted{false};
@@ -69,6 +72,15 @@ Input read_line(std::string& line) {
   }
 }
 
+// "644 x 476 pixels, 391 tokens".
+std::string describe(const MediaInput& input, std::int64_t patch) {
+  const Grid& grid = input.pixels.grid;
+  const bool clip = input.shape.kind == MediaShape::Kind::kVideo;
+  return fmt::format("{}{} x {} pixels, {} tokens",
+                     clip ? fmt::format("{} frames of ", input.kept.size()) : "", grid.w * patch,
+                     grid.h * patch, input.shape.groups * input.shape.tokens_per_group);
+}
+
 // The conversation and the engine's view of it.
 class Chat {
  public:
@@ -87,11 +99,16 @@ class Chat {
     shown_ = {};
   }
 
-  // Keeps a picture or clip for the next message.
+  // Keeps a picture or clip for the next message, and says how the model will see it.
   Status show(const std::string& kind, const std::string& file) {
+    if (file.empty()) return fail("/{0} needs a file: /{0} F", kind);
     M3_TRY(const auto options, preprocess_options(options_.model.model, loaded_.config()));
+    if (!loaded_.model->weights().vision)
+      return fail("--language-model-only leaves out the vision tower: start without it for /{}",
+                  kind);
     M3_TRY(auto input,
            kind == "image" ? read_image(file, options) : read_video(file, options_.fps, options));
+    std::printf("%s: %s\n", file.substr(0, 200).c_str(), describe(input, options.patch).c_str());
     shown_.inputs.push_back(std::move(input));
     shown_.parts.push_back(media_part(kind, file));
     return {};
@@ -181,6 +198,31 @@ void report(const Status& status) {
   if (!status) std::fprintf(stderr, "m3 chat: %s\n", status.error().message.c_str());
 }
 
+// Does what a command says. False: leave.
+bool obey(const ChatCommand& command, Chat& chat) {
+  const auto& [name, argument] = command;
+  const bool media = name == "image" || name == "video";
+  const bool leave = name == "exit" || name == "quit";
+  if (!media && !leave && name != "help" && name != "clear") {
+    std::printf(
+        "There is no command /%s; /help lists them. (Begin with a space to send it as text.)\n",
+        name.c_str());
+  } else if (media) {
+    report(chat.show(name, typed_file(argument)));
+  } else if (!argument.empty()) {
+    std::printf("/%s stands alone on its line. (Begin with a space to send it as text.)\n",
+                name.c_str());
+  } else if (name == "help") {
+    std::fputs(kHelp, stdout);
+  } else if (name == "clear") {
+    chat.clear();
+    std::puts("The conversation is forgotten.");
+  } else {
+    return false;
+  }
+  return true;
+}
+
 Status talk(Chat& chat) {
   const bool terminal = ::isatty(STDIN_FILENO) == 1;
   std::string line;
@@ -194,16 +236,8 @@ Status talk(Chat& chat) {
       continue;
     }
     if (!terminal && !line.empty()) std::printf("> %s\n", line.c_str());
-    if (line == "/exit" || line == "/quit") break;
-    if (line == "/help") {
-      std::fputs(kHelp, stdout);
-    } else if (line == "/clear") {
-      chat.clear();
-      std::puts("The conversation is forgotten.");
-    } else if (line.starts_with("/image ") || line.starts_with("/video ")) {
-      report(chat.show(line.substr(1, 5), line.substr(7)));
-    } else if (line.starts_with("/") && line.find(' ') == std::string::npos) {
-      std::printf("There is no command %s.\n%s", line.c_str(), kHelp);
+    if (const auto command = parse_chat_command(line)) {
+      if (!obey(*command, chat)) break;
     } else if (line.find_first_not_of(" \t\r") != std::string::npos) {
       report(chat.respond(line));
     }
@@ -248,8 +282,7 @@ void add_chat(CLI::App& app, Run& run) {
   command->add_option("--system", options->system, "system prompt");
   command->add_option("--thinking", options->thinking, "how the model thinks (default: adaptive)")
       ->check(CLI::IsMember({"enabled", "disabled", "adaptive"}));
-  command->add_option("--fps", options->fps, "frames to keep of a second of a clip")
-      ->capture_default_str();
+  add_fps_option(*command, options->fps);
   add_generation_options(*command, options->generation, "what the context has room for");
   add_speculative_options(*command, options->speculative);
   command->callback([options, &run] { run = [options] { return run_chat(*options); }; });
