@@ -369,6 +369,27 @@ TEST(BadInput, DiskFullWhileWriting) {
   EXPECT_EQ(run_m3("inspect " + nano() + " --json > /dev/full; exit $?; true").status, 1);
 }
 
+TEST(BadInput, SynthNeverReplacesAnotherModel) {
+  const TemporaryDirectory work;
+  const std::string out = work.path() + "/out";
+  const std::string eagle3 = "synth --preset eagle3-nano --out " + out;
+  const std::string flat =
+      "synth --config " + tiny_model_directory("flat") + "/config.json --out " + out;
+  ASSERT_EQ(run_m3(eagle3).status, 0);
+  ASSERT_EQ(run_m3(eagle3 + " --seed 3").status, 0);  // the same again replaces
+  const auto config = read_text_file(out + "/config.json");
+  expect_refused(run_m3(flat), {"already holds", "remove it"});
+  expect_refused(run_m3("synth --preset nano --out " + out), {"already holds", "remove it"});
+  EXPECT_EQ(*config, *read_text_file(out + "/config.json"));
+  fs::remove_all(out);
+  ASSERT_EQ(run_m3(flat).status, 0);
+  expect_refused(run_m3(eagle3), {"already holds", "remove it"});
+  // Weights that nobody drew, beside the very config.
+  fs::remove(out + "/model.safetensors");
+  work.write("out/model.safetensors", "trained");
+  expect_refused(run_m3(flat), {"already holds model.safetensors"});
+}
+
 TEST(BadInput, DevicesAndPipesAreNotReplaced) {
   const TemporaryDirectory work;
   const std::string ids = work.write("ids.json", "[1, 2, 3]");

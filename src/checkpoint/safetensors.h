@@ -97,6 +97,7 @@ struct NamedTensor {
   std::string name;
   Tensor tensor;
 };
-Status write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors);
+Status write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
+                         Metadata metadata = {});
 
 }  // namespace m3

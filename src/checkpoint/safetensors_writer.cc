@@ -89,13 +89,14 @@ Status SafetensorsWriter::finish() {
   return file_.commit();
 }
 
-Status write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors) {
+Status write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
+                         Metadata metadata) {
   std::vector<TensorInfo> infos;
   for (const auto& [name, tensor] : tensors) {
     const auto rank = static_cast<std::size_t>(tensor.rank);
     infos.push_back({name, tensor.dtype, {tensor.shape.begin(), tensor.shape.begin() + rank}});
   }
-  M3_TRY(auto writer, SafetensorsWriter::create(path, std::move(infos)));
+  M3_TRY(auto writer, SafetensorsWriter::create(path, std::move(infos), std::move(metadata)));
   for (const auto& [name, tensor] : tensors) {
     const auto* data = static_cast<const std::byte*>(tensor.data);
     M3_TRY_STATUS(writer.write({data, static_cast<std::size_t>(tensor.bytes())}));

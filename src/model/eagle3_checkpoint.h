@@ -19,7 +19,8 @@ Result<std::unique_ptr<Eagle3>> load_eagle3(const std::string& directory, const 
                                             const Weights& target_weights, Backend& backend);
 
 // Writes a small random draft model for nano, with fewer heads of K and V than of queries and a
-// part of the vocabulary. Errors: those of writing files.
+// part of the vocabulary. Errors: those of writing files, or files of another model in the
+// directory (synth_directory.h).
 Status synth_eagle3_nano(const std::string& directory, std::uint64_t seed);
 
 }  // namespace m3

@@ -5,6 +5,7 @@
 #include "model/eagle3_table.h"
 #include "model/presets.h"
 #include "model/random_values.h"
+#include "model/synth_directory.h"
 #include "tensor/numeric.h"
 
 namespace m3 {
@@ -79,11 +80,12 @@ Status synth_eagle3_nano(const std::string& directory, std::uint64_t seed) {
   add_vocabulary_maps(config, tensors);
   for (const Eagle3Weight& weight : eagle3_table(config, weights))
     if (weight.name != "embed_tokens.weight") draw(weight, seed, tensors);
-  M3_TRY_STATUS(make_directories(directory));
+  const std::string name = "model.safetensors";
+  M3_TRY_STATUS(claim_directory(directory, kNanoConfig, std::span(&name, 1), /*indexed=*/false));
   M3_TRY(auto file, FileWriter::create(directory + "/config.json"));
   M3_TRY_STATUS(file.write(std::string(kNanoConfig)));
   M3_TRY_STATUS(file.commit());
-  return write_safetensors(directory + "/model.safetensors", tensors.all());
+  return write_safetensors(directory + "/" + name, tensors.all(), synthetic_note(seed));
 }
 
 }  // namespace m3

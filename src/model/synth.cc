@@ -5,10 +5,10 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
-#include "checkpoint/checkpoint.h"
 #include "checkpoint/safetensors.h"
 #include "model/config.h"
 #include "model/random_values.h"
+#include "model/synth_directory.h"
 #include "model/weight_table.h"
 #include "tensor/numeric.h"
 
@@ -105,20 +105,13 @@ class WeightWriter {
       : options_(options), total_(total) {}
 
   Status write(const std::string& path, const Shard& shard) {
-    M3_TRY(auto file, SafetensorsWriter::create(path, infos_of(shard), note()));
+    M3_TRY(auto file,
+           SafetensorsWriter::create(path, infos_of(shard), synthetic_note(options_.seed)));
     for (const Entry& entry : shard) M3_TRY_STATUS(write(entry, file));
     return file.finish();
   }
 
  private:
-  // Keeps random weights from ever being taken for a trained model.
-  Metadata note() const {
-    return {{kSyntheticKey,
-             fmt::format("the weights are random, drawn with seed {}: what this model says "
-                         "means nothing",
-                         options_.seed)}};
-  }
-
   Status write(const Entry& entry, SafetensorsWriter& file) {
     constexpr std::int64_t kPieceBytes = 16 << 20;
     const std::int64_t row_bytes = entry.value_bytes() / entry.rows;
@@ -227,22 +220,6 @@ std::string index_text(const std::vector<Shard>& shards, const std::vector<std::
   return json.dump(1) + "\n";
 }
 
-// A loader unites all files of a directory, so what is left of another model would be read along.
-Status nothing_foreign(const fs::path& directory, const std::vector<std::string>& names,
-                       bool flat) {
-  std::error_code error;
-  for (fs::directory_iterator at(directory, error), end; !error && at != end; at.increment(error)) {
-    const std::string name = at->path().filename().string();
-    const bool shard = at->path().extension() == ".safetensors";
-    const bool ours = std::find(names.begin(), names.end(), name) != names.end();
-    if ((shard && !ours) || (flat && name == kIndexName))
-      return fail("{} already holds {}; remove it or choose another directory", directory.string(),
-                  name);
-  }
-  if (error) return fail("cannot list the directory {}: {}", directory.string(), error.message());
-  return {};
-}
-
 Result<Format> format_of(const SynthOptions& options, const Config& config) {
   const Format format = options.format.value_or(config.mxfp8 ? Format::kMxfp8 : Format::kBF16);
   if (format != Format::kBF16 && format != Format::kMxfp8)
@@ -260,9 +237,9 @@ Status write_model(const SynthOptions& options, const Config& config, Format for
     for (const Entry& entry : shard) total += entry.bytes();
 
   const fs::path directory = options.directory;
-  M3_TRY_STATUS(make_directories(options.directory));
-  M3_TRY_STATUS(nothing_foreign(directory, names, config.flat));
-  M3_TRY_STATUS(write_text(directory / "config.json", config_text(options, config, format)));
+  const std::string text = config_text(options, config, format);
+  M3_TRY_STATUS(claim_directory(options.directory, text, names, /*indexed=*/!config.flat));
+  M3_TRY_STATUS(write_text(directory / "config.json", text));
   if (!options.mtp_only)
     M3_TRY_STATUS(write_text(directory / "generation_config.json", generation_text(config)));
   WeightWriter writer(options, total);

@@ -30,7 +30,7 @@ struct SynthOptions {
 // config, one file without. Every tensor follows from its name and the seed (random_values.h), with
 // mean and standard deviation from the weight table; the declared MTP modules are written too.
 // Errors: a config that is not valid or, of MTP modules alone, declares none, another format,
-// checkpoint files of another model in the directory, the disk is full.
+// files of another model in the directory (synth_directory.h), the disk is full.
 Status synth_checkpoint(const SynthOptions& options);
 
 }  // namespace m3

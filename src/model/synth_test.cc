@@ -146,6 +146,8 @@ TEST(Synth, RefusesToMixWithAnotherModel) {
   std::filesystem::remove(directory / "model.safetensors");
   EXPECT_TRUE(synth_checkpoint(options));
   EXPECT_TRUE(synth_checkpoint(options));  // the same again replaces
+  options.format = Format::kMxfp8;
+  expect_error(synth_checkpoint(options), {directory.path(), "already holds config.json"});
 }
 
 TEST(Synth, RefusesBadOptions) {
