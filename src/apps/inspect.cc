@@ -13,13 +13,15 @@ namespace {
 struct InspectOptions {
   std::string model;
   std::int64_t context = 0;
+  bool language_model_only = false;
   bool json = false;
 };
 
 Status run_inspect(const InspectOptions& options) {
   M3_TRY(const Config config, load_config(options.model));
   M3_TRY(const auto checkpoint, Checkpoint::open(options.model));
-  M3_TRY(const ModelSummary summary, summarise(config, checkpoint.get(), options.context));
+  M3_TRY(const ModelSummary summary,
+         summarise(config, checkpoint.get(), options.context, !options.language_model_only));
   const std::string text =
       options.json ? summary_json(config, summary) : summary_text(config, summary);
   std::printf("%s%s", text.c_str(), text.ends_with('\n') ? "" : "\n");
@@ -38,6 +40,8 @@ void add_inspect(CLI::App& app, Run& run) {
       ->add_option("--context", options->context,
                    "plan the memory for this many tokens (default: all of the model's positions)")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40));
+  command->add_flag("--language-model-only", options->language_model_only,
+                    "the files may lack the vision tower");
   command->add_flag("--json", options->json, "print one JSON object");
   command->callback([options, &run] { run = [options] { return run_inspect(*options); }; });
 }

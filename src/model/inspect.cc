@@ -97,7 +97,7 @@ Result<MemoryPlan> plan_memory(const Config& c, std::int64_t mtp_modules, std::i
 }  // namespace
 
 Result<ModelSummary> summarise(const Config& config, const Checkpoint* checkpoint,
-                               std::int64_t tokens) {
+                               std::int64_t tokens, bool vision) {
   ModelSummary summary;
   summary.from_files = checkpoint != nullptr;
   summary.layers = layer_map(config);
@@ -105,7 +105,8 @@ Result<ModelSummary> summarise(const Config& config, const Checkpoint* checkpoin
   if (checkpoint != nullptr) {
     M3_TRY(summary.mtp_modules, count_mtp_modules(*checkpoint));
   }
-  M3_TRY(const auto table, weight_table(config, summary.mtp_modules));
+  M3_TRY(auto table, weight_table(config, summary.mtp_modules));
+  if (checkpoint != nullptr && !vision) leave_out_vision(table, *checkpoint);
   if (checkpoint != nullptr)
     M3_TRY_STATUS(count_files(config, *checkpoint, table, summary));
   else

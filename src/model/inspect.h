@@ -61,9 +61,10 @@ struct ModelSummary {
 
 // With a checkpoint, checks all headers against the weight table and counts what is there; without
 // (null), counts what the table says. Reads no weights. `tokens` <= 0 plans for positions_max.
-// Errors: those of match_weights(), or more tokens than positions.
+// Without `vision` the checkpoint may lack the tower. Errors: those of match_weights(), or more
+// tokens than positions.
 Result<ModelSummary> summarise(const Config& config, const Checkpoint* checkpoint,
-                               std::int64_t tokens = 0);
+                               std::int64_t tokens = 0, bool vision = true);
 
 // One JSON object with the names of the members above.
 std::string summary_json(const Config& config, const ModelSummary& summary);

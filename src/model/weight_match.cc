@@ -66,6 +66,7 @@ class Matcher {
   const Checkpoint& checkpoint_;
   MatchedWeights matched_;
   std::vector<std::string> missing_;
+  bool text_missing_ = false;  // some of them are not the vision tower's
   std::unordered_set<const TensorInfo*> used_;
   std::size_t unused_indexer_ = 0;
 };
@@ -76,6 +77,7 @@ Status Matcher::find(const WeightSpec& spec) {
   for (const Source& source : spec.others)
     if (const auto* tensor = checkpoint_.find(source.name)) return take(spec, source, *tensor);
   missing_.push_back(spec.name);
+  text_missing_ = text_missing_ || spec.part != Part::kVision;
   return {};
 }
 
@@ -146,8 +148,9 @@ Status Matcher::take(const WeightSpec& spec, const Source& source, const Checkpo
 
 Status Matcher::nothing_missing() const {
   if (missing_.empty()) return {};
-  return fail("{} lacks {} weights that its config asks for: {}", checkpoint_.directory(),
-              missing_.size(), some_of(missing_));
+  return fail("{} lacks {} weights that its config asks for: {}{}", checkpoint_.directory(),
+              missing_.size(), some_of(missing_),
+              text_missing_ ? "" : "; --language-model-only does without the vision tower");
 }
 
 // Tensors that some exports carry and that nobody needs: tables that follow from the config, and
@@ -257,6 +260,15 @@ Result<std::int64_t> count_mtp_modules(const Checkpoint& checkpoint) {
     return fail("{} holds {} MTP modules; at most {} are read", checkpoint.directory(), count,
                 kMtpModulesMax);
   return count;
+}
+
+void leave_out_vision(std::vector<WeightSpec>& table, const Checkpoint& checkpoint) {
+  std::erase_if(table, [&](const WeightSpec& spec) {
+    return spec.part == Part::kVision && checkpoint.find(spec.name) == nullptr &&
+           std::none_of(spec.others.begin(), spec.others.end(), [&](const Source& source) {
+             return checkpoint.find(source.name) != nullptr;
+           });
+  });
 }
 
 Result<MatchedWeights> match_weights(const std::vector<WeightSpec>& table, const Config& config,

@@ -27,6 +27,10 @@ struct MatchedWeights {
 // Errors: modules that are not numbered 0..k-1, or more than 64.
 Result<std::int64_t> count_mtp_modules(const Checkpoint& checkpoint);
 
+// Takes the vision weights that the checkpoint lacks out of the table: who does without the tower
+// may also lack its files.
+void leave_out_vision(std::vector<WeightSpec>& table, const Checkpoint& checkpoint);
+
 // Finds every weight of the table under one of its names. A weight is MXFP8 iff a scale stands
 // beside it (`…weight_scale_inv` or `…weight_scale`; spec: text-model §2.4).
 // Errors, each naming tensor and file: weights that are missing, tensors that no weight asks for,

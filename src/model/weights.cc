@@ -142,16 +142,6 @@ void note_mtp(const Config& config, const Checkpoint& checkpoint, std::int64_t f
         checkpoint.directory(), config.mtp_modules, found));
 }
 
-// Who does not load the tower may also lack its files.
-void leave_out_vision(std::vector<WeightSpec>& table, const Checkpoint& checkpoint) {
-  std::erase_if(table, [&](const WeightSpec& spec) {
-    return spec.part == Part::kVision && checkpoint.find(spec.name) == nullptr &&
-           std::none_of(spec.others.begin(), spec.others.end(), [&](const Source& source) {
-             return checkpoint.find(source.name) != nullptr;
-           });
-  });
-}
-
 // Makes room for the modules. Errors: there are none.
 Status expect_mtp(const Config& config, const Checkpoint& checkpoint, std::int64_t found,
                   Weights& weights) {
