@@ -130,7 +130,7 @@ MediaReader::MediaReader(const LoadedModel& loaded) : loaded_(loaded) {
 Result<std::vector<std::shared_ptr<const EncodedMedia>>> MediaReader::encode(
     std::span<const MediaInput> inputs, const EncodeWatch& watch) {
   if (inputs.empty()) return std::vector<std::shared_ptr<const EncodedMedia>>();
-  if (encoder_ == nullptr) return fail("this model was loaded without its vision tower");
+  if (encoder_ == nullptr) return fail("--language-model-only leaves out the vision tower");
   const Config& config = loaded_.config();
   std::vector<PixelItem> items;
   for (const MediaInput& input : inputs) {
