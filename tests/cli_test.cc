@@ -336,6 +336,38 @@ TEST(BadInput, IdsOutsideTheVocabulary) {
       {"4096"});
 }
 
+TEST(BadInput, PlaceholdersWithoutPixels) {
+  const TemporaryDirectory work;
+  for (const char* id : {"4057", "4058"}) {
+    const std::string ids = work.write("ids.json", "[1, " + std::string(id) + ", 2]");
+    expect_refused(run_m3("generate " + nano() + " --ids-file " + ids), {id, "--rows"});
+    expect_refused(run_m3("logits " + nano() + " --out /dev/null --ids-file " + ids),
+                   {id, "--rows"});
+  }
+}
+
+TEST(BadInput, AModelWithoutItsVisionTower) {
+  const TemporaryDirectory work;
+  const std::string picture = media_file("turned.png");
+  const std::string ids = work.write("ids.json", "[1, 2, 3]");
+  const std::string rows = work.path() + "/rows";
+  ASSERT_EQ(
+      run_m3("vision " + nano() + " --rows-only --image " + picture + " --out " + rows).status, 0);
+  const std::string alone = "generate " + nano() + " --language-model-only ";
+  expect_refused(run_m3(alone + "--ids-file " + ids + " --rows " + rows),
+                 {"--language-model-only", "--rows"});
+  expect_refused(run_m3(alone + "--prompt x --image " + picture), {"--language-model-only"});
+  // A checkpoint whose tower is not on the disk.
+  const std::string text = work.path() + "/text";
+  json config = json::parse(*read_text_file(nano() + "/config.json"));
+  config.erase("vision_config");
+  const std::string file = work.write("config.json", config.dump());
+  ASSERT_EQ(run_m3("synth --config " + file + " --out " + text).status, 0);
+  fs::copy(nano() + "/config.json", text + "/config.json", fs::copy_options::overwrite_existing);
+  expect_refused(run_m3("inspect " + text), {"vision_tower", "--language-model-only"});
+  EXPECT_EQ(run_m3("inspect --language-model-only " + text).status, 0);
+}
+
 TEST(BadInput, TenMegabytePrompt) {
   const TemporaryDirectory work;
   const std::string text(10'000'000, 'a');

@@ -79,6 +79,7 @@ Result<Question> read_question(const GenerateOptions& o, const LoadedModel& load
   if (o.ids_file.empty()) return text_question(o, loaded, reader);
   Question question;
   M3_TRY(question.ids, read_ids_file(o.ids_file));
+  if (o.rows.empty()) M3_TRY_STATUS(expect_no_placeholder(question.ids, loaded.config()));
   return question;
 }
 

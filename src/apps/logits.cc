@@ -54,6 +54,9 @@ Status read_text(const LogitsOptions& options, const LoadedModel& loaded, Logits
 // The sequences of the run, and what they see.
 Status read_sequences(const LogitsOptions& options, const LoadedModel& loaded, LogitsRun& run) {
   if (!options.text_file.empty()) M3_TRY_STATUS(read_text(options, loaded, run));
+  if (options.rows.empty() && options.text_file.empty())
+    for (const auto& ids : run.sequences)
+      M3_TRY_STATUS(expect_no_placeholder(ids, loaded.config()));
   if (!options.rows.empty()) {
     if (run.sequences.size() > 1)
       return fail("--rows goes with one --ids-file, not {}", run.sequences.size());

@@ -72,7 +72,9 @@ Result<PixelFile> read_pixel_file(const std::string& path, const VisionConfig& c
 Result<SplicePlan> splice_pixel_file(const std::string& path, std::span<const std::int32_t> ids,
                                      const Model& model) {
   const Config& config = model.config();
-  if (!model.weights().vision) return fail("--rows needs a model with a vision tower");
+  if (!config.vision) return fail("--rows needs a model with a vision tower");
+  if (!model.weights().vision)
+    return fail("--language-model-only leaves out the vision tower, which --rows needs");
   M3_TRY(const PixelFile file, read_pixel_file(path, *config.vision));
   const auto has = [&](std::int32_t token) { return token >= 0 && std::ranges::count(ids, token); };
   const bool clips = !has(config.image_token) && has(config.video_token);
@@ -88,6 +90,16 @@ Result<SplicePlan> splice_pixel_file(const std::string& path, std::span<const st
   ProgressBar bar(kLookingAtMedia, "tokens");
   auto media = encoder.encode_all(items, {.progress = bar.callback()});
   return SplicePlan::create(ids, std::move(*media), config);
+}
+
+Status expect_no_placeholder(std::span<const std::int32_t> ids, const Config& config) {
+  for (const std::int32_t id : ids)
+    if (id >= 0 && (id == config.image_token || id == config.video_token))
+      return fail(
+          "the ids hold {} placeholders (id {}) of {}, but no pixels were given: give them with "
+          "--rows",
+          std::ranges::count(ids, id), id, id == config.image_token ? "pictures" : "clips");
+  return {};
 }
 
 }  // namespace m3

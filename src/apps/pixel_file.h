@@ -24,4 +24,7 @@ Result<PixelFile> read_pixel_file(const std::string& path, const VisionConfig& c
 Result<SplicePlan> splice_pixel_file(const std::string& path, std::span<const std::int32_t> ids,
                                      const Model& model);
 
+// For ids that come without pixels. Errors: some of them are placeholders (spec: vision §5.3).
+Status expect_no_placeholder(std::span<const std::int32_t> ids, const Config& config);
+
 }  // namespace m3
