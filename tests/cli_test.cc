@@ -209,6 +209,52 @@ TEST(Generate, ShowsMediaInTheOrderOfTheCommandLine) {
   EXPECT_EQ(json::parse(outcome.out)["ids"], ids(video + image));
 }
 
+TEST(Generate, PartsOfMessagesSayHowTheyAreSeen) {
+  const TemporaryDirectory work;
+  const auto ask = [&](const json& part, const std::string& options = "") {
+    const json text = {{"type", "text"}, {"text", "x"}};
+    const json messages = {{{"role", "user"}, {"content", json::array({text, part})}}};
+    return run_m3("generate " + nano() + " --max-tokens 1 --json" + options + " --messages " +
+                  work.write("m.json", messages.dump()));
+  };
+  const auto tokens = [&](const json& part, const std::string& options = "") {
+    const Outcome outcome = ask(part, options);
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    return outcome.status == 0 ? json::parse(outcome.out)["usage"]["prompt_tokens"].get<int>() : 0;
+  };
+  const auto picture = [](const json& settings) {
+    json part = {{"type", "image_url"}, {"image_url", {{"url", media_file("turned.png")}}}};
+    part["image_url"].update(settings);
+    return part;
+  };
+  const auto clip = [](const json& settings) {
+    json part = {{"type", "video_url"}, {"video_url", media_file("turned.mp4")}};
+    part.update(settings);
+    return part;
+  };
+  const int plain = tokens(picture(json::object()));
+  EXPECT_EQ(tokens(picture({{"detail", "auto"}})), plain);
+  EXPECT_NE(tokens(picture({{"max_long_side_pixel", 168}})), plain);
+  EXPECT_EQ(tokens(picture({{"max_long_side_pixel", 504}})), tokens(picture({{"detail", "low"}})));
+  EXPECT_EQ(tokens(picture(json::object()), " --max-long-side 504"),
+            tokens(picture({{"detail", "low"}})));
+  const json many = {{"fps", 1000}}, two = {{"fps", 1000}, {"max_frames", 2}};
+  EXPECT_GT(tokens(clip(many)), tokens(clip(two)));
+  EXPECT_GE(tokens(clip(two)), tokens(clip({{"fps", 1000}, {"max_frames", 1}})));
+
+  const std::string place = "m.json: messages[0].content[1]: ";
+  expect_refused(ask(picture({{"detail", "tiny"}})), {place, "detail", "tiny", "low", "high"});
+  for (const int pixels : {0, -1, 100, 251, 3612})
+    expect_refused(ask(picture({{"max_long_side_pixel", pixels}})), {place, "max_long_side_pixel"});
+  expect_refused(ask(clip({{"fps", "x"}})), {place, "fps", "a string"});
+  expect_refused(ask(clip({{"max_frames", 0}})), {place, "max_frames"});
+  expect_refused(ask({{"type", "image_url"}}), {place, "image_url"});
+  EXPECT_EQ(ask(picture(json::object()), " --max-long-side 100").status, 2);
+  // What the command line names needs no place.
+  EXPECT_EQ(run_m3("generate " + nano() + " --prompt x --image /nowhere").err.find("messages"),
+            std::string::npos);
+}
+
 TEST(Chat, CommandsAreReadAsPeopleTypeThem) {
   const TemporaryDirectory work;
   fs::copy(media_file("turned.png"), work.path() + "/a b.png");

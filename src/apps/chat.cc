@@ -29,6 +29,7 @@ struct ChatOptions {
   std::string system;
   std::string thinking;
   double fps = 1;
+  std::int64_t long_side_max = 0;
 };
 
 constexpr const char* kHelp =
@@ -102,7 +103,8 @@ class Chat {
   // Keeps a picture or clip for the next message, and says how the model will see it.
   Status show(const std::string& kind, const std::string& file) {
     if (file.empty()) return fail("/{0} needs a file: /{0} F", kind);
-    M3_TRY(const auto options, preprocess_options(options_.model.model, loaded_.config()));
+    M3_TRY(auto options, preprocess_options(options_.model.model, loaded_.config()));
+    options.long_side_max = options_.long_side_max;
     if (!loaded_.model->weights().vision)
       return fail("--language-model-only leaves out the vision tower: start without it for /{}",
                   kind);
@@ -283,6 +285,7 @@ void add_chat(CLI::App& app, Run& run) {
   command->add_option("--thinking", options->thinking, "how the model thinks (default: adaptive)")
       ->check(CLI::IsMember({"enabled", "disabled", "adaptive"}));
   add_fps_option(*command, options->fps);
+  add_long_side_option(*command, options->long_side_max);
   add_generation_options(*command, options->generation, "what the context has room for");
   add_speculative_options(*command, options->speculative);
   command->callback([options, &run] { run = [options] { return run_chat(*options); }; });

@@ -30,6 +30,7 @@ struct GenerateOptions {
   std::string rows;
   Json media = Json::array();  // --image and --video in the order of the command line
   double fps = 1;
+  std::int64_t long_side_max = 0;
   std::string thinking;
   bool raw = false;
   bool json = false;
@@ -41,8 +42,9 @@ constexpr std::int64_t kMaxTokens = 512;
 Result<std::vector<MediaInput>> read_media(const GenerateOptions& o, const Json& messages,
                                            const LoadedModel& loaded) {
   if (!holds_media(messages)) return std::vector<MediaInput>();
-  M3_TRY(const auto options, preprocess_options(o.model.model, loaded.config()));
-  return read_message_media(messages, o.fps, options);
+  M3_TRY(auto options, preprocess_options(o.model.model, loaded.config()));
+  options.long_side_max = o.long_side_max;
+  return read_message_media(messages, o.messages, o.fps, options);
 }
 
 // The prompt's ids, and the media behind its placeholders.
@@ -238,7 +240,8 @@ void add_generate(CLI::App& app, Run& run) {
       input->add_option("--prompt", o->prompt, "a user's message (with --raw: text to go on from)");
   input->add_option("--messages", o->messages,
                     "JSON file: a list of messages as for the OpenAI chat API, or an object with "
-                    "messages, tools and thinking_mode");
+                    "messages, tools and thinking_mode; parts may hold pictures and clips as paths "
+                    "(from the current directory), file:// or data: URLs");
   CLI::Option* ids = input->add_option("--ids-file", o->ids_file, "JSON file: a list of token ids");
   input->require_option(1);
   command
@@ -257,6 +260,7 @@ void add_generate(CLI::App& app, Run& run) {
   media("image", "picture before the text of --prompt; repeatable, in order");
   media("video", "clip before the text of --prompt; repeatable, in order");
   add_fps_option(*command, o->fps);
+  add_long_side_option(*command, o->long_side_max);
   CLI::Option* raw =
       command->add_flag("--raw", o->raw, "take --prompt as it is, without the chat template")
           ->needs(prompt);

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "apps/media_part.h"
 #include "media/source.h"
 #include "media/video.h"
 #include "text/control_strings.h"
@@ -9,46 +10,20 @@
 namespace m3 {
 namespace {
 
-// {"image_url": {"url": U}}, {"image_url": U}, {"url": U}, and the same for "image", "video" …
-const std::string* address_of(const Json& part, const std::string& kind) {
-  for (const std::string& key : {kind + "_url", kind, std::string("url"), std::string("path")}) {
-    const Json* value = find_set_member(part, key);
-    if (value == nullptr) continue;
-    if (value->is_string()) return value->get_ptr<const std::string*>();
-    if (const std::string* url = find_string(*value, "url")) return url;
-  }
-  return nullptr;
-}
-
-double fps_of(const Json& part, double fps) {
-  for (const Json* object : {&part, find_set_member(part, "video_url")}) {
-    if (object == nullptr) continue;
-    const Json* own = find_set_member(*object, "fps");
-    if (own != nullptr && own->is_number()) return own->get<double>();
-  }
-  return fps;
-}
-
-// Every part of the messages that is a picture or clip, in order: body(message, part).
+// Every part of the messages that is a picture or clip, in order: body(message, place, part).
 template <typename Body>
 Status for_each_media_part(const Json& messages, const Body& body) {
   for (std::size_t i = 0; i < messages.size(); ++i) {
     const Json* content = find_member(messages[i], "content");
     if (content == nullptr || !content->is_array()) continue;
-    for (const Json& part : *content) {
+    for (std::size_t place = 0; place < content->size(); ++place) {
+      const Json& part = (*content)[place];
       const std::string* type = find_string(part, "type");
-      if (type != nullptr && (*type == "image" || *type == "video")) M3_TRY_STATUS(body(i, part));
+      if (type != nullptr && (*type == "image" || *type == "video"))
+        M3_TRY_STATUS(body(i, place, part));
     }
   }
   return {};
-}
-
-Result<MediaInput> read_part(const Json& part, double fps, const PreprocessOptions& options) {
-  const std::string& kind = *find_string(part, "type");
-  const std::string* address = address_of(part, kind);
-  if (address == nullptr) return fail("its {} needs {}_url with a url", kind, kind);
-  return kind == "image" ? read_image(*address, options)
-                         : read_video(*address, fps_of(part, fps), options);
 }
 
 }  // namespace
@@ -96,15 +71,18 @@ Result<MediaInput> read_video(const std::string& address, double fps,
   return input;
 }
 
-Result<std::vector<MediaInput>> read_message_media(const Json& messages, double fps,
-                                                   const PreprocessOptions& options) {
+Result<std::vector<MediaInput>> read_message_media(const Json& messages, std::string_view where,
+                                                   double fps, const PreprocessOptions& options) {
   std::vector<MediaInput> inputs;
-  M3_TRY_STATUS(for_each_media_part(messages, [&](std::size_t i, const Json& part) -> Status {
-    auto input = read_part(part, fps, options);
-    if (!input) return fail("message {}: {}", i, input.error().message);
+  const auto read = [&](std::size_t i, std::size_t place, const Json& part) -> Status {
+    auto input = read_media_part(part, fps, options);
+    if (!input && where.empty()) return fail("{}", input.error().message);
+    if (!input)
+      return fail("{}: messages[{}].content[{}]: {}", where, i, place, input.error().message);
     inputs.push_back(std::move(*input));
     return {};
-  }));
+  };
+  M3_TRY_STATUS(for_each_media_part(messages, read));
   return inputs;
 }
 
@@ -115,11 +93,11 @@ void print_notes(std::span<const MediaInput> inputs) {
 
 bool holds_media(const Json& messages) {
   bool found = false;
-  [[maybe_unused]] const Status status =
-      for_each_media_part(messages, [&](std::size_t, const Json&) -> Status {
-        found = true;
-        return {};
-      });
+  const auto find = [&](std::size_t, std::size_t, const Json&) -> Status {
+    found = true;
+    return {};
+  };
+  [[maybe_unused]] const Status status = for_each_media_part(messages, find);
   return found;
 }
 

@@ -41,9 +41,11 @@ Result<MediaInput> read_video(const std::string& address, double fps,
 bool holds_media(const Json& messages);
 
 // What the image and video parts of messages (as normalise_messages() leaves them) refer to, in
-// order. A clip's own "fps" comes before `fps`. Errors: a part without an address, or as above.
-Result<std::vector<MediaInput>> read_message_media(const Json& messages, double fps,
-                                                   const PreprocessOptions& options);
+// order. What a part says of itself (media_part.h) comes before `fps` and `options`. `where` names
+// the messages in errors, which then tell the part's place; "" for those that the command line
+// made. Errors: those of read_media_part().
+Result<std::vector<MediaInput>> read_message_media(const Json& messages, std::string_view where,
+                                                   double fps, const PreprocessOptions& options);
 
 // Encodes media for one model, each picture once.
 class MediaReader {

@@ -2,6 +2,8 @@
 
 #include <charconv>
 
+#include "apps/media_part.h"
+
 namespace m3 {
 
 CLI::Validator between(double low, double high, bool above_low) {
@@ -22,6 +24,20 @@ CLI::Option* add_fps_option(CLI::App& command, double& fps) {
   return command.add_option("--fps", fps, "frames to keep of a second of a clip")
       ->check(between(0, kFpsMax, /*above_low=*/true))
       ->capture_default_str();
+}
+
+CLI::Option* add_long_side_option(CLI::App& command, std::int64_t& pixels) {
+  const auto check = [](const std::string& text) -> std::string {
+    std::int64_t value = 0;
+    std::from_chars(text.data(), text.data() + text.size(), value);
+    const Status status = check_long_side(value);
+    return status ? "" : status.error().message;
+  };
+  return command
+      .add_option("--max-long-side", pixels,
+                  "shrink pictures and frames to this long side, in pixels, in place of the "
+                  "model's limits of their area; a multiple of 28")
+      ->check(CLI::Validator(check, ""));
 }
 
 }  // namespace m3

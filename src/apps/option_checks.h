@@ -14,4 +14,7 @@ CLI::Validator between(double low, double high, bool above_low = false);
 // --fps: frames to keep of a second of a clip.
 CLI::Option* add_fps_option(CLI::App& command, double& fps);
 
+// --max-long-side: the long side of pictures and frames, in pixels (spec: vision §3.7).
+CLI::Option* add_long_side_option(CLI::App& command, std::int64_t& pixels);
+
 }  // namespace m3
