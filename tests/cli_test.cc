@@ -155,7 +155,11 @@ TEST(Generate, DraftersThatCannotBeAreRefused) {
   expect_refused(run_m3(base + "eagle3"), {"--draft-model"});
   expect_refused(run_m3(base + "eagle3 --draft-model /nowhere"), {"/nowhere"});
   // A model is no draft model.
-  expect_refused(run_m3(base + "eagle3 --draft-model " + nano()), {"config.json"});
+  expect_refused(run_m3(base + "eagle3 --draft-model " + nano()),
+                 {"config.json", "no EAGLE3 draft model"});
+  const std::string without = "generate " + nano() + " --prompt x ";
+  expect_refused(run_m3(without + "--draft-tokens 3"), {"--draft-tokens", "--speculative"});
+  expect_refused(run_m3(without + "--draft-model " + nano()), {"--draft-model", "--speculative"});
 }
 
 TEST(Bench, DecodesWithoutAndWithDrafts) {
@@ -171,6 +175,24 @@ TEST(Bench, DecodesWithoutAndWithDrafts) {
     const auto& drafts = row["drafts"];
     for (int place = 0; place < 3; ++place)
       EXPECT_EQ(drafts["accepted"][place], kind == "replay" ? drafts["drafted"][place] : json(0));
+  }
+}
+
+TEST(Bench, RefusesWhatItWouldNotMeasure) {
+  const std::string bench = "bench " + nano();
+  expect_refused(run_m3(bench + " --speculative wrong --tg 0"), {"--tg"});
+  expect_refused(run_m3(bench + " --speculative wrong --pp 8"), {"--speculative", "--pp"});
+  expect_refused(run_m3(bench + " --speculative wrong --vision"), {"--speculative", "--vision"});
+  expect_refused(run_m3(bench + " --pp 0 --tg 0"), {"nothing to measure"});
+  expect_refused(run_m3(bench + " --tg 0 --batch 4"), {"--batch", "--tg"});
+  expect_refused(run_m3(bench + " --pp 0 --tg 0 --vision --depth 9"), {"--depth"});
+  // Before the machine is measured, of which the first line tells.
+  for (const char* options :
+       {" --depth 5000", " --depth 5000 --speculative wrong", " --vision --language-model-only",
+        " --batch 1000000000000 --tg 64"}) {
+    const Outcome outcome = run_m3(bench + options);
+    EXPECT_EQ(outcome.status, 1) << options << outcome.err;
+    EXPECT_EQ(outcome.out, "") << options;
   }
 }
 
@@ -466,6 +488,14 @@ TEST(BadInput, SynthNeverReplacesAnotherModel) {
   fs::remove(out + "/model.safetensors");
   work.write("out/model.safetensors", "trained");
   expect_refused(run_m3(flat), {"already holds model.safetensors"});
+}
+
+TEST(BadInput, SynthOptionsThatWouldDoNothing) {
+  const TemporaryDirectory work;
+  const std::string out = " --out " + work.path() + "/out";
+  expect_refused(run_m3("synth --preset eagle3-nano --mtp-only" + out), {"--mtp-only"});
+  expect_refused(run_m3("synth --preset nano --vision-layers 3" + out), {"--vision-layers"});
+  EXPECT_FALSE(fs::exists(work.path() + "/out"));
 }
 
 TEST(BadInput, DevicesAndPipesAreNotReplaced) {

@@ -171,9 +171,20 @@ std::vector<SpeculativeCase> speculative_cases(const BenchOptions& o) {
   return cases;
 }
 
+// Before the machine is measured, which takes seconds.
+Status check_cases(const BenchOptions& o, const Model& model) {
+  if (!o.speculative.kind.empty()) {
+    for (const SpeculativeCase& c : speculative_cases(o))
+      M3_TRY_STATUS(SpeculativeRun::check(model, c));
+    return {};
+  }
+  for (const BenchCase& c : cases_of(o))
+    M3_TRY_STATUS(c.vision ? VisionRun::check(model) : BenchRun::check(model, c));
+  return {};
+}
+
 Status run_speculative(const BenchOptions& o, const LoadedModel& loaded, Limits& limits) {
   const auto cases = speculative_cases(o);
-  if (cases.empty()) return fail("nothing to decode: give --tg a number above 0");
   if (!o.json) print_speculative_header(o.speculative);
   auto rows = nlohmann::ordered_json::array();
   for (const SpeculativeCase& c : cases) {
@@ -189,8 +200,8 @@ Status run_speculative(const BenchOptions& o, const LoadedModel& loaded, Limits&
 
 Status run_bench(const BenchOptions& o) {
   M3_TRY(const auto loaded, load_model(o.model));
+  M3_TRY_STATUS(check_cases(o, *loaded->model));
   const auto cases = cases_of(o);
-  if (cases.empty()) return fail("nothing to measure: give --pp or --tg a number above 0");
   const bool cpu = loaded->backend->name() == "cpu";
   M3_TRY(MachineProbe probe, MachineProbe::create(loaded->pool, cpu ? o.model.isa : ""));
   Limits limits(probe);
@@ -208,6 +219,23 @@ Status run_bench(const BenchOptions& o) {
   return {};
 }
 
+// A measurement that is none, and options that no measurement would use.
+void refuse_unused(const CLI::App& command, const BenchOptions& o) {
+  const auto any = [](const std::vector<std::int64_t>& lengths) {
+    return std::ranges::any_of(lengths, [](std::int64_t tokens) { return tokens > 0; });
+  };
+  const auto refuse = [&](const char* option, const char* why) {
+    if (command.count(option) > 0) throw CLI::ValidationError(option, why);
+  };
+  const bool decodes = any(o.generations);
+  if (!o.speculative.kind.empty() && !decodes)
+    throw CLI::ValidationError("--speculative", "nothing to decode: give --tg a number above 0");
+  if (cases_of(o).empty())
+    throw CLI::ValidationError("bench", "nothing to measure: give --pp or --tg a number above 0");
+  if (!decodes) refuse("--batch", "goes with --tg above 0: prompts are read one at a time");
+  if (!decodes && !any(o.prompts)) refuse("--depth", "goes with --pp or --tg above 0");
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app, Run& run) {
@@ -221,20 +249,24 @@ void add_bench(CLI::App& app, Run& run) {
   add_model_options(*command, o->model);
   const auto list = [&](const char* name, std::vector<std::int64_t>& values, const char* help,
                         std::int64_t least) {
-    command->add_option(name, values, help)
+    return command->add_option(name, values, help)
         ->delimiter(',')
         ->allow_extra_args(false)
         ->check(CLI::Range(least, std::int64_t{1} << 40))
         ->capture_default_str();
   };
-  list("--pp", o->prompts, "prompt lengths to prefill; 0: none", 0);
+  CLI::Option* prefill = list("--pp", o->prompts, "prompt lengths to prefill; 0: none", 0);
   list("--tg", o->generations, "steps to decode; 0: none", 0);
   list("--depth", o->depths, "tokens in the caches before, filled with random values", 0);
   list("--batch", o->batches, "sequences that decode together", 1);
-  command->add_flag("--vision", o->vision, "also a picture through the vision tower");
-  add_speculative_bench(*command, o->speculative);
+  CLI::Option* vision =
+      command->add_flag("--vision", o->vision, "also a picture through the vision tower");
+  add_speculative_bench(*command, o->speculative)->excludes(prefill)->excludes(vision);
   command->add_flag("--json", o->json, "print one JSON object");
-  command->callback([o, &run] { run = [o] { return run_bench(*o); }; });
+  command->callback([o, command, &run] {
+    refuse_unused(*command, *o);
+    run = [o] { return run_bench(*o); };
+  });
 }
 
 }  // namespace m3

@@ -39,20 +39,29 @@ void fill(const Tensor& t, std::uint64_t stream) {
 
 }  // namespace
 
-Result<std::unique_ptr<BenchRun>> BenchRun::create(const Model& model, const BenchCase& c) {
+Status BenchRun::check(const Model& model, const BenchCase& c) {
   const Config& config = model.config();
-  if (c.depth + c.tokens > config.positions_max)
+  if (c.depth > config.positions_max || c.tokens > config.positions_max - c.depth)
     return fail("depth {} and {} more tokens need {} positions, but the model has {}", c.depth,
                 c.tokens, c.depth + c.tokens, config.positions_max);
-  const std::int64_t pages = c.batch * pages_each(c, config);
-  const std::int64_t bytes =
-      pages * page_bytes(config, model.backend().cache_dtype(), model.mtp_modules()).total();
-  if (bytes > available_memory())
+  // In doubles: a batch may be any number.
+  const double bytes =
+      static_cast<double>(c.batch) *
+      static_cast<double>(
+          pages_each(c, config) *
+          page_bytes(config, model.backend().cache_dtype(), model.mtp_modules()).total());
+  if (bytes > static_cast<double>(available_memory()))
     return fail("caches of {} sequences at depth {} take {}, but the system has {} left", c.batch,
-                c.depth, quantity(static_cast<double>(bytes), "B"),
+                c.depth, quantity(bytes, "B"),
                 quantity(static_cast<double>(available_memory()), "B"));
-  M3_TRY(PagedCache cache,
-         PagedCache::create(config, model.backend().cache_dtype(), pages, model.mtp_modules()));
+  return {};
+}
+
+Result<std::unique_ptr<BenchRun>> BenchRun::create(const Model& model, const BenchCase& c) {
+  M3_TRY_STATUS(check(model, c));
+  const std::int64_t pages = c.batch * pages_each(c, model.config());
+  M3_TRY(PagedCache cache, PagedCache::create(model.config(), model.backend().cache_dtype(), pages,
+                                              model.mtp_modules()));
   auto run = std::unique_ptr<BenchRun>(new BenchRun(model, c, std::move(cache)));
   run->fill_caches();
   return run;

@@ -29,6 +29,8 @@ struct BenchSample {
 class BenchRun {
  public:
   // Errors: more positions than the model has, or no memory for the caches.
+  static Status check(const Model& model, const BenchCase& bench_case);
+  // Errors: those of check().
   static Result<std::unique_ptr<BenchRun>> create(const Model& model, const BenchCase& bench_case);
 
   // Runs the case once.

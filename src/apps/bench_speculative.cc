@@ -155,8 +155,7 @@ SpeculativeRun::SpeculativeRun(std::unique_ptr<Side> plain, std::unique_ptr<Side
 
 SpeculativeRun::~SpeculativeRun() = default;
 
-Result<std::unique_ptr<SpeculativeRun>> SpeculativeRun::create(const Model& model,
-                                                               const SpeculativeCase& c) {
+Status SpeculativeRun::check(const Model& model, const SpeculativeCase& c) {
   const Config& config = model.config();
   if (c.depth >= config.positions_max || c.tokens >= config.positions_max - c.depth)
     return fail("depth {} and {} more tokens need {} positions, but the model has {}", c.depth,
@@ -170,6 +169,12 @@ Result<std::unique_ptr<SpeculativeRun>> SpeculativeRun::create(const Model& mode
     return fail("caches of {} sequences at depth {} take {}, twice, but the system has {} left",
                 c.batch, c.depth, quantity(bytes / 2, "B"),
                 quantity(static_cast<double>(available_memory()), "B"));
+  return {};
+}
+
+Result<std::unique_ptr<SpeculativeRun>> SpeculativeRun::create(const Model& model,
+                                                               const SpeculativeCase& c) {
+  M3_TRY_STATUS(check(model, c));
   M3_TRY(auto plain, Side::create(model, c, 0));
   M3_TRY(auto drafted, Side::create(model, c, c.draft_tokens));
   return std::unique_ptr<SpeculativeRun>(new SpeculativeRun(std::move(plain), std::move(drafted)));

@@ -49,6 +49,8 @@ struct SpeculativeSample {
 class SpeculativeRun {
  public:
   // Errors: more positions than the model has, or no memory for the caches.
+  static Status check(const Model& model, const SpeculativeCase& run_case);
+  // Errors: those of check().
   static Result<std::unique_ptr<SpeculativeRun>> create(const Model& model,
                                                         const SpeculativeCase& run_case);
   ~SpeculativeRun();

@@ -38,12 +38,13 @@ nlohmann::ordered_json decoding_json(const DecodeSample& s, std::int64_t batch,
 
 }  // namespace
 
-void add_speculative_bench(CLI::App& command, SpeculativeBench& o) {
+CLI::Option* add_speculative_bench(CLI::App& command, SpeculativeBench& o) {
   CLI::Option* kind =
       command
           .add_option("--speculative", o.kind,
                       "instead: decode --tg tokens without and with drafts that are all right "
-                      "(replay) or all wrong")
+                      "(replay) or all wrong; 'allowed' is the tokens per second at which the "
+                      "bytes of these steps would be read at the full bandwidth")
           ->check(CLI::IsMember({"replay", "wrong"}));
   command
       .add_option("--draft-tokens", o.draft_tokens,
@@ -51,6 +52,7 @@ void add_speculative_bench(CLI::App& command, SpeculativeBench& o) {
       ->check(CLI::Range(std::int64_t{1}, kDraftTokensMax))
       ->needs(kind)
       ->capture_default_str();
+  return kind;
 }
 
 Result<SpeculativeRow> measure_speculative(const Model& model, const SpeculativeCase& run_case,
@@ -74,7 +76,7 @@ Result<SpeculativeRow> measure_speculative(const Model& model, const Speculative
 }
 
 void print_speculative_header(const SpeculativeBench& options) {
-  std::printf("drafts: %s, up to %ld a step\n",
+  std::printf("drafts: %s, up to %ld a step; allowed: tokens/s at the full read bandwidth\n",
               options.kind == "replay" ? "all right" : "all wrong",
               static_cast<long>(options.draft_tokens));
   std::printf("%-8s %8s %6s %12s %12s %9s %12s %12s\n", "drafts", "depth", "batch", "tokens/s",

@@ -9,7 +9,8 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace m3 {
 
@@ -18,7 +19,8 @@ struct SpeculativeBench {
   std::int64_t draft_tokens = 4;
 };
 
-void add_speculative_bench(CLI::App& command, SpeculativeBench& options);
+// Returns --speculative.
+CLI::Option* add_speculative_bench(CLI::App& command, SpeculativeBench& options);
 
 struct SpeculativeRow {
   SpeculativeCase run_case;

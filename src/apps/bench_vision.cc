@@ -13,8 +13,15 @@ constexpr std::uint64_t kSeed = 21;
 
 }  // namespace
 
+Status VisionRun::check(const Model& model) {
+  if (!model.config().vision) return fail("--vision needs a model with a vision tower");
+  if (!model.weights().vision)
+    return fail("--language-model-only leaves out the vision tower, which --vision needs");
+  return {};
+}
+
 Result<std::unique_ptr<VisionRun>> VisionRun::create(const Model& model) {
-  if (!model.weights().vision) return fail("--vision needs a model with a vision tower");
+  M3_TRY_STATUS(check(model));
   const std::int64_t merge = model.config().vision->spatial_merge;
   const std::int64_t side = std::max<std::int64_t>(1, kSide / merge) * merge;
   return std::unique_ptr<VisionRun>(new VisionRun(model, {1, side, side}));

@@ -10,8 +10,10 @@ namespace m3 {
 
 class VisionRun {
  public:
+  // Errors: the model has no vision tower, or was loaded without.
+  static Status check(const Model& model);
   // A square picture of the largest size that the preprocessor makes, 672 x 672 pixels for patches
-  // of 14. Errors: the model has no vision tower.
+  // of 14. Errors: those of check().
   static Result<std::unique_ptr<VisionRun>> create(const Model& model);
 
   // Encodes it once.

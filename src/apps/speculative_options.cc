@@ -10,21 +10,25 @@
 namespace m3 {
 
 void add_speculative_options(CLI::App& command, SpeculativeOptions& o) {
-  command
-      .add_option("--speculative", o.kind,
-                  "draft tokens and verify several in one step; the answer stays the same. mtp: by "
-                  "the model's multi-token prediction modules, eagle3: by a draft model, ngram: by "
-                  "looking up what followed the last words before")
-      ->check(CLI::IsMember({"mtp", "eagle3", "ngram", "off"}))
-      ->capture_default_str();
+  CLI::Option* kind =
+      command
+          .add_option(
+              "--speculative", o.kind,
+              "draft tokens and verify several in one step; the answer stays the same. mtp: by "
+              "the model's multi-token prediction modules, eagle3: by a draft model, ngram: by "
+              "looking up what followed the last words before")
+          ->check(CLI::IsMember({"mtp", "eagle3", "ngram", "off"}))
+          ->capture_default_str();
   command
       .add_option("--draft-tokens", o.draft_tokens,
                   "drafts a step, at most; fewer where more do not pay")
       ->check(CLI::Range(std::int64_t{1}, kDraftTokensMax))
+      ->needs(kind)
       ->capture_default_str();
-  command.add_option(
-      "--draft-model", o.draft_model,
-      "directory of the EAGLE3 draft model, or of MTP modules in place of MODEL's own");
+  command
+      .add_option("--draft-model", o.draft_model,
+                  "directory of the EAGLE3 draft model, or of MTP modules in place of MODEL's own")
+      ->needs(kind);
 }
 
 Result<ModelOptions> with_draft_model(ModelOptions model, const SpeculativeOptions& o) {

@@ -72,6 +72,19 @@ Status run_synth(const SynthCommand& command) {
   return {};
 }
 
+// Options that would be left aside in silence.
+void refuse_unused(const CLI::App& command, const SynthCommand& c) {
+  const auto refuse = [&](std::initializer_list<const char*> options, const char* why) {
+    for (const char* option : options)
+      if (command.count(option) > 0) throw CLI::ValidationError(option, why);
+  };
+  if (c.preset != "slice")
+    refuse({"--dense-layers", "--moe-layers", "--experts", "--vision-layers", "--vocab"},
+           "goes with --preset slice alone");
+  if (c.preset == "eagle3-nano")
+    refuse({"--format", "--mtp-only"}, "does not go with --preset eagle3-nano");
+}
+
 }  // namespace
 
 void add_synth(CLI::App& app, Run& run) {
@@ -109,7 +122,10 @@ void add_synth(CLI::App& app, Run& run) {
       ->check(CLI::Range(1, 4096));
   command->add_option("--out", c->out, "directory to write; made where it does not exist")
       ->required();
-  command->callback([c, &run] { run = [c] { return run_synth(*c); }; });
+  command->callback([c, command, &run] {
+    refuse_unused(*command, *c);
+    run = [c] { return run_synth(*c); };
+  });
 }
 
 }  // namespace m3

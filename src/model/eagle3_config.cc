@@ -82,6 +82,11 @@ Result<Eagle3Config> parse_eagle3_config(const std::string& text, const std::str
                                          const Config& target) {
   const Json document = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!document.is_object()) return fail("{} is not a JSON object", where);
+  if (!document.contains("hidden_size"))
+    return fail(
+        "{}: this is no EAGLE3 draft model, whose config has hidden_size and its other sizes at "
+        "the top",
+        where);
   Reading reading{where, {}, {}, {}};
   Fields top(reading, document, "");
   Eagle3Config config;
