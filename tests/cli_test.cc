@@ -181,11 +181,8 @@ TEST(Bench, DecodesWithoutAndWithDrafts) {
 TEST(Bench, RefusesWhatItWouldNotMeasure) {
   const std::string bench = "bench " + nano();
   expect_refused(run_m3(bench + " --speculative wrong --tg 0"), {"--tg"});
-  expect_refused(run_m3(bench + " --speculative wrong --pp 8"), {"--speculative", "--pp"});
   expect_refused(run_m3(bench + " --speculative wrong --vision"), {"--speculative", "--vision"});
   expect_refused(run_m3(bench + " --pp 0 --tg 0"), {"nothing to measure"});
-  expect_refused(run_m3(bench + " --tg 0 --batch 4"), {"--batch", "--tg"});
-  expect_refused(run_m3(bench + " --pp 0 --tg 0 --vision --depth 9"), {"--depth"});
   // Before the machine is measured, of which the first line tells.
   for (const char* options :
        {" --depth 5000", " --depth 5000 --speculative wrong", " --vision --language-model-only",

@@ -219,21 +219,13 @@ Status run_bench(const BenchOptions& o) {
   return {};
 }
 
-// A measurement that is none, and options that no measurement would use.
-void refuse_unused(const CLI::App& command, const BenchOptions& o) {
-  const auto any = [](const std::vector<std::int64_t>& lengths) {
-    return std::ranges::any_of(lengths, [](std::int64_t tokens) { return tokens > 0; });
-  };
-  const auto refuse = [&](const char* option, const char* why) {
-    if (command.count(option) > 0) throw CLI::ValidationError(option, why);
-  };
-  const bool decodes = any(o.generations);
+void refuse_nothing(const BenchOptions& o) {
+  const bool decodes =
+      std::ranges::any_of(o.generations, [](std::int64_t tokens) { return tokens > 0; });
   if (!o.speculative.kind.empty() && !decodes)
     throw CLI::ValidationError("--speculative", "nothing to decode: give --tg a number above 0");
   if (cases_of(o).empty())
     throw CLI::ValidationError("bench", "nothing to measure: give --pp or --tg a number above 0");
-  if (!decodes) refuse("--batch", "goes with --tg above 0: prompts are read one at a time");
-  if (!decodes && !any(o.prompts)) refuse("--depth", "goes with --pp or --tg above 0");
 }
 
 }  // namespace
@@ -249,22 +241,22 @@ void add_bench(CLI::App& app, Run& run) {
   add_model_options(*command, o->model);
   const auto list = [&](const char* name, std::vector<std::int64_t>& values, const char* help,
                         std::int64_t least) {
-    return command->add_option(name, values, help)
+    command->add_option(name, values, help)
         ->delimiter(',')
         ->allow_extra_args(false)
         ->check(CLI::Range(least, std::int64_t{1} << 40))
         ->capture_default_str();
   };
-  CLI::Option* prefill = list("--pp", o->prompts, "prompt lengths to prefill; 0: none", 0);
+  list("--pp", o->prompts, "prompt lengths to prefill; 0: none", 0);
   list("--tg", o->generations, "steps to decode; 0: none", 0);
   list("--depth", o->depths, "tokens in the caches before, filled with random values", 0);
   list("--batch", o->batches, "sequences that decode together", 1);
   CLI::Option* vision =
       command->add_flag("--vision", o->vision, "also a picture through the vision tower");
-  add_speculative_bench(*command, o->speculative)->excludes(prefill)->excludes(vision);
+  add_speculative_bench(*command, o->speculative)->excludes(vision);
   command->add_flag("--json", o->json, "print one JSON object");
-  command->callback([o, command, &run] {
-    refuse_unused(*command, *o);
+  command->callback([o, &run] {
+    refuse_nothing(*o);
     run = [o] { return run_bench(*o); };
   });
 }

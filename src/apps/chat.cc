@@ -110,6 +110,7 @@ class Chat {
                   kind);
     M3_TRY(auto input,
            kind == "image" ? read_image(file, options) : read_video(file, options_.fps, options));
+    print_notes(std::span(&input, 1));
     std::printf("%s: %s\n", file.substr(0, 200).c_str(), describe(input, options.patch).c_str());
     shown_.inputs.push_back(std::move(input));
     shown_.parts.push_back(media_part(kind, file));
