@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 namespace m3 {
 
@@ -15,5 +16,8 @@ struct Outcome {
 // of the program in the same shell, e.g. "ulimit -f 100; ".
 Outcome run_m3(const std::string& arguments, const std::string& input = "",
                const std::string& before = "");
+
+// One sentence on stderr that holds every one of `words`, and a status from 1 to 100.
+void expect_refused(const Outcome& outcome, const std::vector<std::string>& words);
 
 }  // namespace m3
