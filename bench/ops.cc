@@ -248,8 +248,10 @@ void run_all(Bench& bench, Backend& backend) {
     }
     for (std::int64_t rows : {64, 512}) bench_linear(bench, backend, format, rows, 3072, 6144);
   }
-  for (const auto& [outputs, k] : {std::pair{1280, 1280}, {5120, 1280}, {1280, 5120}})
-    bench_linear(bench, backend, Format::kBF16, 2304, outputs, k);
+  // The vision tower's, as it cuts a picture of 2,304 patches.
+  bench_linear(bench, backend, Format::kBF16, 2304, 1280, 1280);
+  bench_linear(bench, backend, Format::kBF16, 576, 5120, 1280);
+  bench_linear(bench, backend, Format::kBF16, 576, 1280, 5120);
   for (const std::int64_t rows : {256, 2304, 9216}) bench_segment_attention(bench, backend, rows);
   bench_attention(bench, backend, 1, 131072);
   bench_attention(bench, backend, 256, 2048);

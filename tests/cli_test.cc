@@ -3,11 +3,9 @@
 
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
-#include "checkpoint/safetensors.h"
 #include "tests/program.h"
 #include "tests/temporary_directory.h"
 #include "tests/tiny_model.h"
