@@ -1,6 +1,7 @@
 #include "media/frame_to_image.h"
 
 #include <algorithm>
+#include <cstring>
 #include <new>
 
 namespace m3 {
@@ -8,6 +9,15 @@ namespace {
 
 // Exact sums and no shortcuts, so that the pixels do not depend on the processor.
 constexpr int kConversion = SWS_BILINEAR | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_BITEXACT;
+
+// What a file says of its colours may be no value of libav's enums: it is read as a number.
+template <typename Enum>
+int number_of(const Enum& value) {
+  static_assert(sizeof(Enum) == sizeof(int));
+  int number = 0;
+  std::memcpy(&number, &value, sizeof number);
+  return number;
+}
 
 bool has_full_range(const AVFrame& frame) {
   switch (frame.format) {
@@ -18,12 +28,12 @@ bool has_full_range(const AVFrame& frame) {
     case AV_PIX_FMT_YUVJ444P:
       return true;
     default:
-      return frame.color_range == AVCOL_RANGE_JPEG;
+      return number_of(frame.color_range) == AVCOL_RANGE_JPEG;
   }
 }
 
 void set_colours(SwsContext* converter, const AVFrame& frame) {
-  const int* from = sws_getCoefficients(frame.colorspace);
+  const int* from = sws_getCoefficients(number_of(frame.colorspace));
   const int* to = sws_getCoefficients(SWS_CS_DEFAULT);
   constexpr int kOne = 1 << 16;
   // Refused for frames that are RGB already: then there is nothing to set.
