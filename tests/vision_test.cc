@@ -189,7 +189,7 @@ TEST(Shown, ModelsThatDoNotSee) {
   expect_sentence("vision " + flat + " --image " + kPicture + " --out " + work.path() + "/o",
                   {"vision_config"});
   expect_sentence("generate " + nano() + " --language-model-only --prompt x --image " + kPicture,
-                  {"without its vision tower"});
+                  {"--language-model-only leaves out the vision tower"});
   expect_sentence("vision " + nano() + " --language-model-only --image " + kPicture + " --out " +
                       work.path() + "/o",
                   {"vision tower"});
@@ -199,7 +199,7 @@ TEST(Shown, OddPictures) {
   const TemporaryDirectory work;
   const std::string base = "generate " + nano() + " --max-tokens 1 --prompt x --image ";
   expect_sentence(base + work.write("empty.png", ""), {"empty.png"});
-  expect_sentence(base + "https://example.org/a.png", {"download it"});
+  expect_sentence(base + "https://example.org/a.png", {"is not fetched"});
   expect_sentence(base + "'data:image/png;base64,!!'", {"base64"});
 }
 
