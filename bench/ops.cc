@@ -29,11 +29,15 @@ struct Options {
   std::string filter;
 };
 
+struct Name {
+  std::string op, shape, format;
+};
+
 // What limits a case.
 enum class Limit { kMemory, kMatrix };
 
 struct Case {
-  std::string op, shape, format;
+  Name name;
   Limit limit;
   double work;                            // bytes or flops of one run
   std::function<void(std::int64_t)> run;  // its i-th run
@@ -44,8 +48,12 @@ class Bench {
   Bench(const Options& options, Backend& backend, MachineProbe& probe, int threads)
       : options_(options), backend_(backend), probe_(probe), threads_(threads) {}
 
+  // Asked before memory is filled for a case.
+  bool wants(const Name& name) const {
+    return (name.op + name.shape + name.format).find(options_.filter) != std::string::npos;
+  }
+
   void measure(const Case& c) {
-    if ((c.op + c.shape + c.format).find(options_.filter) == std::string::npos) return;
     const double before = limit_of(c);
     std::vector<double> times;
     const double seconds_wanted = options_.quick ? 0.1 : 1.0;
@@ -59,9 +67,10 @@ class Bench {
     std::sort(times.begin(), times.end());
     const double median = times[times.size() / 2];
     const double rate = c.work / median / (c.limit == Limit::kMemory ? 1e9 : 1e12);
-    fmt::print("{},{},{},{},{},{:.4f},{:.3f},{:.3f},{},{:.3f}\n", c.op, c.shape, c.format,
-               backend_.isa(), threads_, median * 1e3, (times.back() - times.front()) / median,
-               rate, c.limit == Limit::kMemory ? "GB/s" : "TFLOP/s", rate / limit);
+    fmt::print("{},{},{},{},{},{:.4f},{:.3f},{:.3f},{},{:.3f}\n", c.name.op, c.name.shape,
+               c.name.format, backend_.isa(), threads_, median * 1e3,
+               (times.back() - times.front()) / median, rate,
+               c.limit == Limit::kMemory ? "GB/s" : "TFLOP/s", rate / limit);
     std::fflush(stdout);
   }
 
@@ -139,6 +148,8 @@ constexpr std::int64_t kDistinctBytes = 1'100'000'000;
 void bench_linear(Bench& bench, Backend& backend, Format format, std::int64_t rows,
                   std::int64_t outputs, std::int64_t k) {
   const Codec& codec = codec_of(format);
+  const Name name{"linear", fmt::format("{}x{}x{}", rows, outputs, k), std::string(codec.name)};
+  if (!bench.wants(name)) return;
   const Weights weights(codec, outputs, k, rows < 32 ? kDistinctBytes : 1);
   Buffer in(rows * k * 4), result(rows * outputs * 4);
   const Tensor x = in.tensor(DType::kF32, {rows, k});
@@ -147,15 +158,17 @@ void bench_linear(Bench& bench, Backend& backend, Format format, std::int64_t ro
   const bool few = rows < 32;
   const auto bytes = static_cast<double>(weights[0].weight.bytes());
   const double flops = 2.0 * static_cast<double>(rows * outputs * k);
-  bench.measure({"linear", fmt::format("{}x{}x{}", rows, outputs, k), std::string(codec.name),
-                 few ? Limit::kMemory : Limit::kMatrix, few ? bytes : flops, [&](std::int64_t i) {
-                   const LinearOutput output{&weights[i], out};
-                   backend.linear(x, {&output, 1});
-                 }});
+  bench.measure(
+      {name, few ? Limit::kMemory : Limit::kMatrix, few ? bytes : flops, [&](std::int64_t i) {
+         const LinearOutput output{&weights[i], out};
+         backend.linear(x, {&output, 1});
+       }});
 }
 
 // One sequence of `context` tokens; the last `rows` of them ask.
 void bench_attention(Bench& bench, Backend& backend, std::int64_t rows, std::int64_t context) {
+  const Name name{"attention", fmt::format("{}x{}", rows, context), "bf16"};
+  if (!bench.wants(name)) return;
   constexpr std::int64_t kTokens = 128, kHeads = 64, kKvHeads = 4, kDim = 128;
   const std::int64_t pages = (context + kTokens - 1) / kTokens;
   const std::int64_t head_bytes = 2 * kTokens * kDim * 2, page_bytes = kKvHeads * head_bytes;
@@ -174,13 +187,14 @@ void bench_attention(Bench& bench, Backend& backend, std::int64_t rows, std::int
   fill(q);
   const bool few = rows < 4;
   const double flops = 4.0 * static_cast<double>(rows * context * kHeads * kDim);
-  bench.measure({"attention", fmt::format("{}x{}", rows, context), "bf16",
-                 few ? Limit::kMemory : Limit::kMatrix,
+  bench.measure({name, few ? Limit::kMemory : Limit::kMatrix,
                  few ? static_cast<double>(pages * page_bytes) : flops,
                  [&](std::int64_t) { backend.attention(q, where, cache, 0.088f, nullptr, out); }});
 }
 
 void bench_select(Bench& bench, Backend& backend, std::int64_t rows, std::int64_t context) {
+  const Name name{"select_blocks", fmt::format("{}x{}", rows, context), "bf16"};
+  if (!bench.wants(name)) return;
   constexpr std::int64_t kTokens = 128, kHeads = 4, kDim = 128, kTopk = 16;
   const std::int64_t pages = (context + kTokens - 1) / kTokens, page_bytes = kTokens * kDim * 2;
   Buffer cached(pages * page_bytes), queries(rows * kHeads * kDim * 4),
@@ -198,8 +212,7 @@ void bench_select(Bench& bench, Backend& backend, std::int64_t rows, std::int64_
   fill(q);
   const bool few = rows < 4;
   const double flops = 2.0 * static_cast<double>(rows * context * kHeads * kDim);
-  bench.measure({"select_blocks", fmt::format("{}x{}", rows, context), "bf16",
-                 few ? Limit::kMemory : Limit::kMatrix,
+  bench.measure({name, few ? Limit::kMemory : Limit::kMatrix,
                  few ? static_cast<double>(pages * page_bytes) : flops,
                  [&](std::int64_t) { backend.select_blocks(q, where, cache, {}, blocks); }});
 }
@@ -207,6 +220,8 @@ void bench_select(Bench& bench, Backend& backend, std::int64_t rows, std::int64_
 // A picture of `rows` patches in the released vision tower.
 void bench_segment_attention(Bench& bench, Backend& backend, std::int64_t rows) {
   constexpr std::int64_t kHeads = 16, kDim = 80, kWidth = kHeads * kDim;
+  const Name name{"segment_attention", fmt::format("{}x{}", rows, kDim), "bf16"};
+  if (!bench.wants(name)) return;
   Buffer buffers[4] = {Buffer(rows * kWidth * 4), Buffer(rows * kWidth * 4),
                        Buffer(rows * kWidth * 4), Buffer(rows * kWidth * 4)};
   Tensor q, k, v, out;
@@ -218,10 +233,9 @@ void bench_segment_attention(Bench& bench, Backend& backend, std::int64_t rows) 
   Buffer ends(2 * 4);
   const Tensor segments = ends.tensor(DType::kI32, {2});
   segments.as<std::int32_t>()[1] = static_cast<std::int32_t>(rows);
-  bench.measure({"segment_attention", fmt::format("{}x{}", rows, kDim), "bf16", Limit::kMatrix,
-                 4.0 * static_cast<double>(rows * rows * kWidth), [&](std::int64_t) {
-                   backend.segment_attention(q, k, v, segments, kDim, 0.112f, out);
-                 }});
+  bench.measure(
+      {name, Limit::kMatrix, 4.0 * static_cast<double>(rows * rows * kWidth),
+       [&](std::int64_t) { backend.segment_attention(q, k, v, segments, kDim, 0.112f, out); }});
 }
 
 // Each row reads and writes `touched` times its bytes.
@@ -233,10 +247,13 @@ void bench_elementwise(Bench& bench, Backend& backend, std::int64_t rows, std::i
   fill(y);
   const std::string shape = fmt::format("{}x{}", rows, dim);
   const auto bytes = static_cast<double>(x.bytes());
-  bench.measure({"rms_norm", shape, "f32", Limit::kMemory, 2 * bytes,
-                 [&](std::int64_t) { backend.rms_norm(x, weight, 1e-6f, y); }});
-  bench.measure({"swiglu", shape, "f32", Limit::kMemory, 3 * bytes,
-                 [&](std::int64_t) { backend.swiglu(x, y, {}, y); }});
+  const Name norm{"rms_norm", shape, "f32"}, swiglu{"swiglu", shape, "f32"};
+  if (bench.wants(norm))
+    bench.measure({norm, Limit::kMemory, 2 * bytes,
+                   [&](std::int64_t) { backend.rms_norm(x, weight, 1e-6f, y); }});
+  if (bench.wants(swiglu))
+    bench.measure(
+        {swiglu, Limit::kMemory, 3 * bytes, [&](std::int64_t) { backend.swiglu(x, y, {}, y); }});
 }
 
 void run_all(Bench& bench, Backend& backend) {
