@@ -38,7 +38,7 @@ constexpr Kernels make_kernels(const char* name, const char* multiply_instructio
   k.largest = largest<S>;
   k.log_sum_exp = log_sum_exp<S>;
   k.softmax_page = softmax_page<S>;
-  k.softmax_piece = softmax_piece<S>;
+  k.softmax_piece = softmax_piece<D>;
   k.weigh_values = weigh_values<S>;
   k.merge = merge<S>;
   k.read_streams = read_streams<S>;

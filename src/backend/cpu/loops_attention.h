@@ -85,38 +85,40 @@ void softmax_page(float* s, std::int64_t stride, std::int64_t heads, std::int64_
 }
 
 // p = exp(scale * s - m) in bfloat16, then zeros; the sum of what was rounded.
-template <class S>
+template <class D>
 float exp_to_bf16(const float* s, std::int64_t n, float scale, float m, std::uint16_t* p,
                   std::int64_t p_stride) {
+  using S = typename D::Simd;
   const auto factor = S::set1(scale), shift = S::set1(-m);
   auto sum = S::zero();
   std::int64_t i = 0;
   for (; i + S::kLanes <= n; i += S::kLanes) {
     const auto e = exp_lanes<S>(S::fma(S::load(s + i), factor, shift));
-    S::store_bf16(p + i, e);
+    D::store_factor(p + i, e);
     sum = S::add(sum, e);
   }
   if (i < n) {
     const int lanes = static_cast<int>(n - i);
     float part[S::kLanes] = {};
     S::store_part(part, exp_lanes<S>(S::fma(S::load_part(s + i, lanes), factor, shift)), lanes);
-    S::store_bf16(p + i, S::load(part));
+    D::store_factor(p + i, S::load(part));
     sum = S::add(sum, S::load(part));
     i += S::kLanes;
   }
-  for (; i < p_stride; i += S::kLanes) S::store_bf16(p + i, S::zero());
+  for (; i < p_stride; i += S::kLanes) D::store_factor(p + i, S::zero());
   return S::sum(sum);
 }
 
-template <class S>
+template <class D>
 void softmax_piece(const SoftmaxPiece& piece) {
+  using S = typename D::Simd;
   for (std::int64_t r = 0; r < piece.rows; ++r) {
     const float* s = piece.s + r * piece.s_stride;
     const float old_m = piece.m[r], here = piece.scale * largest<S>(s, piece.tokens);
     // NaN wins, so that it is seen.
     const float m = here <= old_m ? old_m : here;
     const float factor = old_m == m ? 1 : one_exp<S>(old_m - m);
-    const float sum = exp_to_bf16<S>(s, piece.tokens, piece.scale, m, piece.p + r * piece.p_stride,
+    const float sum = exp_to_bf16<D>(s, piece.tokens, piece.scale, m, piece.p + r * piece.p_stride,
                                      piece.p_stride);
     piece.m[r] = m;
     piece.factor[r] = factor;

@@ -32,10 +32,12 @@ struct WideningDot {
                    i * S::kLanes);
   }
   static F multiply_add(F w, F x, F sum) { return S::fma(w, x, sum); }
+  // Rounds what will be multiplied.
+  static void store_factor(std::uint16_t* p, F x) { S::store_bf16(p, x); }
   static void pack_step(const float* x, char* packed) {
     std::uint16_t rounded[kStep];
-    S::store_bf16(rounded, S::load(x));
-    S::store_bf16(rounded + S::kLanes, S::load(x + S::kLanes));
+    store_factor(rounded, S::load(x));
+    store_factor(rounded + S::kLanes, S::load(x + S::kLanes));
     const typename S::H h = S::load_h(rounded);
     S::store(reinterpret_cast<float*>(packed), S::even(h));
     S::store(reinterpret_cast<float*>(packed) + S::kLanes, S::odd(h));
