@@ -220,9 +220,7 @@ Status run_bench(const BenchOptions& o) {
 }
 
 void refuse_nothing(const BenchOptions& o) {
-  const bool decodes =
-      std::ranges::any_of(o.generations, [](std::int64_t tokens) { return tokens > 0; });
-  if (!o.speculative.kind.empty() && !decodes)
+  if (!o.speculative.kind.empty() && speculative_cases(o).empty())
     throw CLI::ValidationError("--speculative", "nothing to decode: give --tg a number above 0");
   if (cases_of(o).empty())
     throw CLI::ValidationError("bench", "nothing to measure: give --pp or --tg a number above 0");
