@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "apps/media_part.h"
+#include "media/video.h"
 
 namespace m3 {
 
@@ -20,7 +21,6 @@ CLI::Validator between(double low, double high, bool above_low) {
 }
 
 CLI::Option* add_fps_option(CLI::App& command, double& fps) {
-  constexpr double kFpsMax = 1000;  // as decode_video()
   return command.add_option("--fps", fps, "frames to keep of a second of a clip")
       ->check(between(0, kFpsMax, /*above_low=*/true))
       ->capture_default_str();

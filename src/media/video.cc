@@ -7,8 +7,6 @@
 namespace m3 {
 namespace {
 
-constexpr double kFpsMax = 1000;
-
 // The frames kept so far, at the size of the first.
 class FrameSampler {
  public:

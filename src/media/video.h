@@ -5,6 +5,9 @@
 
 namespace m3 {
 
+// Frames that may be kept of a second.
+constexpr double kFpsMax = 1000;
+
 // What is beyond this of a clip is not seen.
 constexpr double kClipSecondsMax = 300;
 
