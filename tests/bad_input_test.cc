@@ -18,19 +18,11 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-std::string nano() {
-  return tiny_model_directory("nano");
-}
-
 // nano in a directory of its own, to be damaged.
 std::string copy_of_nano(const TemporaryDirectory& where) {
   const std::string copy = where.path() + "/model";
   fs::copy(nano(), copy);
   return copy;
-}
-
-std::string media_file(const std::string& name) {
-  return std::string(M3_SOURCE_DIR "/tests/data/media/") + name;
 }
 
 TEST(BadInput, NotAModel) {

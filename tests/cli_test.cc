@@ -16,10 +16,6 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-std::string nano() {
-  return tiny_model_directory("nano");
-}
-
 TEST(Usage, HelpTeachesAndMistakesAreStatusTwo) {
   const Outcome help = run_m3("--help");
   EXPECT_EQ(help.status, 0);
@@ -182,10 +178,6 @@ TEST(Chat, TalksFromAPipeAndSaysThatTheWeightsAreRandom) {
   EXPECT_NE(outcome.err.find("random"), std::string::npos) << outcome.err;
   EXPECT_NE(outcome.out.find("> Again"), std::string::npos) << outcome.out;
   EXPECT_EQ(outcome.out.find("not read"), std::string::npos) << outcome.out;
-}
-
-std::string media_file(const std::string& name) {
-  return std::string(M3_SOURCE_DIR "/tests/data/media/") + name;
 }
 
 TEST(Generate, ShowsMediaInTheOrderOfTheCommandLine) {

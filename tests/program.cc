@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "tests/temporary_directory.h"
+#include "tests/tiny_model.h"
 
 namespace m3 {
 
@@ -19,6 +20,14 @@ Outcome run_m3(const std::string& arguments, const std::string& input, const std
   const int status = std::system(command.c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), *read_text_file(out),
           *read_text_file(err)};
+}
+
+std::string nano() {
+  return tiny_model_directory("nano");
+}
+
+std::string media_file(const std::string& name) {
+  return std::string(M3_SOURCE_DIR "/tests/data/media/") + name;
 }
 
 void expect_refused(const Outcome& outcome, const std::vector<std::string>& words) {

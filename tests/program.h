@@ -17,6 +17,10 @@ struct Outcome {
 Outcome run_m3(const std::string& arguments, const std::string& input = "",
                const std::string& before = "");
 
+// The directory of the model that most commands are tried on, and a file of tests/data/media.
+std::string nano();
+std::string media_file(const std::string& name);
+
 // One sentence on stderr that holds every one of `words`, and a status from 1 to 100.
 void expect_refused(const Outcome& outcome, const std::vector<std::string>& words);
 
