@@ -151,12 +151,7 @@ class Chat {
                     .stop_ids = stop_ids_};
     const Status fits = engine_.check(request);  // before minutes are spent on pictures
     if (!fits) return fail("{} (/clear forgets the conversation)", fits.error().message);
-    {
-      ProgressBar bar(kLookingAtMedia, "tokens");
-      M3_TRY(request.media,
-             conversation_.look(inputs, {.progress = bar.callback(),
-                                         .cancelled = [] { return interrupted.load(); }}));
-    }
+    M3_TRY(request.media, conversation_.look(inputs, [] { return interrupted.load(); }));
     if (sequence_) return engine_.resume(*sequence_, std::move(request));
     M3_TRY(sequence_, engine_.start(std::move(request)));
     return {};

@@ -93,8 +93,8 @@ Result<std::vector<TokenId>> Conversation::ask(Json message, std::span<const Med
 }
 
 Result<SplicePlan> Conversation::look(std::span<const MediaInput> inputs,
-                                      const EncodeWatch& watch) {
-  M3_TRY(auto encoded, reader_.encode(inputs, watch));
+                                      const std::function<bool()>& cancelled) {
+  M3_TRY(auto encoded, reader_.encode(inputs, cancelled));
   asked_media_ = media_;
   std::ranges::move(encoded, std::back_inserter(asked_media_));
   return reader_.plan(asked_, asked_media_);

@@ -34,7 +34,8 @@ class Conversation {
   Result<std::vector<TokenId>> ask(Json message, std::span<const MediaInput> inputs);
   // Where the media go in that prompt: those of the conversation, and the same `inputs` encoded.
   // Errors: what MediaReader::encode() refuses; retract() then.
-  Result<SplicePlan> look(std::span<const MediaInput> inputs, const EncodeWatch& watch);
+  Result<SplicePlan> look(std::span<const MediaInput> inputs,
+                          const std::function<bool()>& cancelled);
   // Adds the model's answer: the ids drawn, with or without the end of turn, and their text.
   void answer(const std::vector<TokenId>& ids, const std::string& text);
   // Takes the last question back, when it could not be answered.

@@ -89,8 +89,7 @@ Result<Question> read_question(const GenerateOptions& o, const LoadedModel& load
 Result<SplicePlan> look(const Question& question, const GenerateOptions& o,
                         const LoadedModel& loaded, MediaReader& reader) {
   if (!o.rows.empty()) return splice_pixel_file(o.rows, question.ids, *loaded.model);
-  ProgressBar bar(kLookingAtMedia, "tokens");
-  M3_TRY(auto media, reader.encode(question.inputs, {.progress = bar.callback()}));
+  M3_TRY(auto media, reader.encode(question.inputs));
   return reader.plan(question.ids, std::move(media));
 }
 

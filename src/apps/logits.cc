@@ -45,8 +45,7 @@ Status read_text(const LogitsOptions& options, const LoadedModel& loaded, Logits
   prompt.add_template(text);
   MediaReader reader(loaded);
   M3_TRY(run.sequences.emplace_back(), reader.encode_text(prompt, inputs));
-  ProgressBar bar(kLookingAtMedia, "tokens");
-  M3_TRY(auto media, reader.encode(inputs, {.progress = bar.callback()}));
+  M3_TRY(auto media, reader.encode(inputs));
   M3_TRY(run.media.emplace_back(), reader.plan(run.sequences.back(), std::move(media)));
   return {};
 }

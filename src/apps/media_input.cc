@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "apps/media_part.h"
+#include "apps/progress_bar.h"
 #include "media/source.h"
 #include "media/video.h"
 #include "text/control_strings.h"
@@ -106,7 +107,7 @@ MediaReader::MediaReader(const LoadedModel& loaded) : loaded_(loaded) {
 }
 
 Result<std::vector<std::shared_ptr<const EncodedMedia>>> MediaReader::encode(
-    std::span<const MediaInput> inputs, const EncodeWatch& watch) {
+    std::span<const MediaInput> inputs, const std::function<bool()>& cancelled) {
   if (inputs.empty()) return std::vector<std::shared_ptr<const EncodedMedia>>();
   if (encoder_ == nullptr) return fail("--language-model-only leaves out the vision tower");
   const Config& config = loaded_.config();
@@ -121,7 +122,8 @@ Result<std::vector<std::shared_ptr<const EncodedMedia>>> MediaReader::encode(
                      .grid = {grid.t, grid.h, grid.w},
                      .token = image ? config.image_token : config.video_token});
   }
-  auto encoded = encoder_->encode_all(items, watch);
+  ProgressBar bar(kLookingAtMedia, "tokens");
+  auto encoded = encoder_->encode_all(items, {.progress = bar.callback(), .cancelled = cancelled});
   if (!encoded) return fail("stopped while the pictures were looked at");
   return std::move(*encoded);
 }

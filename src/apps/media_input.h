@@ -1,6 +1,7 @@
 // Pictures and clips that a command was given: from their address to what prompt and model need.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -58,9 +59,10 @@ class MediaReader {
   // where the template wrote them. Errors: the counts differ.
   Result<std::vector<TokenId>> encode_text(const Prompt& prompt,
                                            std::span<const MediaInput> inputs) const;
-  // The inputs behind the vision tower. Errors: the model has none, or it was cancelled.
+  // The inputs behind the vision tower; shows progress. `cancelled` is asked now and then, and may
+  // be empty. Errors: the model has no tower, or it was cancelled.
   Result<std::vector<std::shared_ptr<const EncodedMedia>>> encode(
-      std::span<const MediaInput> inputs, const EncodeWatch& watch);
+      std::span<const MediaInput> inputs, const std::function<bool()>& cancelled = {});
   // Where media go in ids. Errors: placeholders and embeddings differ in number.
   Result<SplicePlan> plan(std::span<const TokenId> ids,
                           std::vector<std::shared_ptr<const EncodedMedia>> media) const;
