@@ -24,15 +24,56 @@ void pause() {
 #endif
 }
 
+// The pieces [begin, end) of a loop that one thread has yet to run, as one word: the owner takes
+// from the front, who has nothing left takes from the back.
+class Share {
+ public:
+  void set(std::uint32_t begin, std::uint32_t end) {
+    word_.store(join(begin, end), std::memory_order_relaxed);
+  }
+
+  bool take_first(std::uint32_t& piece) {
+    std::uint64_t seen = word_.load(std::memory_order_relaxed);
+    do {
+      if (begin_of(seen) >= end_of(seen)) return false;
+      piece = begin_of(seen);
+    } while (!word_.compare_exchange_weak(seen, join(piece + 1, end_of(seen)),
+                                          std::memory_order_relaxed));
+    return true;
+  }
+
+  bool take_last_half(std::uint32_t& begin, std::uint32_t& end) {
+    std::uint64_t seen = word_.load(std::memory_order_relaxed);
+    do {
+      if (begin_of(seen) >= end_of(seen)) return false;
+      end = end_of(seen);
+      begin = end - (end - begin_of(seen) + 1) / 2;
+    } while (
+        !word_.compare_exchange_weak(seen, join(begin_of(seen), begin), std::memory_order_relaxed));
+    return true;
+  }
+
+ private:
+  static std::uint64_t join(std::uint32_t begin, std::uint32_t end) {
+    return static_cast<std::uint64_t>(end) << 32 | begin;
+  }
+  static std::uint32_t begin_of(std::uint64_t word) { return static_cast<std::uint32_t>(word); }
+  static std::uint32_t end_of(std::uint64_t word) { return static_cast<std::uint32_t>(word >> 32); }
+
+  alignas(64) std::atomic<std::uint64_t> word_{0};
+};
+
 }  // namespace
 
 struct ThreadPool::State {
+  explicit State(int threads) : shares(static_cast<std::size_t>(threads)) {}
+
   // One loop. Written by the caller before `epoch` moves on, read by workers after.
   const std::function<void(std::int64_t, std::int64_t)>* body = nullptr;
   std::int64_t count = 0;
   std::int64_t grain = 1;
 
-  std::atomic<std::int64_t> next{0};    // first range that nobody took
+  std::vector<Share> shares;            // of each thread, the caller's first
   std::atomic<std::uint64_t> epoch{0};  // loops started so far
   std::atomic<int> busy{0};             // workers that have not finished this loop
   std::atomic<bool> stop{false};
@@ -42,17 +83,47 @@ struct ThreadPool::State {
   std::condition_variable started;
   std::vector<std::thread> workers;
 
-  void run_ranges() {
-    for (;;) {
-      const std::int64_t begin = next.fetch_add(grain, std::memory_order_relaxed);
-      if (begin >= count) return;
-      (*body)(begin, std::min(begin + grain, count));
+  // Consecutive pieces to each thread. A thread that walks through neighbouring rows of a weight
+  // reads memory at full speed (a third more than in pieces of 100 KB dealt out in turn), and meets
+  // the same rows, on its own node's memory, at every step.
+  void deal() {
+    const std::int64_t pieces = (count + grain - 1) / grain;
+    M3_CHECK(pieces < std::int64_t{1} << 32, "a loop of {} pieces", pieces);
+    const std::int64_t threads = std::ssize(shares);
+    for (std::int64_t i = 0; i < threads; ++i)
+      shares[static_cast<std::size_t>(i)].set(
+          static_cast<std::uint32_t>(pieces * i / threads),
+          static_cast<std::uint32_t>(pieces * (i + 1) / threads));
+  }
+
+  // Runs the thread's own pieces, then those that others have left.
+  void run_ranges(int seat) {
+    Share& own = shares[static_cast<std::size_t>(seat)];
+    do {
+      std::uint32_t piece = 0;
+      while (own.take_first(piece)) {
+        const std::int64_t begin = piece * grain;
+        (*body)(begin, std::min(begin + grain, count));
+      }
+    } while (steal(seat));
+  }
+
+  bool steal(int seat) {
+    const int threads = static_cast<int>(shares.size());
+    for (int i = 1; i < threads; ++i) {
+      std::uint32_t begin = 0, end = 0;
+      if (!shares[static_cast<std::size_t>((seat + i) % threads)].take_last_half(begin, end))
+        continue;
+      shares[static_cast<std::size_t>(seat)].set(begin, end);
+      return true;
     }
+    return false;
   }
 };
 
 ThreadPool::ThreadPool(int threads)
-    : threads_(threads > 0 ? threads : available_cores()), state_(std::make_unique<State>()) {
+    : threads_(threads > 0 ? threads : available_cores()),
+      state_(std::make_unique<State>(threads_)) {
   if (threads_ > available_cores()) state_->spins = 0;
   for (int i = 1; i < threads_; ++i) state_->workers.emplace_back([this, i] { work(i); });
 }
@@ -67,7 +138,7 @@ ThreadPool::~ThreadPool() {
   for (auto& worker : state_->workers) worker.join();
 }
 
-void ThreadPool::work(int) {
+void ThreadPool::work(int seat) {
   State& s = *state_;
   std::uint64_t seen = 0;
   for (;;) {
@@ -78,7 +149,7 @@ void ThreadPool::work(int) {
     }
     seen = s.epoch.load(std::memory_order_acquire);
     if (s.stop) return;
-    s.run_ranges();
+    s.run_ranges(seat);
     s.busy.fetch_sub(1, std::memory_order_release);
   }
 }
@@ -96,7 +167,7 @@ void ThreadPool::parallel_for(std::int64_t count, std::int64_t grain,
   s.body = &body;
   s.count = count;
   s.grain = grain;
-  s.next.store(0, std::memory_order_relaxed);
+  s.deal();
   s.busy.store(threads_ - 1, std::memory_order_relaxed);
   {
     // The lock keeps a worker from missing the change between its check and its sleep.
@@ -104,7 +175,7 @@ void ThreadPool::parallel_for(std::int64_t count, std::int64_t grain,
     s.epoch.fetch_add(1, std::memory_order_release);
   }
   s.started.notify_all();
-  s.run_ranges();
+  s.run_ranges(0);
   for (int i = 0; s.busy.load(std::memory_order_acquire) != 0; ++i) {
     if (i < s.spins) {
       pause();

@@ -88,10 +88,6 @@ void pack(const float* x, std::int64_t k, void* packed) {
   }
 }
 
-// How far ahead of its use a weight is asked for when weights stream from memory: the processor's
-// own prefetching stops at the end of every 4 KiB page.
-constexpr std::int64_t kPrefetchBytes = 1024;
-
 // Columns between two visits to the partial sums, when rows are many: kRowTile packed rows of them
 // take 24 KiB, and stay in the first-level cache while all outputs pass by.
 template <class D>
@@ -106,20 +102,10 @@ struct Tile {
   std::int64_t first_step;  // in x
   std::int64_t steps;       // even
   bool begins, ends;        // the first and the last columns of K
-  bool streams;             // weights come from memory in order, and are used once
   char* partial;            // [rows, kOutputBlock] vectors
   float* out;
   std::int64_t out_stride;
 };
-
-// Beyond the end of a row comes the next row of the same tile, which is there already: what is
-// wanted then is the start of the next tile.
-template <int kOutputs, class Source>
-void prefetch_tile(const Source& w, std::int64_t step, bool in_row) {
-  const std::int64_t ahead = kPrefetchBytes + (in_row ? 0 : (kOutputs - 1) * w.stride);
-#pragma GCC unroll 8
-  for (int j = 0; j < kOutputs; ++j) __builtin_prefetch(w.address(j, step) + ahead);
-}
 
 template <class D, int kRows, int kOutputs, class Source>
 void run_tile(const Tile& t, const Source& w) {
@@ -137,12 +123,7 @@ void run_tile(const Tile& t, const Source& w) {
       sums[i][j] = t.begins ? S::zero() : S::load(kept);
     }
   }
-  const std::int64_t turn = t.steps - kPrefetchBytes / Source::kBytesPerStep;
   for (std::int64_t step = 0; step < t.steps; step += Source::kSteps) {
-    // A full tile has multiplications enough to hide the reading, and no room for more.
-    if constexpr (kRows < D::kRowTile) {
-      if (t.streams) prefetch_tile<kOutputs>(w, step, step < turn);
-    }
     typename D::W weights[kOutputs][Source::kSteps];
 #pragma GCC unroll 8
     for (int j = 0; j < kOutputs; ++j) w.load(j, step, weights[j]);

@@ -170,7 +170,6 @@ void decode(const WeightRows& w, std::int64_t outputs, std::int64_t k, std::int6
 template <class D>
 struct PlainRows {
   static constexpr int kSteps = 1;  // vectors of one load
-  static constexpr std::int64_t kBytesPerStep = D::kStepBytes;
   static constexpr int kRowTileMax = D::kRowTile;
   const char* base;
   std::int64_t stride;  // bytes
@@ -188,7 +187,6 @@ struct PlainRows {
 template <class D>
 struct Mxfp8Rows {
   static constexpr int kSteps = 2;
-  static constexpr std::int64_t kBytesPerStep = D::kStep;
   // Beyond, decoding once into scratch costs less than the registers that decoding takes.
   static constexpr int kRowTileMax = D::kRowTile < 3 ? D::kRowTile : 3;
   const std::uint8_t* base;
