@@ -101,15 +101,20 @@ void fill(const Tensor& x) {
   }
 }
 
+// Matrix::scale of such weights.
+float factor_of(const Codec& codec) {
+  return codec.whole_scale == nullptr ? 1 : codec.whole_scale(1);
+}
+
 // Enough copies of a weight [outputs, k] to exceed `bytes_min`.
 class Weights {
  public:
   Weights(const Codec& codec, std::int64_t outputs, std::int64_t k, std::int64_t bytes_min) {
-    Buffer row(k * 4), values(k * dtype_size(codec.values_dtype)), scales(scale_cols(codec, k) + 1);
+    Buffer row(k * 4), values(value_row_bytes(codec, k)), scales(scale_row_bytes(codec, k) + 1);
     const Tensor x = row.tensor(DType::kF32, {k});
     fill(x);
-    codec.encode(x.as<float>(), k, values.data(), reinterpret_cast<std::uint8_t*>(scales.data()));
-    const std::int64_t one = outputs * (values.bytes() + scale_cols(codec, k));
+    codec.encode(x.as<float>(), k, factor_of(codec), values.data(), scales.data());
+    const std::int64_t one = outputs * (values.bytes() + scale_row_bytes(codec, k));
     const std::int64_t count = std::max<std::int64_t>(1, (bytes_min + one - 1) / one);
     buffers_.reserve(static_cast<std::size_t>(2 * count));
     for (std::int64_t i = 0; i < count; ++i) add(codec, outputs, k, values, scales);
@@ -123,14 +128,15 @@ class Weights {
  private:
   void add(const Codec& codec, std::int64_t outputs, std::int64_t k, const Buffer& values,
            const Buffer& scales) {
-    const std::int64_t scale_bytes = scale_cols(codec, k);
-    Matrix w{&codec,
-             repeat(values, values.bytes(), outputs).tensor(codec.values_dtype, {outputs, k}),
-             {},
-             outputs,
-             k};
+    const std::int64_t scale_bytes = scale_row_bytes(codec, k);
+    Matrix w{&codec, repeat(values, values.bytes(), outputs)
+                         .tensor(codec.values_dtype, {outputs, values_cols(codec, k)})};
+    w.rows = outputs;
+    w.cols = k;
+    w.scale = factor_of(codec);
     if (scale_bytes > 0)
-      w.scales = repeat(scales, scale_bytes, outputs).tensor(DType::kU8, {outputs, scale_bytes});
+      w.scales = repeat(scales, scale_bytes, outputs)
+                     .tensor(codec.scales_dtype, {outputs, scale_cols(codec, k)});
     linears_.push_back({w, nullptr});
   }
   const Buffer& repeat(const Buffer& row, std::int64_t bytes, std::int64_t times) {
@@ -257,7 +263,8 @@ void bench_elementwise(Bench& bench, Backend& backend, std::int64_t rows, std::i
 }
 
 void run_all(Bench& bench, Backend& backend) {
-  for (Format format : {Format::kBF16, Format::kMxfp8}) {
+  for (Format format :
+       {Format::kBF16, Format::kMxfp8, Format::kMxfp4, Format::kNvfp4, Format::kInt8}) {
     for (std::int64_t rows : {1, 4, 16}) {
       bench_linear(bench, backend, format, rows, 3072, 6144);
       bench_linear(bench, backend, format, rows, 6144, 3072);

@@ -112,9 +112,11 @@ void add_synth(CLI::App& app, Run& run) {
       ->capture_default_str();
   command->add_option("--vocab", c->slice.vocab, "of a slice: vocabulary")->capture_default_str();
   command
-      ->add_option("--format", c->format,
-                   "bf16 or mxfp8 for the linear layers (default: what the config says)")
-      ->check(CLI::IsMember({"bf16", "mxfp8"}));
+      ->add_option(
+          "--format", c->format,
+          "of the linear layers: bf16, mxfp8, or of all but the indexer's: mxfp4, nvfp4 or "
+          "int8 (default: what the config says)")
+      ->check(CLI::IsMember({"bf16", "mxfp8", "mxfp4", "nvfp4", "int8"}));
   command->add_flag("--mtp-only", c->mtp_only,
                     "only the MTP modules, as a directory of their own for --mtp-model");
   command->add_option("--seed", c->seed, "any number")->capture_default_str();

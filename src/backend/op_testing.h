@@ -63,6 +63,13 @@ class Random {
   std::uint64_t state_;
 };
 
+inline double largest(const Tensor& x) {
+  double m = 0;
+  for (std::int64_t i = 0; i < x.elements(); ++i)
+    m = std::max(m, std::abs(double{x.as<float>()[i]}));
+  return m;
+}
+
 // Owns the arrays of a test. Each is a heap block of its own size, so that a sanitizer sees a read
 // beyond its end.
 class Arena {
@@ -99,22 +106,27 @@ class Arena {
   // `x` [rows, cols] in a format. The values begin `shift` bytes after an aligned address, as they
   // may in a mapped checkpoint.
   Matrix encode(const Codec& codec, const Tensor& x, std::int64_t shift = 0) {
-    Matrix w{&codec, make(codec.values_dtype, {x.dim(0), x.dim(1)}), {}, x.dim(0), x.dim(1)};
-    const std::int64_t scales = scale_cols(codec, w.cols), size = dtype_size(codec.values_dtype);
-    if (scales > 0) w.scales = make(DType::kU8, {w.rows, scales});
+    Matrix w{&codec, make(codec.values_dtype, {x.dim(0), values_cols(codec, x.dim(1))}), {}};
+    w.rows = x.dim(0);
+    w.cols = x.dim(1);
+    const std::int64_t scales = scale_cols(codec, w.cols);
+    if (scales > 0) w.scales = make(codec.scales_dtype, {w.rows, scales});
+    if (codec.whole_scale != nullptr) w.scale = codec.whole_scale(static_cast<float>(largest(x)));
     for (std::int64_t row = 0; row < w.rows; ++row)
-      codec.encode(x.row<float>(row), w.cols,
-                   static_cast<std::byte*>(w.values.data) + row * w.cols * size,
-                   scales > 0 ? w.scales.row<std::uint8_t>(row) : nullptr);
-    if (shift > 0) {
-      std::byte* moved = bytes(w.values.bytes() + shift) + shift;
-      std::memcpy(moved, w.values.data, static_cast<std::size_t>(w.values.bytes()));
-      w.values.data = moved;
+      codec.encode(x.row<float>(row), w.cols, w.scale,
+                   static_cast<std::byte*>(w.values.data) + row * value_row_bytes(codec, w.cols),
+                   static_cast<std::byte*>(w.scales.data) + row * scale_row_bytes(codec, w.cols));
+    for (Tensor* part : {&w.values, &w.scales}) {
+      if (shift == 0 || part->bytes() == 0) continue;
+      std::byte* moved = bytes(part->bytes() + shift) + shift;
+      std::memcpy(moved, part->data, static_cast<std::size_t>(part->bytes()));
+      part->data = moved;
     }
     return w;
   }
   Matrix random_matrix(const Codec& codec, std::int64_t rows, std::int64_t cols,
                        std::int64_t shift = 0) {
+    M3_CHECK(fits(codec, cols), "{} cannot hold {} columns", codec.name, cols);
     return encode(codec, random({rows, cols}), shift);
   }
 
@@ -142,13 +154,6 @@ inline Tensor absolute(Arena& arena, const Tensor& x) {
   const Tensor y = arena.copy(x);
   for (std::int64_t i = 0; i < y.elements(); ++i) y.as<float>()[i] = std::abs(y.as<float>()[i]);
   return y;
-}
-
-inline double largest(const Tensor& x) {
-  double m = 0;
-  for (std::int64_t i = 0; i < x.elements(); ++i)
-    m = std::max(m, std::abs(double{x.as<float>()[i]}));
-  return m;
 }
 
 // |actual[i] - expected[i]| <= bound(i). Says how many are not, and the first of them.

@@ -45,17 +45,6 @@ constexpr std::string_view kIgnored[] = {"_name_or_path",
                                          "transformers_version",
                                          "use_cache"};
 
-Result<Json> parse_json(std::string_view text, std::string_view where) {
-  try {
-    return Json::parse(text);
-  } catch (const Json::parse_error& e) {
-    // Not the library's own words: they quote bytes that no terminal should see.
-    return fail("{}: not valid JSON at byte {}", where, e.byte);
-  } catch (const Json::exception&) {
-    return fail("{}: a number is beyond what a double holds", where);
-  }
-}
-
 // Whose model this is. Only `architectures` tells: model_type differs from copy to copy of the same
 // model (spec: text-model §1.2).
 void check_architecture(Fields& top) {
@@ -186,7 +175,7 @@ std::int64_t Config::moe_layer_count() const {
 }
 
 Result<Config> parse_config(std::string_view json, std::string_view where) {
-  M3_TRY(const Json document, parse_json(json, where));
+  M3_TRY(const Json document, parse_document(json, where));
   Reading reading{std::string(where), {}, {}, {}};
   Config config;
   Fields top(reading, document, "");
@@ -208,7 +197,13 @@ Result<Config> load_config(const std::string& directory) {
     return fail("{} is not a model: expected config.json in it, found none", directory);
   constexpr std::int64_t kBytesMax = 16 << 20;
   M3_TRY(const std::string text, read_text_file(path.string(), kBytesMax));
-  return parse_config(text, path.string());
+  M3_TRY(Config config, parse_config(text, path.string()));
+  const fs::path modelopt = fs::path(directory) / "hf_quant_config.json";
+  if (fs::exists(modelopt, error)) {
+    M3_TRY(const std::string more, read_text_file(modelopt.string(), kBytesMax));
+    M3_TRY_STATUS(parse_hf_quantization(more, modelopt.string(), config));
+  }
+  return config;
 }
 
 }  // namespace m3

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,6 +42,18 @@ struct VisionConfig {
   bool merge_bias = true;
 };
 
+// What quantization_config says of formats (spec: text-model §1.5, §2.5); kBF16 stands for "not
+// quantised". Names of modules are without the text model's prefix. The tensors decide; this is
+// what random models follow, and a disagreement is worth a warning.
+struct Quantisation {
+  Format linears = Format::kBF16;  // of linears of which nothing below says otherwise
+  std::optional<Format> experts;   // of routed experts, where those are another
+  // Of these modules, or of what is inside them.
+  std::map<std::string, Format, std::less<>> modules;
+  std::set<std::string, std::less<>> ignored;  // these, or what is inside them, are not quantised
+  std::vector<std::string> ignored_globs;      // the same as patterns
+};
+
 // The text model's sizes under the names that the code uses for its axes.
 struct Config {
   std::int64_t hidden = 0;
@@ -74,9 +88,8 @@ struct Config {
   std::int64_t block_tokens = 128;  // tokens of a block, and of a cache page
   Selection selection;
 
-  std::int64_t mtp_modules = 0;          // as declared; the checkpoint may hold fewer
-  bool mxfp8 = false;                    // quantization_config says that linears are MXFP8
-  std::vector<std::string> unquantised;  // its ignored_layers, as written
+  std::int64_t mtp_modules = 0;  // as declared; the checkpoint may hold fewer
+  Quantisation quantisation;
   std::optional<VisionConfig> vision;
   std::int32_t image_token = -1;  // placeholder ids; -1: none
   std::int32_t video_token = -1;
@@ -93,7 +106,8 @@ struct Config {
 // sentence names the field, what was found, and what is accepted.
 Result<Config> parse_config(std::string_view json, std::string_view where);
 
-// <directory>/config.json. Errors: as above, or the directory is not a model.
+// <directory>/config.json, and hf_quant_config.json, in which ModelOpt says what config.json may
+// leave out (spec: text-model §2.5). Errors: as above, or the directory is not a model.
 Result<Config> load_config(const std::string& directory);
 
 }  // namespace m3

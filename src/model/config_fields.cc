@@ -36,6 +36,17 @@ std::string describe(IntegerRange range) {
 
 }  // namespace
 
+Result<Json> parse_document(std::string_view text, std::string_view where) {
+  try {
+    return Json::parse(text);
+  } catch (const Json::parse_error& e) {
+    // Not the library's own words: they quote bytes that no terminal should see.
+    return fail("{}: not valid JSON at byte {}", where, e.byte);
+  } catch (const Json::exception&) {
+    return fail("{}: a number is beyond what a double holds", where);
+  }
+}
+
 Fields::Fields(Reading& reading, const Json& object, std::string path)
     : reading_(&reading), object_(&object), path_(std::move(path)) {
   if (!object.is_object())
@@ -166,6 +177,14 @@ void Fields::require_flag(std::string_view key, bool wanted) {
 void Fields::require_text(std::string_view key, std::string_view wanted) {
   const std::string_view accepted[] = {wanted};
   choice(key, accepted, 0);
+}
+
+std::vector<std::string> Fields::names() const {
+  std::vector<std::string> names;
+  if (!object_->is_object()) return names;
+  for (const auto& item : object_->items())
+    if (!item.value().is_null()) names.push_back(item.key());
+  return names;
 }
 
 void Fields::ignore(std::span<const std::string_view> keys) {

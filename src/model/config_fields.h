@@ -36,6 +36,9 @@ struct Reading {
   }
 };
 
+// Errors: not JSON, or a number that no double holds.
+Result<nlohmann::json> parse_document(std::string_view text, std::string_view where);
+
 struct IntegerRange {
   std::int64_t min;
   std::int64_t max;
@@ -76,6 +79,8 @@ class Fields {
   void require_flag(std::string_view key, bool wanted);
   // A text that has to be this one, if it is there.
   void require_text(std::string_view key, std::string_view wanted);
+  // The names of all fields that are not null; not those of the outer object.
+  std::vector<std::string> names() const;
   // Marks keys that are known and have no effect.
   void ignore(std::span<const std::string_view> keys);
 

@@ -30,8 +30,11 @@ inline constexpr std::string_view kRopeFields[] = {
 // theta, rotary_dim, YaRN and positions_max (spec: text-model §3.4.3). Needs config.head_dim.
 void read_rope(Fields& text, Config& config);
 
-// quantization_config (spec: text-model §1.5).
+// quantization_config (spec: text-model §1.5, §2.5).
 void read_quantization(Fields& text, Config& config);
+// hf_quant_config.json of ModelOpt: what it says comes before what config.json does. Errors: as
+// parse_config.
+Status parse_hf_quantization(std::string_view json, std::string_view where, Config& config);
 
 // vision_config and the projector (spec: vision §1). Needs config.hidden.
 void read_vision(Fields& top, Config& config);

@@ -115,7 +115,7 @@ TEST(Config, ReadsTheReleasedModel) {
   EXPECT_EQ(config->image_token, 200025);
   EXPECT_EQ(config->video_token, 200026);
   EXPECT_FALSE(config->flat);
-  EXPECT_FALSE(config->mxfp8);
+  EXPECT_EQ(config->quantisation.linears, Format::kBF16);
   ASSERT_TRUE(config->vision);
   EXPECT_EQ(config->vision->layers, 32);
   EXPECT_EQ(config->vision->projector_hidden, 6144);
@@ -285,14 +285,70 @@ TEST(Quantization, IsReadAtEitherLevel) {
                       {"ignored_layers", {"lm_head", "vision_tower"}}};
   for (const char* place : {"/quantization_config", "/text_config/quantization_config"}) {
     const Config config = parsed(with(place, mxfp8));
-    EXPECT_TRUE(config.mxfp8);
-    EXPECT_EQ(config.unquantised, (std::vector<std::string>{"lm_head", "vision_tower"}));
+    EXPECT_EQ(config.quantisation.linears, Format::kMxfp8);
+    EXPECT_EQ(config.quantisation.ignored,
+              (std::set<std::string, std::less<>>{"lm_head", "vision_tower"}));
     EXPECT_EQ(config.warnings, std::vector<std::string>{});
   }
   Json renamed = mxfp8;
   renamed.erase("ignored_layers");
   renamed["modules_to_not_convert"] = {"lm_head"};
-  EXPECT_EQ(parsed(with("/quantization_config", renamed)).unquantised.size(), 1u);
+  EXPECT_EQ(parsed(with("/quantization_config", renamed)).quantisation.ignored.size(), 1u);
+}
+
+TEST(Quantization, PublicForms) {
+  const Quantisation mixed =
+      parsed(with("/quantization_config", {{"quant_method", "mxfp8"},
+                                           {"activation_scheme", "dynamic"},
+                                           {"moe_quant_algo", "NVFP4"},
+                                           {"moe_quant_format", "nvfp4-pack-quantized"}}))
+          .quantisation;
+  EXPECT_EQ(mixed.linears, Format::kMxfp8);
+  EXPECT_EQ(mixed.experts, Format::kNvfp4);
+  const Config modelopt =
+      parsed(with("/quantization_config",
+                  {{"quant_method", "modelopt"},
+                   {"quant_algo", "NVFP4"},
+                   {"producer", {{"name", "modelopt"}, {"version", "0.40"}}},
+                   {"config_groups", {{"group_0", Json::object()}}},
+                   {"ignore", {"lm_head", "*self_attn*", "language_model.model.layers.0"}}}));
+  EXPECT_EQ(modelopt.quantisation.linears, Format::kNvfp4);
+  EXPECT_EQ(modelopt.quantisation.ignored_globs, std::vector<std::string>{"*self_attn*"});
+  EXPECT_TRUE(modelopt.quantisation.ignored.contains("model.layers.0"));
+  EXPECT_EQ(modelopt.warnings, std::vector<std::string>{});
+  for (const char* method : {"mxfp4", "int8"})
+    EXPECT_EQ(
+        codec_of(
+            parsed(with("/quantization_config", {{"quant_method", method}})).quantisation.linears)
+            .name,
+        method);
+}
+
+TEST(Quantization, HfQuantConfigBesideTheConfig) {
+  const TestDirectory directory;
+  directory.write("config.json",
+                  with("/quantization_config", {{"quant_method", "modelopt"}}).dump());
+  EXPECT_EQ(load_config(directory.path())->quantisation.linears, Format::kBF16);
+  const Json expert = {{"quant_algo", "NVFP4"}, {"group_size", 16}};
+  const Json layers = {{"language_model.model.layers.1.block_sparse_moe.experts.2.w1", expert},
+                       {"model.language_model.layers.0.mlp", {{"quant_algo", "MXFP8"}}}};
+  const Json quantization = {{"quant_algo", "MIXED_PRECISION"},
+                             {"kv_cache_quant_algo", nullptr},
+                             {"exclude_modules", {"lm_head"}},
+                             {"quantized_layers", layers}};
+  const std::string name = "hf_quant_config.json";
+  directory.write(name, Json{{"producer", {{"name", "x"}}}, {"quantization", quantization}}.dump());
+  const auto config = load_config(directory.path());
+  ASSERT_TRUE(config) << config.error().message;
+  const Quantisation& said = config->quantisation;
+  EXPECT_EQ(said.linears, Format::kBF16);
+  EXPECT_EQ(said.modules.at("model.layers.1.block_sparse_moe.experts.2.w1"), Format::kNvfp4);
+  EXPECT_EQ(said.modules.at("model.layers.0.mlp"), Format::kMxfp8);
+  EXPECT_TRUE(said.ignored.contains("lm_head"));
+  directory.write(name, R"({"quantization": {"quant_algo": "W8A8"}})");
+  expect_error(load_config(directory.path()), {name, "W8A8", "NVFP4"});
+  directory.write(name, "{");
+  expect_error(load_config(directory.path()), {name, "JSON"});
 }
 
 TEST(Quantization, RefusesOtherMethods) {
@@ -300,12 +356,19 @@ TEST(Quantization, RefusesOtherMethods) {
     SCOPED_TRACE(json.dump());
     expect_error(parse(with("/quantization_config", json)), parts);
   };
-  refuse({{"quant_method", "modelopt"}}, {"modelopt", "mxfp8"});
+  refuse({{"quant_method", "compressed-tensors"}}, {"compressed-tensors", "mxfp8", "modelopt"});
+  refuse({{"quant_method", "modelopt"}, {"quant_algo", "FP8"}}, {"FP8", "NVFP4"});
+  refuse({{"quant_method", "modelopt"}, {"quantized_layers", {{"a", {{"quant_algo", "W4A8"}}}}}},
+         {"quantized_layers.a.quant_algo", "W4A8"});
+  refuse({{"quant_method", "modelopt"}, {"quantized_layers", {{"a", 1}}}}, {"object"});
+  const Json many(1001, "*x");
+  refuse({{"quant_method", "modelopt"}, {"ignore", many}}, {"1001", "patterns"});
   refuse({{"activation_scheme", "dynamic"}}, {"quant_method", "missing"});
   refuse({{"quant_method", "mxfp8"}, {"activation_scheme", "static"}}, {"static", "dynamic"});
   refuse({{"quant_method", "mxfp8"}, {"weight_block_size", {128, 128}}}, {"[1, 32]"});
   refuse({{"quant_method", "mxfp8"}, {"weight_block_size", "1x32"}}, {"weight_block_size"});
-  refuse({{"quant_method", "mxfp8"}, {"moe_quant_algo", "NVFP4"}}, {"NVFP4"});
+  refuse({{"quant_method", "mxfp8"}, {"moe_quant_algo", "W4A8"}}, {"W4A8", "NVFP4"});
+  refuse({{"quant_method", "mxfp8"}, {"moe_quant_format", "packed"}}, {"packed", "nvfp4-pack"});
   refuse({{"quant_method", "mxfp8"}, {"ignored_layers", {1}}}, {"ignored_layers"});
   refuse("mxfp8", {"quantization_config", "object"});
 }

@@ -24,7 +24,7 @@ Status expect_type(const CheckpointTensor& tensor, DType type) {
 
 Result<Matrix> matrix_of(const CheckpointTensor& tensor) {
   Matrix matrix;
-  matrix.codec = codec_for(tensor.info->dtype, /*scaled=*/false);
+  matrix.codec = codec_for(tensor.info->dtype, /*scales=*/std::nullopt);
   if (matrix.codec == nullptr)
     return fail("{} in {} is {}; expected BF16, F16 or F32", tensor.info->name, tensor.file->path(),
                 dtype_name(tensor.info->dtype));

@@ -81,7 +81,7 @@ Status synth_eagle3_nano(const std::string& directory, std::uint64_t seed) {
   for (const Eagle3Weight& weight : eagle3_table(config, weights))
     if (weight.name != "embed_tokens.weight") draw(weight, seed, tensors);
   const std::string name = "model.safetensors";
-  M3_TRY_STATUS(claim_directory(directory, kNanoConfig, std::span(&name, 1), /*indexed=*/false));
+  M3_TRY_STATUS(claim_directory({directory, kNanoConfig, {name}}));
   M3_TRY(auto file, FileWriter::create(directory + "/config.json"));
   M3_TRY_STATUS(file.write(std::string(kNanoConfig)));
   M3_TRY_STATUS(file.commit());

@@ -1,8 +1,8 @@
 #include "model/inspect.h"
 
+#include "model/quantisation.h"
 #include "model/weight_match.h"
 #include "model/weight_table.h"
-#include "tensor/codecs.h"
 
 namespace m3 {
 namespace {
@@ -19,10 +19,14 @@ void add_tensor(ModelSummary& summary, DType type, std::int64_t elements) {
   summary.bytes += bytes;
 }
 
-// Counts the values of a weight, stored in so many bytes, into its part and layer.
+// Counts the values of a weight, stored in so many bytes, into its format, part and layer.
 void add_weight(ModelSummary& summary, const Config& config, const WeightSpec& spec,
-                std::int64_t bytes) {
+                const Codec& codec, std::int64_t bytes) {
   const std::int64_t values = spec.elements();
+  FormatSummary& format = summary.formats[std::string(codec.name)];
+  ++format.weights;
+  format.values += values;
+  format.bytes += bytes;
   summary.values += values;
   if (spec.part == Part::kVision) summary.values_vision += values;
   if (spec.part == Part::kMtp) summary.values_mtp += values;
@@ -45,7 +49,7 @@ Status count_files(const Config& config, const Checkpoint& checkpoint,
     add_tensor(summary, tensor.info->dtype, tensor.tensor().elements());
   for (const FoundWeight& found : matched.found) {
     if (found.matrix.scales) summary.scales += found.matrix.scales.elements();
-    add_weight(summary, config, *found.spec, found.matrix.bytes());
+    add_weight(summary, config, *found.spec, *found.matrix.codec, found.matrix.bytes());
   }
   summary.warnings = checkpoint.warnings();
   summary.warnings.insert(summary.warnings.end(), matched.warnings.begin(), matched.warnings.end());
@@ -55,13 +59,17 @@ Status count_files(const Config& config, const Checkpoint& checkpoint,
 void count_table(const Config& config, const std::vector<WeightSpec>& table,
                  ModelSummary& summary) {
   for (const WeightSpec& spec : table) {
-    const bool quantised = config.mxfp8 && spec.quantised;
-    const Codec& codec = quantised ? codec_of(Format::kMxfp8) : *codec_for(spec.stored, false);
-    const std::int64_t scales = spec.shape.front() * scale_cols(codec, spec.shape.back());
-    add_tensor(summary, codec.values_dtype, spec.elements());
-    if (quantised) add_tensor(summary, DType::kU8, scales);
+    const Format said = said_format(config.quantisation, spec);
+    const Codec& codec =
+        is_quantised(said) ? codec_of(said) : *codec_for(spec.stored, std::nullopt);
+    const std::int64_t rows = spec.shape.front(), cols = spec.elements() / rows;
+    const std::int64_t scales = rows * scale_cols(codec, cols);
+    add_tensor(summary, codec.values_dtype, rows * values_cols(codec, cols));
+    if (scales > 0) add_tensor(summary, codec.scales_dtype, scales);
+    if (codec.whole_scale != nullptr) add_tensor(summary, DType::kF32, 1);
     summary.scales += scales;
-    add_weight(summary, config, spec, spec.elements() * dtype_size(codec.values_dtype) + scales);
+    add_weight(summary, config, spec, codec,
+               rows * (value_row_bytes(codec, cols) + scale_row_bytes(codec, cols)));
   }
 }
 

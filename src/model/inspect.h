@@ -28,6 +28,13 @@ struct TypeSummary {
   std::int64_t bytes = 0;
 };
 
+// Weights of one number format, their scales included.
+struct FormatSummary {
+  std::int64_t weights = 0;
+  std::int64_t values = 0;
+  std::int64_t bytes = 0;
+};
+
 // Bytes that a context of `tokens` tokens needs with a bfloat16 cache, besides the weights (spec:
 // text-model §4). Whole pages of block_tokens tokens.
 struct MemoryPlan {
@@ -53,8 +60,9 @@ struct ModelSummary {
   std::int64_t values_mtp = 0;
   std::int64_t scales = 0;
   std::int64_t mtp_modules = 0;
-  std::vector<LayerSummary> layers;          // of the text model
-  std::map<std::string, TypeSummary> types;  // by stored type, "BF16"
+  std::vector<LayerSummary> layers;              // of the text model
+  std::map<std::string, FormatSummary> formats;  // by number format, "mxfp4"
+  std::map<std::string, TypeSummary> types;      // by stored type, "BF16"
   MemoryPlan memory;
   std::vector<std::string> warnings;
 };

@@ -15,7 +15,7 @@ using Json = nlohmann::json;
 Config released(bool mxfp8) {
   auto config = load_config(std::string(M3_SOURCE_DIR) + "/tests/data/models/released");
   EXPECT_TRUE(config) << config.error().message;
-  config->mxfp8 = mxfp8;
+  if (mxfp8) config->quantisation.linears = Format::kMxfp8;
   return config.value();
 }
 
@@ -33,7 +33,7 @@ void write_hollow(const Config& config, const TestDirectory& directory, int shar
   for (std::size_t i = 0; i < table->size(); ++i) {
     const WeightSpec& spec = (*table)[i];
     auto& file = files[i * files.size() / table->size()];
-    const bool quantised = config.mxfp8 && spec.quantised;
+    const bool quantised = config.quantisation.linears == Format::kMxfp8 && spec.quantised;
     file.push_back({spec.name, quantised ? DType::kF8E4M3 : spec.stored, spec.shape});
     if (quantised)
       file.push_back({spec.name + "_scale_inv",

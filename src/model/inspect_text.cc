@@ -27,6 +27,13 @@ Json layers_json(const std::vector<LayerSummary>& layers) {
   return list;
 }
 
+Json formats_json(const std::map<std::string, FormatSummary>& formats) {
+  Json json = Json::object();
+  for (const auto& [name, format] : formats)
+    json[name] = {{"weights", format.weights}, {"values", format.values}, {"bytes", format.bytes}};
+  return json;
+}
+
 Json types_json(const std::map<std::string, TypeSummary>& types) {
   Json json = Json::object();
   for (const auto& [name, type] : types)
@@ -100,6 +107,15 @@ std::string layer_lines(const std::vector<LayerSummary>& layers) {
   return text;
 }
 
+std::string format_lines(const std::map<std::string, FormatSummary>& formats) {
+  std::string text;
+  for (const auto& [name, format] : formats)
+    text += fmt::format("  {:>9}  {:>7} weights, {:>17} values, {}, {:.2f} bits a value\n", name,
+                        format.weights, grouped(format.values), readable(format.bytes),
+                        8 * static_cast<double>(format.bytes) / static_cast<double>(format.values));
+  return text;
+}
+
 std::string type_lines(const std::map<std::string, TypeSummary>& types) {
   std::string text;
   for (const auto& [name, type] : types)
@@ -137,6 +153,7 @@ std::string summary_json(const Config& config, const ModelSummary& s) {
   json["mtp_modules"] = s.mtp_modules;
   json["mtp_modules_declared"] = config.mtp_modules;
   json["config"] = sizes_json(config);
+  json["formats"] = formats_json(s.formats);
   json["types"] = types_json(s.types);
   json["memory"] = memory_json(s.memory);
   json["layers"] = layers_json(s.layers);
@@ -153,7 +170,8 @@ std::string summary_text(const Config& config, const ModelSummary& s) {
       grouped(s.values_active), s.tensors, readable(s.bytes), grouped(s.bytes), grouped(s.scales),
       config.mtp_modules, s.mtp_modules, s.from_files ? "found" : "expected");
   text += "layers\n" + layer_lines(s.layers);
-  text += "types\n" + type_lines(s.types);
+  text += "formats\n" + format_lines(s.formats);
+  text += "types of tensors\n" + type_lines(s.types);
   text += memory_lines(s.memory);
   for (const std::string& warning : s.warnings) text += fmt::format("warning: {}\n", warning);
   return text;

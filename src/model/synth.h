@@ -16,7 +16,8 @@ struct SynthOptions {
   std::string config_json;
   std::string directory;
   std::uint64_t seed = 0;
-  // bf16 or mxfp8; without it, what the config says. The written config.json follows.
+  // bf16, mxfp8, mxfp4, nvfp4 or int8 for the weights that quantisation.h's takes_format() names;
+  // without it, what the config says. The written config.json follows.
   std::optional<Format> format;
   // Only the MTP modules, as a standalone directory (spec: text-model §2.3): names without prefix,
   // a flat config.json, one file. The same values as beside the model.

@@ -4,7 +4,6 @@
 #include <filesystem>
 
 #include "base/file.h"
-#include "checkpoint/checkpoint.h"
 
 namespace m3 {
 namespace {
@@ -16,9 +15,9 @@ bool has_text(const std::string& path, std::string_view text) {
   return found && *found == text;
 }
 
-bool is_random(const std::string& path) {
+bool has_note(const std::string& path, const char* note) {
   const auto file = SafetensorsFile::open(path);
-  return file && (*file)->metadata().contains(kSyntheticKey);
+  return file && (*file)->metadata().contains(note);
 }
 
 }  // namespace
@@ -30,15 +29,16 @@ Metadata synthetic_note(std::uint64_t seed) {
                        seed)}};
 }
 
-Status claim_directory(const std::string& directory, std::string_view config_text,
-                       std::span<const std::string> files, bool indexed) {
+Status claim_directory(const DirectoryClaim& claim) {
+  const std::string& directory = claim.directory;
   M3_TRY_STATUS(make_directories(directory));
   const auto foreign = [&](const fs::path& path) {
     const std::string name = path.filename().string();
-    if (name == "config.json") return !has_text(path.string(), config_text);
-    if (name == "model.safetensors.index.json") return !indexed;
+    if (name == "config.json") return !has_text(path.string(), claim.config_text);
+    if (name == "model.safetensors.index.json") return !claim.indexed;
     if (path.extension() != ".safetensors") return false;
-    return std::ranges::find(files, name) == files.end() || !is_random(path.string());
+    return std::ranges::find(claim.files, name) == claim.files.end() ||
+           !has_note(path.string(), claim.note);
   };
   std::error_code error;
   for (fs::directory_iterator at(directory, error), end; !error && at != end; at.increment(error))

@@ -125,7 +125,7 @@ TEST(Synth, TheConfigFollowsTheFormat) {
   synthesise(tiny_config(), Format::kMxfp8, directory.path());
   const auto config = load_config(directory.path());
   ASSERT_TRUE(config) << config.error().message;
-  EXPECT_TRUE(config->mxfp8);
+  EXPECT_EQ(config->quantisation.linears, Format::kMxfp8);
   auto checkpoint = Checkpoint::open(directory.path());
   const auto weights = load_weights(config.value(), checkpoint.value());
   ASSERT_TRUE(weights) << weights.error().message;

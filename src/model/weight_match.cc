@@ -4,16 +4,18 @@
 
 #include <algorithm>
 #include <charconv>
-#include <map>
+#include <cstring>
 #include <optional>
 #include <set>
-#include <tuple>
 #include <unordered_set>
+
+#include "model/quantisation.h"
 
 namespace m3 {
 namespace {
 
 constexpr std::string_view kScaleSuffixes[] = {"_scale_inv", "_scale"};
+constexpr std::string_view kFactorSuffix = "_scale_2";
 constexpr std::size_t kNamesShown = 5;
 constexpr std::int64_t kMtpModulesMax = 64;
 
@@ -33,6 +35,13 @@ std::string with_file(const std::string& name, const CheckpointTensor& tensor) {
   return fmt::format("{} in {}", name, tensor.file->path());
 }
 
+// What stands beside the values of a quantised weight; null where it does not.
+struct Beside {
+  const CheckpointTensor* scale = nullptr;
+  const CheckpointTensor* factor = nullptr;       // NVFP4: of the whole matrix
+  const CheckpointTensor* input_scale = nullptr;  // of activations, which stay bfloat16 here
+};
+
 // One walk over the table against one checkpoint.
 class Matcher {
  public:
@@ -51,16 +60,18 @@ class Matcher {
  private:
   Status find(const WeightSpec& spec);
   Status take(const WeightSpec& spec, const Source& source, const CheckpointTensor& values);
-  const CheckpointTensor* scale_of(const Source& source);
+  Beside beside(const Source& source) const;
   Result<const Codec*> codec_of(const Source& source, const CheckpointTensor& values,
                                 const CheckpointTensor* scale) const;
+  Status check_values(const Source& source, const CheckpointTensor& values,
+                      const Codec& codec) const;
   Status check_scale(const Source& source, const CheckpointTensor& scale, const Codec& codec) const;
+  Status check_factor(const Source& source, const CheckpointTensor* factor) const;
   Status nothing_missing() const;
   Status nothing_extra();
   bool ignorable(const std::string& name) const;
   Status groups_agree() const;
   void compare_with_config();
-  bool listed_as_unquantised(const WeightSpec& spec) const;
 
   const Config& config_;
   const Checkpoint& checkpoint_;
@@ -81,39 +92,75 @@ Status Matcher::find(const WeightSpec& spec) {
   return {};
 }
 
-const CheckpointTensor* Matcher::scale_of(const Source& source) {
+Beside Matcher::beside(const Source& source) const {
+  Beside found;
   for (std::string_view suffix : kScaleSuffixes)
-    if (const auto* scale = checkpoint_.find(source.name + std::string(suffix))) return scale;
-  return nullptr;
+    if (found.scale == nullptr) found.scale = checkpoint_.find(source.name + std::string(suffix));
+  if (found.scale == nullptr) return found;
+  found.factor = checkpoint_.find(source.name + std::string(kFactorSuffix));
+  const std::string module = source.name.substr(0, source.name.rfind('.'));
+  found.input_scale = checkpoint_.find(module + ".input_scale");
+  return found;
 }
+
+constexpr std::string_view kQuantisedForms =
+    "F8_E4M3 with scales of U8 or F8_E8M0 (MXFP8), U8 with scales of U8 or F8_E8M0 (MXFP4) or "
+    "F8_E4M3 (NVFP4), or I8 with scales of F16 (int8)";
 
 Result<const Codec*> Matcher::codec_of(const Source& source, const CheckpointTensor& values,
                                        const CheckpointTensor* scale) const {
   const DType type = values.info->dtype;
-  if (const Codec* codec = codec_for(type, scale != nullptr)) return codec;
+  const auto scale_type = scale ? std::optional(scale->info->dtype) : std::nullopt;
+  if (const Codec* codec = codec_for(type, scale_type)) return codec;
+  const bool needs_scale = type == DType::kF8E4M3 || type == DType::kU8 || type == DType::kI8;
+  if (scale != nullptr && needs_scale)
+    return fail("{} is {}, and its scale {} is {}; expected {}", with_file(source.name, values),
+                dtype_name(type), with_file(scale->info->name, *scale), dtype_name(*scale_type),
+                kQuantisedForms);
   if (scale != nullptr)
-    return fail("{} has a scale, {}, but is {}; expected F8_E4M3", with_file(source.name, values),
-                scale->info->name, dtype_name(type));
-  if (type == DType::kF8E4M3)
-    return fail("{} is F8_E4M3 but has no scale; expected {}{}", with_file(source.name, values),
-                source.name, kScaleSuffixes[0]);
-  return fail("{} is {}; expected BF16, F16, F32 or F8_E4M3 with a scale",
-              with_file(source.name, values), dtype_name(type));
+    return fail("{} has a scale, {}, but is {}; expected F8_E4M3, U8 or I8",
+                with_file(source.name, values), scale->info->name, dtype_name(type));
+  if (needs_scale)
+    return fail("{} is {} but has no scale; expected {}{} or {}{}", with_file(source.name, values),
+                dtype_name(type), source.name, kScaleSuffixes[1], source.name, kScaleSuffixes[0]);
+  return fail("{} is {}; expected BF16, F16, F32, or {}", with_file(source.name, values),
+              dtype_name(type), kQuantisedForms);
+}
+
+Status Matcher::check_values(const Source& source, const CheckpointTensor& values,
+                             const Codec& codec) const {
+  const std::int64_t cols = columns(source.shape);
+  if (!fits(codec, cols))
+    return fail("{} is {}, which holds {} columns in a byte, but the weight has {} columns",
+                with_file(source.name, values), codec.name, codec.packed, cols);
+  std::vector<std::int64_t> expected = source.shape;
+  if (!expected.empty()) expected.back() = values_cols(codec, cols);
+  if (values.info->shape == expected) return {};
+  return fail("{} has shape {}; expected {}{}", with_file(source.name, values),
+              describe_shape(values.info->shape), describe_shape(expected),
+              codec.packed > 1 ? ", two columns in a byte" : "");
 }
 
 Status Matcher::check_scale(const Source& source, const CheckpointTensor& scale,
                             const Codec& codec) const {
   const TensorInfo& info = *scale.info;
-  if (info.dtype != DType::kU8 && info.dtype != DType::kF8E8M0)
-    return fail("{} is {}; expected an E8M0 exponent, U8 or F8_E8M0", with_file(info.name, scale),
-                dtype_name(info.dtype));
   std::vector<std::int64_t> expected = source.shape;
   expected.back() = scale_cols(codec, columns(source.shape));
   if (info.shape != expected)
-    return fail("{} has shape {}; expected {}, one exponent for a row and {} columns",
+    return fail("{} has shape {}; expected {}, one scale for a row and {} columns",
                 with_file(info.name, scale), describe_shape(info.shape), describe_shape(expected),
                 codec.scale_columns);
   return {};
+}
+
+Status Matcher::check_factor(const Source& source, const CheckpointTensor* factor) const {
+  if (factor == nullptr)
+    return fail("{} lacks {}{}, one F32 number that goes with the NVFP4 weight of that name",
+                checkpoint_.directory(), source.name, kFactorSuffix);
+  const TensorInfo& info = *factor->info;
+  if (info.dtype == DType::kF32 && factor->tensor().elements() == 1) return {};
+  return fail("{} is {} {}; expected one F32 number", with_file(info.name, *factor),
+              dtype_name(info.dtype), describe_shape(info.shape));
 }
 
 // Rows [first, first + rows) of a tensor whose leading axes are all rows.
@@ -125,12 +172,12 @@ Tensor rows_of(const CheckpointTensor& tensor, std::int64_t first, std::int64_t 
 }
 
 Status Matcher::take(const WeightSpec& spec, const Source& source, const CheckpointTensor& values) {
-  if (values.info->shape != source.shape)
-    return fail("{} has shape {}; expected {}", with_file(source.name, values),
-                describe_shape(values.info->shape), describe_shape(source.shape));
-  const CheckpointTensor* scale = spec.shape.size() == 2 ? scale_of(source) : nullptr;
-  M3_TRY(const Codec* codec, codec_of(source, values, scale));
-  if (scale != nullptr) M3_TRY_STATUS(check_scale(source, *scale, *codec));
+  const Beside found = spec.shape.size() == 2 ? beside(source) : Beside{};
+  M3_TRY(const Codec* codec, codec_of(source, values, found.scale));
+  M3_TRY_STATUS(check_values(source, values, *codec));
+  if (found.scale != nullptr) M3_TRY_STATUS(check_scale(source, *found.scale, *codec));
+  const bool factored = codec->whole_scale != nullptr;
+  if (factored) M3_TRY_STATUS(check_factor(source, found.factor));
 
   const std::int64_t rows = spec.shape.size() == 1 ? 1 : spec.shape.front();
   Matrix matrix;
@@ -139,10 +186,11 @@ Status Matcher::take(const WeightSpec& spec, const Source& source, const Checkpo
   matrix.cols = spec.elements() / rows;
   matrix.values = spec.shape.size() <= 2 ? rows_of(values, source.first_row, rows)
                                          : values.tensor().reshape({rows, matrix.cols});
-  if (scale != nullptr) matrix.scales = rows_of(*scale, source.first_row, rows);
-  matched_.found.push_back({&spec, values.file, matrix});
-  used_.insert(values.info);
-  if (scale != nullptr) used_.insert(scale->info);
+  if (found.scale != nullptr) matrix.scales = rows_of(*found.scale, source.first_row, rows);
+  const CheckpointTensor* factor = factored ? found.factor : nullptr;
+  matched_.found.push_back({&spec, values.file, matrix, factor ? factor->tensor() : Tensor{}});
+  for (const CheckpointTensor* used : {&values, found.scale, factor, found.input_scale})
+    if (used != nullptr) used_.insert(used->info);
   return {};
 }
 
@@ -175,7 +223,8 @@ Status Matcher::nothing_extra() {
       ++unused_indexer_;
       continue;
     }
-    const bool scale = name.ends_with("_scale_inv") || name.ends_with("_scale");
+    const bool scale =
+        name.ends_with("_scale_inv") || name.ends_with("_scale") || name.ends_with(kFactorSuffix);
     extra.push_back(with_file(scale ? name + " (a scale without a weight)" : name, tensor));
   }
   if (extra.empty()) return {};
@@ -184,43 +233,19 @@ Status Matcher::nothing_extra() {
 }
 
 Status Matcher::groups_agree() const {
-  std::map<std::tuple<Part, std::int64_t, Group>, const FoundWeight*> first_of_group;
-  for (const FoundWeight& found : matched_.found) {
-    const WeightSpec& spec = *found.spec;
-    if (spec.group == Group::kNone) continue;
-    const auto [at, is_first] =
-        first_of_group.emplace(std::tuple(spec.part, spec.layer, spec.group), &found);
-    const FoundWeight& first = *at->second;
-    if (first.matrix.codec != found.matrix.codec)
-      return fail("{} in {} is {} and {} in {} is {}; parts of one product must share a format",
-                  first.spec->name, first.file->path(), first.matrix.codec->name, spec.name,
-                  found.file->path(), found.matrix.codec->name);
-  }
-  return {};
-}
-
-// An entry names a module or a dotted prefix of it, with or without the prefix of the text model
-// (spec: text-model §1.5).
-bool Matcher::listed_as_unquantised(const WeightSpec& spec) const {
-  constexpr std::string_view kPrefix = "language_model.";
-  const auto covers = [](std::string_view entry, std::string_view name) {
-    return name.starts_with(entry) && name.size() > entry.size() && name[entry.size()] == '.';
-  };
-  const auto bare = [&](std::string_view name) {
-    return name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
-  };
-  return std::any_of(
-      config_.unquantised.begin(), config_.unquantised.end(),
-      [&](const std::string& entry) { return covers(bare(entry), bare(spec.name)); });
+  std::vector<FormattedWeight> weights;
+  for (const FoundWeight& found : matched_.found)
+    weights.push_back({found.spec, found.matrix.codec, found.file->path()});
+  return check_groups(weights);
 }
 
 // The tensors decide; the config only gives cause to wonder.
 void Matcher::compare_with_config() {
   std::vector<std::string> surprising;
   for (const FoundWeight& found : matched_.found) {
-    const bool is = found.matrix.codec->format == Format::kMxfp8;
-    const bool said = config_.mxfp8 && found.spec->quantised && !listed_as_unquantised(*found.spec);
-    if (is != said) surprising.push_back(found.spec->name);
+    const Format is = found.matrix.codec->format;
+    const Format said = said_format(config_.quantisation, *found.spec);
+    if ((is_quantised(is) ? is : Format::kBF16) != said) surprising.push_back(found.spec->name);
   }
   if (!surprising.empty())
     matched_.warnings.push_back(
@@ -269,6 +294,14 @@ void leave_out_vision(std::vector<WeightSpec>& table, const Checkpoint& checkpoi
              return checkpoint.find(source.name) != nullptr;
            });
   });
+}
+
+Status read_numbers(FoundWeight& found) {
+  Matrix& matrix = found.matrix;
+  if (found.factor) std::memcpy(&matrix.scale, found.factor.data, sizeof matrix.scale);
+  if (auto status = matrix.codec->check(matrix); !status)
+    return fail("{} in {}: {}", found.spec->name, found.file->path(), status.error().message);
+  return {};
 }
 
 Result<MatchedWeights> match_weights(const std::vector<WeightSpec>& table, const Config& config,

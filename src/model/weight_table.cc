@@ -12,6 +12,7 @@ constexpr double kHeadGain = 2.5;
 void add_embedding(const TableBuilder& table, const Config& c, Weights* weights) {
   WeightSpec& spec = table.weight("embed_tokens.weight", {c.vocab, c.hidden}, {0, 1});
   spec.split = Split::kVocabRows;
+  spec.kind = Kind::kEmbedding;
   if (weights != nullptr) spec.place = &weights->embedding;
 }
 
@@ -26,7 +27,8 @@ void add_layers(const TableBuilder& table, const Config& c, Weights* weights) {
 // transformers keeps the head at the top, under the name that the unprefixed spelling gives it.
 void add_head(std::vector<WeightSpec>& table, const Config& c, Weights* weights) {
   const TableBuilder builder(table, Part::kText, "language_model.", "");
-  const LinearStyle style{Split::kVocabRows, Group::kNone, kHeadGain, /*quantised=*/false};
+  const LinearStyle style{Split::kVocabRows, Group::kNone, Kind::kHead, kHeadGain,
+                          /*quantised=*/false};
   builder.linear("lm_head", c.vocab, c.hidden, style,
                  weights == nullptr ? nullptr : &weights->head);
 }
@@ -41,7 +43,8 @@ void add_mtp(std::vector<WeightSpec>& table, const Config& c, std::int64_t modul
   norm("enorm.weight", &MtpWeights::embedding_norm);
   norm("hnorm.weight", &MtpWeights::hidden_norm);
   norm("final_layernorm.weight", &MtpWeights::final_norm);
-  mtp.linear("eh_proj", c.hidden, 2 * c.hidden, {}, w == nullptr ? nullptr : &w->join);
+  mtp.linear("eh_proj", c.hidden, 2 * c.hidden, {.kind = Kind::kMtpJoin},
+             w == nullptr ? nullptr : &w->join);
   add_layer(mtp.inside("transformer_layer."), c, /*sparse=*/true, /*moe=*/true,
             w == nullptr ? nullptr : &w->layer);
 }
@@ -55,6 +58,13 @@ void add_all_mtp(std::vector<WeightSpec>& table, const Config& c, std::int64_t m
 }
 
 }  // namespace
+
+std::string_view kind_name(Kind kind) {
+  constexpr std::string_view kNames[] = {
+      "norms",          "embedding",      "attention",      "indexer", "dense MLP", "router",
+      "routed experts", "shared experts", "MTP projection", "head",    "vision"};
+  return kNames[static_cast<std::size_t>(kind)];
+}
 
 std::int64_t WeightSpec::elements() const {
   std::int64_t count = 1;

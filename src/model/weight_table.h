@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -28,7 +29,32 @@ enum class Part : std::uint8_t { kText, kVision, kMtp };
 
 // Weights that one fused projection or one grouped product reads must be stored in one format
 // (spec: text-model §2.4). Weights of the same layer and the same group are such parts.
-enum class Group : std::uint8_t { kNone, kAttention, kMlp, kExpertsIn, kExpertsOut, kShared };
+enum class Group : std::uint8_t {
+  kNone,
+  kAttention,
+  kIndexer,
+  kMlp,
+  kExpertsIn,
+  kExpertsOut,
+  kShared
+};
+
+// What a weight is for: that is how people choose formats.
+enum class Kind : std::uint8_t {
+  kNorm,  // and every other vector
+  kEmbedding,
+  kAttention,
+  kIndexer,
+  kDenseMlp,
+  kRouter,
+  kExpert,
+  kSharedExpert,
+  kMtpJoin,
+  kHead,
+  kVision
+};
+// "routed experts", for tables.
+std::string_view kind_name(Kind kind);
 
 // A random value is mean + std * sqrt(3) * u with u uniform in [-1, 1).
 struct Init {
@@ -60,6 +86,7 @@ struct WeightSpec {
   std::int64_t expert = -1;         // the routed expert that it belongs to; -1: none
   Split split = Split::kReplicated;
   Group group = Group::kNone;
+  Kind kind = Kind::kNorm;
   Part part = Part::kText;
   std::int64_t layer = -1;  // of its part; -1: none
   Init init;

@@ -45,6 +45,7 @@ WeightSpec& TableBuilder::weight(const std::string& name, std::vector<std::int64
   spec.name = released_ + name;
   spec.shape = std::move(shape);
   spec.part = part_;
+  if (part_ == Part::kVision) spec.kind = Kind::kVision;
   spec.layer = layer_;
   spec.init = init;
   add_unprefixed(spec, spec.others);
@@ -65,6 +66,7 @@ WeightSpec& TableBuilder::linear(const std::string& name, std::int64_t rows, std
   WeightSpec& spec = weight(name + ".weight", {rows, cols}, init);
   spec.split = style.split;
   spec.group = style.group;
+  spec.kind = style.kind;
   spec.quantised = style.quantised;
   if (place != nullptr) spec.place = place;
   return spec;

@@ -9,6 +9,7 @@ namespace m3 {
 struct LinearStyle {
   Split split = Split::kReplicated;
   Group group = Group::kNone;
+  Kind kind = Kind::kNorm;
   double gain = 1;
   bool quantised = true;
 };

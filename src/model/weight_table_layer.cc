@@ -33,10 +33,13 @@ void add_attention(const TableBuilder& layer, const Config& c, AttentionWeights*
   const TableBuilder table = layer.inside("self_attn.");
   const std::int64_t q = c.heads * c.head_dim;
   const std::int64_t kv = c.kv_heads * c.head_dim;
-  table.linear("q_proj", q, c.hidden, {Split::kRows, Group::kAttention}, at(w, &A::q));
-  table.linear("k_proj", kv, c.hidden, {Split::kKvRows, Group::kAttention}, at(w, &A::k));
-  table.linear("v_proj", kv, c.hidden, {Split::kKvRows, Group::kAttention}, at(w, &A::v));
-  table.linear("o_proj", c.hidden, q, {Split::kColumns}, at(w, &A::o));
+  const LinearStyle in{Split::kRows, Group::kAttention, Kind::kAttention};
+  const LinearStyle kv_in{Split::kKvRows, Group::kAttention, Kind::kAttention};
+  const LinearStyle out{Split::kColumns, Group::kNone, Kind::kAttention};
+  table.linear("q_proj", q, c.hidden, in, at(w, &A::q));
+  table.linear("k_proj", kv, c.hidden, kv_in, at(w, &A::k));
+  table.linear("v_proj", kv, c.hidden, kv_in, at(w, &A::v));
+  table.linear("o_proj", c.hidden, q, out, at(w, &A::o));
   table.vector("q_norm.weight", c.head_dim, kHeadNorm, at(w, &A::q_norm));
   table.vector("k_norm.weight", c.head_dim, kHeadNorm, at(w, &A::k_norm));
 }
@@ -45,17 +48,19 @@ void add_indexer(const TableBuilder& layer, const Config& c, IndexerWeights* w) 
   using I = IndexerWeights;
   const TableBuilder table = layer.inside("self_attn.index_", "self_attn.indexer.");
   const std::int64_t q = c.index_heads * c.index_dim;
-  table.linear("q_proj", q, c.hidden, {Split::kKvRows, Group::kAttention}, at(w, &I::q));
-  table.linear("k_proj", c.index_dim, c.hidden, {Split::kReplicated, Group::kAttention},
-               at(w, &I::k));
+  const LinearStyle heads{Split::kKvRows, Group::kIndexer, Kind::kIndexer};
+  const LinearStyle shared{Split::kReplicated, Group::kIndexer, Kind::kIndexer};
+  table.linear("q_proj", q, c.hidden, heads, at(w, &I::q));
+  table.linear("k_proj", c.index_dim, c.hidden, shared, at(w, &I::k));
   table.vector("q_norm.weight", c.index_dim, kIndexNorm, at(w, &I::q_norm));
   table.vector("k_norm.weight", c.index_dim, kIndexNorm, at(w, &I::k_norm));
 }
 
 // One gated feed-forward, dense or expert.
 struct Mlp {
-  std::int64_t hidden;
-  std::int64_t inner;
+  std::int64_t hidden = 0;
+  std::int64_t inner = 0;
+  Kind kind = Kind::kDenseMlp;
   Group in = Group::kMlp;
   Group out = Group::kNone;
   // Which of how many are stacked in one tensor of transformers; 0: not stacked.
@@ -86,17 +91,16 @@ void add_mlp(const TableBuilder& table, const Mlp& mlp) {
     if (mlp.experts > 0) spec.expert = mlp.expert;
     table.native_source(spec, native.name, std::move(native.shape), native.first_row);
   };
-  const LinearStyle in{Split::kRows, mlp.in, kMlpGain};
-  const LinearStyle out{Split::kColumns, mlp.out, kMlpOutGain};
+  const LinearStyle in{Split::kRows, mlp.in, mlp.kind, kMlpGain};
+  const LinearStyle out{Split::kColumns, mlp.out, mlp.kind, kMlpOutGain};
   const char* both = "gate_up_proj";
   add(mlp.gate_name, inner, hidden, in, mlp.gate, fused(mlp, both, 2 * inner, hidden, 0));
   add(mlp.up_name, inner, hidden, in, mlp.up, fused(mlp, both, 2 * inner, hidden, inner));
   add(mlp.down_name, hidden, inner, out, mlp.down, fused(mlp, "down_proj", hidden, inner, 0));
 }
 
-void add_dense(const TableBuilder& table, const Config& c, Group group, std::int64_t inner_size,
-               MlpWeights* w) {
-  Mlp mlp{c.hidden, inner_size, group};
+void add_dense(const TableBuilder& table, const Config& c, Mlp mlp, MlpWeights* w) {
+  mlp.hidden = c.hidden;
   mlp.gate = at(w, &MlpWeights::gate);
   mlp.up = at(w, &MlpWeights::up);
   mlp.down = at(w, &MlpWeights::down);
@@ -106,6 +110,7 @@ void add_dense(const TableBuilder& table, const Config& c, Group group, std::int
 void add_expert(const TableBuilder& moe, const Config& c, std::int64_t expert, MoeWeights* w) {
   Mlp mlp{c.hidden,
           c.expert_inner,
+          Kind::kExpert,
           Group::kExpertsIn,
           Group::kExpertsOut,
           expert,
@@ -123,8 +128,9 @@ void add_expert(const TableBuilder& moe, const Config& c, std::int64_t expert, M
 }
 
 void add_router(const TableBuilder& moe, const Config& c, MoeWeights* w) {
-  WeightSpec& gate = moe.linear("gate", c.experts, c.hidden,
-                                {Split::kReplicated, Group::kNone, kRouterGain, false}, nullptr);
+  WeightSpec& gate =
+      moe.linear("gate", c.experts, c.hidden,
+                 {Split::kReplicated, Group::kNone, Kind::kRouter, kRouterGain, false}, nullptr);
   gate.stored = DType::kF32;
   if (w != nullptr) gate.place = RouterPlace{&w->router};
   if (!c.router_bias) return;
@@ -144,7 +150,8 @@ void add_moe(const TableBuilder& layer, const Config& c, MoeWeights* w) {
   add_router(moe, c, w);
   for (std::int64_t expert = 0; expert < c.experts; ++expert) add_expert(moe, c, expert, w);
   if (c.shared_experts > 0)
-    add_dense(moe.inside("shared_experts."), c, Group::kShared, c.shared_inner,
+    add_dense(moe.inside("shared_experts."), c,
+              {.inner = c.shared_inner, .kind = Kind::kSharedExpert, .in = Group::kShared},
               inner(w, &MoeWeights::shared));
 }
 
@@ -160,7 +167,7 @@ void add_layer(const TableBuilder& table, const Config& config, bool sparse, boo
   if (moe)
     add_moe(table, config, inner(w, &L::moe));
   else
-    add_dense(table.inside("mlp."), config, Group::kMlp, config.dense_inner, inner(w, &L::mlp));
+    add_dense(table.inside("mlp."), config, {.inner = config.dense_inner}, inner(w, &L::mlp));
 }
 
 }  // namespace m3

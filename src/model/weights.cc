@@ -67,16 +67,9 @@ struct Placer {
   void operator()(Linear* place) const { place->weight = found.matrix; }
 };
 
-Status check_numbers(const FoundWeight& found) {
-  if (auto status = found.matrix.codec->check(found.matrix); !status)
-    return fail("{} in {}: {}", found.spec->name, found.file->path(), status.error().message);
-  return {};
-}
-
 // Reads all scales, in parallel over weights. Of several errors, tells the first in table order, so
 // that the message does not depend on the threads.
-Status check_numbers(const std::vector<FoundWeight>& weights, const Progress& progress,
-                     ThreadPool* pool) {
+Status read_numbers(std::vector<FoundWeight>& weights, const Progress& progress, ThreadPool* pool) {
   constexpr std::int64_t kBetweenReports = 512;
   std::vector<Status> results(weights.size());
   const auto count = static_cast<std::int64_t>(weights.size());
@@ -84,7 +77,8 @@ Status check_numbers(const std::vector<FoundWeight>& weights, const Progress& pr
     const std::int64_t part = std::min(kBetweenReports, count - first);
     const auto check = [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = first + begin; i < first + end; ++i)
-        results[static_cast<std::size_t>(i)] = check_numbers(weights[static_cast<std::size_t>(i)]);
+        results[static_cast<std::size_t>(i)] =
+            m3::read_numbers(weights[static_cast<std::size_t>(i)]);
     };
     if (pool != nullptr)
       pool->parallel_for(part, 1, check);
@@ -102,7 +96,7 @@ Status fill(const std::vector<WeightSpec>& table, const Config& config,
             const Checkpoint& checkpoint, const Progress& progress, ThreadPool* pool,
             Weights& weights) {
   M3_TRY(auto matched, match_weights(table, config, checkpoint));
-  M3_TRY_STATUS(check_numbers(matched.found, progress, pool));
+  M3_TRY_STATUS(read_numbers(matched.found, progress, pool));
   Arena arena(matched.found);
   for (const FoundWeight& found : matched.found)
     std::visit(Placer{found, arena}, found.spec->place);

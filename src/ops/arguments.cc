@@ -44,7 +44,9 @@ void expect_matrix(std::string_view what, const Matrix& matrix, std::int64_t row
   M3_CHECK(matrix.rows == rows && matrix.cols == cols, "{} is [{}, {}], expected [{}, {}]", what,
            matrix.rows, matrix.cols, rows, cols);
   const Codec& codec = *matrix.codec;
-  expect_tensor(what, matrix.values, codec.values_dtype, {rows, cols});
+  expect_tensor(what, matrix.values, codec.values_dtype, {rows, values_cols(codec, cols)});
+  M3_CHECK(matrix.scale == 1 || codec.whole_scale != nullptr, "{} is {} with a factor of {}", what,
+           codec.name, matrix.scale);
   if (codec.scale_columns == 0) return;
   M3_CHECK(matrix.scales.rank == 2 && matrix.scales.dim(0) == rows &&
                matrix.scales.dim(1) == scale_cols(codec, cols),

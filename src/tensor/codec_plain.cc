@@ -42,7 +42,7 @@ void decode(const Matrix& w, std::int64_t row, std::int64_t begin, std::int64_t 
 }
 
 template <typename Stored>
-void encode(const float* row, std::int64_t cols, void* values, std::uint8_t*) {
+void encode(const float* row, std::int64_t cols, float, void* values, void*) {
   for (std::int64_t k = 0; k < cols; ++k) narrow(row[k], static_cast<Stored*>(values) + k);
 }
 
@@ -50,11 +50,15 @@ Status check(const Matrix&) {
   return {};
 }
 
+template <typename Stored>
+constexpr Codec plain(Format format, std::string_view name, DType dtype) {
+  return {format, name, dtype, 1, 0, dtype, decode<Stored>, encode<Stored>, check, nullptr};
+}
+
 }  // namespace
 
-const Codec kF32Codec{Format::kF32, "f32", DType::kF32, 0, decode<float>, encode<float>, check};
-const Codec kBF16Codec{Format::kBF16, "bf16", DType::kBF16, 0, decode<BF16>, encode<BF16>, check};
-const Codec kF16Codec{Format::kF16,          "f16", DType::kF16, 0, decode<std::uint16_t>,
-                      encode<std::uint16_t>, check};
+const Codec kF32Codec = plain<float>(Format::kF32, "f32", DType::kF32);
+const Codec kBF16Codec = plain<BF16>(Format::kBF16, "bf16", DType::kBF16);
+const Codec kF16Codec = plain<std::uint16_t>(Format::kF16, "f16", DType::kF16);
 
 }  // namespace m3

@@ -6,7 +6,8 @@
 namespace m3 {
 namespace {
 
-constexpr const Codec* kCodecs[] = {&kF32Codec, &kBF16Codec, &kF16Codec, &kMxfp8Codec};
+constexpr const Codec* kCodecs[] = {&kF32Codec,   &kBF16Codec,  &kF16Codec, &kMxfp8Codec,
+                                    &kMxfp4Codec, &kNvfp4Codec, &kInt8Codec};
 
 }  // namespace
 
@@ -30,14 +31,33 @@ Result<const Codec*> codec_named(std::string_view name) {
   return fail("unknown weight format '{}'; known are {}", name, known);
 }
 
-const Codec* codec_for(DType values, bool scaled) {
-  for (const Codec* codec : kCodecs)
-    if (codec->values_dtype == values && (codec->scale_columns > 0) == scaled) return codec;
+const Codec* codec_for(DType values, std::optional<DType> scales) {
+  if (scales == DType::kF8E8M0) scales = DType::kU8;
+  for (const Codec* codec : kCodecs) {
+    const bool same_scales = codec->scale_columns == 0 ? !scales : scales == codec->scales_dtype;
+    if (codec->values_dtype == values && same_scales) return codec;
+  }
   return nullptr;
+}
+
+std::int64_t values_cols(const Codec& codec, std::int64_t cols) {
+  return cols / codec.packed;
 }
 
 std::int64_t scale_cols(const Codec& codec, std::int64_t cols) {
   return codec.scale_columns == 0 ? 0 : (cols + codec.scale_columns - 1) / codec.scale_columns;
+}
+
+std::int64_t value_row_bytes(const Codec& codec, std::int64_t cols) {
+  return values_cols(codec, cols) * dtype_size(codec.values_dtype);
+}
+
+std::int64_t scale_row_bytes(const Codec& codec, std::int64_t cols) {
+  return scale_cols(codec, cols) * dtype_size(codec.scales_dtype);
+}
+
+bool fits(const Codec& codec, std::int64_t cols) {
+  return cols % codec.packed == 0;
 }
 
 Matrix matrix_rows(const Matrix& w, std::int64_t begin, std::int64_t end) {

@@ -55,6 +55,23 @@ inline std::uint8_t float_to_e4m3(float x) {
   return static_cast<std::uint8_t>(sign | bits);
 }
 
+// e2m1, four bits: a sign and the magnitudes 0, 0.5, 1, 1.5, 2, 3, 4, 6. Neither infinity nor NaN.
+// The upper bits of `bits` do not count.
+inline float e2m1_to_float(std::uint8_t bits) {
+  constexpr float kMagnitudes[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+  const float size = kMagnitudes[bits & 7];
+  return (bits & 8) ? -size : size;
+}
+
+// Saturates at 6; NaN becomes zero. A tie goes to the even bits. Comparisons alone, so that
+// compilers vectorise loops over it.
+inline std::uint8_t float_to_e2m1(float x) {
+  const float size = std::fabs(x);
+  const int bits = (size > 0.25f) + (size >= 0.75f) + (size > 1.25f) + (size >= 1.75f) +
+                   (size > 2.5f) + (size >= 3.5f) + (size > 5.0f);
+  return static_cast<std::uint8_t>(bits | (std::bit_cast<std::uint32_t>(x) >> 31 << 3));
+}
+
 // E8M0: 2^(bits - 127). 255 is NaN by the format; loaders refuse it before anyone multiplies by it.
 inline float e8m0_to_float(std::uint8_t bits) {
   return bits == 0     ? std::bit_cast<float>(0x00400000u)  // 2^-127, a float32 subnormal

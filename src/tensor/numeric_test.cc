@@ -62,6 +62,23 @@ TEST(Numeric, E4m3RoundsToTheNearest) {
   EXPECT_EQ(float_to_e4m3(std::nanf("")), 0x7F);
 }
 
+TEST(Numeric, E2m1RoundsToTheNearest) {
+  const float magnitudes[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+  for (std::uint8_t bits = 0; bits < 8; ++bits) {
+    EXPECT_EQ(e2m1_to_float(bits), magnitudes[bits]);
+    EXPECT_EQ(e2m1_to_float(bits | 8), -magnitudes[bits]);
+    EXPECT_EQ(float_to_e2m1(magnitudes[bits]), bits);
+  }
+  for (float x = 0; x < 9; x += 0.0625f) {  // all ties are among them
+    const auto want = nearest(x, 7, [](std::uint32_t bits) {
+      return static_cast<double>(e2m1_to_float(static_cast<std::uint8_t>(bits)));
+    });
+    EXPECT_EQ(float_to_e2m1(x), want) << x;
+    EXPECT_EQ(float_to_e2m1(-x), want | 8) << -x;
+  }
+  EXPECT_EQ(float_to_e2m1(INFINITY), 7);
+}
+
 TEST(Numeric, F16RoundTripsAndRounds) {
   for (std::uint32_t bits = 0; bits < 0x7C00; ++bits) {
     const auto half = static_cast<std::uint16_t>(bits);

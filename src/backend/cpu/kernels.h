@@ -17,17 +17,40 @@
 
 namespace m3::cpu {
 
-// How the rows of a weight lie in memory (spec: text-model §2.4 for kMxfp8).
-enum class WeightFormat : std::uint8_t { kBF16, kMxfp8, kF16, kF32 };
+// How the rows of a weight lie in memory (tensor/codec_*.cc; spec: text-model §2.4, §2.5).
+enum class WeightFormat : std::uint8_t { kBF16, kMxfp8, kF16, kF32, kMxfp4, kNvfp4, kInt8 };
+
+// What a row of a format takes.
+struct WeightLayout {
+  std::int64_t value_bits;     // of one value
+  std::int64_t scale_columns;  // columns that share a scale; 0: no scales
+  std::int64_t scale_bytes;    // of one scale
+};
+inline constexpr WeightLayout kWeightLayouts[] = {{16, 0, 0}, {8, 32, 1}, {16, 0, 0}, {32, 0, 0},
+                                                  {4, 32, 1}, {4, 16, 1}, {8, 32, 2}};
+// Static: every file has a copy of its own.
+static constexpr WeightLayout layout_of(WeightFormat format) {
+  return kWeightLayouts[static_cast<int>(format)];
+}
+// Bytes of one row of k columns; k is even where a byte holds two values.
+static constexpr std::int64_t value_row_bytes(WeightFormat format, std::int64_t k) {
+  return k * layout_of(format).value_bits / 8;
+}
+static constexpr std::int64_t scale_row_bytes(WeightFormat format, std::int64_t k) {
+  const WeightLayout layout = layout_of(format);
+  if (layout.scale_columns == 0) return 0;
+  return (k + layout.scale_columns - 1) / layout.scale_columns * layout.scale_bytes;
+}
 
 // `outputs` consecutive rows of a weight [N, k].
 struct WeightRows {
   WeightFormat format = WeightFormat::kBF16;
-  const void* values = nullptr;          // [outputs, k], dense, at any address
-  const std::uint8_t* scales = nullptr;  // [outputs, ceil(k / 32)], kMxfp8 only
+  const void* values = nullptr;          // [outputs, value_row_bytes()], dense, at any address
+  const std::uint8_t* scales = nullptr;  // [outputs, scale_row_bytes()], at any address
+  float scale = 1;                       // of the whole weight: Matrix::scale
 };
 
-// out[t * out_stride + n] = sum over k of x[t, k] * w[n, k].
+// out[t * out_stride + n] = w.scale * sum over k of x[t, k] * w[n, k].
 struct DotJob {
   const void* const* x = nullptr;  // [rows] packed rows
   std::int64_t rows = 0;           // <= kRowBlock
@@ -128,7 +151,7 @@ struct Kernels {
   std::int64_t (*packed_bytes)(std::int64_t k);
   void (*pack)(const float* x, std::int64_t k, void* packed);
   // x rounded to bfloat16, products and sums in float32. Every format gives what its weights,
-  // rounded to bfloat16, would give in kBF16, bit for bit.
+  // without w.scale and rounded to bfloat16, would give in kBF16 with that scale, bit for bit.
   Dot dot;
 
   // The same in float32 throughout; rows packed by pack_f32; kF32 weights only.
@@ -138,7 +161,8 @@ struct Kernels {
 
   void (*multiply_pairs)(const PairsJob& job);
 
-  // The bfloat16 bits of `outputs` x [begin, end) of a weight, into out [outputs, end - begin].
+  // The bfloat16 bits of `outputs` x [begin, end) of a weight, without w.scale, into out [outputs,
+  // end - begin]. begin is a multiple of 32.
   void (*decode)(const WeightRows& w, std::int64_t outputs, std::int64_t k, std::int64_t begin,
                  std::int64_t end, std::uint16_t* out);
 

@@ -24,17 +24,21 @@ WeightFormat format_of(const Matrix& w) {
       return WeightFormat::kF16;
     case Format::kF32:
       return WeightFormat::kF32;
+    case Format::kMxfp4:
+      return WeightFormat::kMxfp4;
+    case Format::kNvfp4:
+      return WeightFormat::kNvfp4;
+    case Format::kInt8:
+      return WeightFormat::kInt8;
   }
   M3_CHECK(false, "format {} has no kernel", w.codec->name);
 }
 
 // Outputs [begin, ...) of w.
 WeightRows rows_from(const WeightRows& w, std::int64_t begin, std::int64_t k) {
-  static constexpr std::int64_t kBytes[] = {2, 1, 2, 4};  // by WeightFormat
   WeightRows rows = w;
-  rows.values = static_cast<const std::byte*>(w.values) +
-                begin * k * kBytes[static_cast<std::size_t>(w.format)];
-  if (w.scales != nullptr) rows.scales = w.scales + begin * ((k + 31) / 32);
+  rows.values = static_cast<const std::byte*>(w.values) + begin * value_row_bytes(w.format, k);
+  if (w.scales != nullptr) rows.scales = w.scales + begin * scale_row_bytes(w.format, k);
   return rows;
 }
 
@@ -85,7 +89,7 @@ void CpuBackend::plan(const WeightRows& w, std::int64_t outputs, std::int64_t k,
 
 void CpuBackend::plan(const Matrix& w, const void* const* x, std::int64_t rows, float* out) {
   const WeightRows stored{format_of(w), w.values.data,
-                          w.scales ? w.scales.as<std::uint8_t>() : nullptr};
+                          static_cast<const std::uint8_t*>(w.scales.data), w.scale};
   plan(stored, w.rows, w.cols, x, rows, out);
 }
 

@@ -51,6 +51,7 @@ void run_tiles(const DotJob& job, const Piece& piece, const Source& w) {
                       round_up(piece.end - piece.begin, kPairColumns<D>) / D::kStep,
                       piece.begin == 0,
                       piece.end == job.k,
+                      job.w.scale,
                       static_cast<char*>(job.scratch) + (row * kOutputBlock + n) * vector_bytes,
                       job.out + row * job.out_stride + n,
                       job.out_stride};

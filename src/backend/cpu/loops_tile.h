@@ -102,6 +102,7 @@ struct Tile {
   std::int64_t first_step;  // in x
   std::int64_t steps;       // even
   bool begins, ends;        // the first and the last columns of K
+  float scale;              // of every finished sum
   char* partial;            // [rows, kOutputBlock] vectors
   float* out;
   std::int64_t out_stride;
@@ -149,11 +150,14 @@ void run_tile(const Tile& t, const Source& w) {
       for (int j = 0; j < kOutputs; ++j)
         S::store(reinterpret_cast<float*>(t.partial) + (i * kOutputBlock + j) * S::kLanes,
                  sums[i][j]);
-    } else if constexpr (kOutputs == 4) {
-      S::store_sums(t.out + i * t.out_stride, sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
-    } else {
-      for (int j = 0; j < kOutputs; ++j) t.out[i * t.out_stride + j] = S::sum(sums[i][j]);
+      continue;
     }
+    float* out = t.out + i * t.out_stride;
+    if constexpr (kOutputs == 4)
+      S::store_sums(out, sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
+    else
+      for (int j = 0; j < kOutputs; ++j) out[j] = S::sum(sums[i][j]);
+    for (int j = 0; j < kOutputs; ++j) out[j] *= t.scale;
   }
 }
 

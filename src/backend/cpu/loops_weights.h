@@ -39,6 +39,12 @@ inline float scale_value(std::uint8_t bits) {
   return float_of(bits == 255 ? 0x7fc00000u : static_cast<std::uint32_t>(bits) << 23);
 }
 
+inline float e2m1_value(std::uint8_t bits) {
+  constexpr float kMagnitudes[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+  const float size = kMagnitudes[bits & 7];
+  return (bits & 8) ? -size : size;
+}
+
 inline float f16_value(std::uint16_t bits) {
   const std::uint32_t sign = (bits & 0x8000u) << 16, size = bits & 0x7fffu;
   if (size >= 0x7c00) return float_of(sign | 0x7f800000u | ((size & 0x3ff) << 13));
@@ -131,27 +137,68 @@ inline void decode_f16(const char* values, std::int64_t columns, std::uint16_t* 
   }
 }
 
+// The scale of a block of one row, in float32. For formats that have scales.
+inline float scale_of(WeightFormat format, const std::uint8_t* scales, std::int64_t block) {
+  if (format == WeightFormat::kNvfp4) return e4m3_value(scales[block]);
+  if (format != WeightFormat::kInt8) return scale_value(scales[block]);
+  std::uint16_t bits;
+  __builtin_memcpy(&bits, scales + 2 * block, sizeof bits);
+  return f16_value(bits);
+}
+
+// Two e2m1 values a byte, the even column in the low bits; `values` and `scales` are of column 0 of
+// the row, and begin is a whole block.
+inline void decode_e2m1(WeightFormat format, const std::uint8_t* values, const std::uint8_t* scales,
+                        std::int64_t begin, std::int64_t end, std::uint16_t* out) {
+  const std::int64_t columns = layout_of(format).scale_columns;
+  for (std::int64_t k = begin; k < end;) {
+    const std::int64_t block_end = k + columns < end ? k + columns : end;
+    const float scale = scale_of(format, scales, k / columns);
+    for (; k < block_end; ++k) {
+      const int bits = k % 2 == 0 ? values[k / 2] & 15 : values[k / 2] >> 4;
+      *out++ = bf16_bits(e2m1_value(static_cast<std::uint8_t>(bits)) * scale);
+    }
+  }
+}
+
+// The product of a value and its scale has up to 18 bits: rounded to bfloat16.
+inline void decode_int8(const std::uint8_t* values, const std::uint8_t* scales, std::int64_t begin,
+                        std::int64_t end, std::uint16_t* out) {
+  for (std::int64_t k = begin; k < end; ++k) {
+    const float scale = scale_of(WeightFormat::kInt8, scales, k / kScaleColumns);
+    *out++ = bf16_bits(static_cast<float>(static_cast<std::int8_t>(values[k])) * scale);
+  }
+}
+
 // Columns [begin, end) of one row in bfloat16; begin is a multiple of 32.
 template <class S>
 void decode_row(const WeightRows& w, std::int64_t row, std::int64_t k, std::int64_t begin,
                 std::int64_t end, std::uint16_t* out) {
   const auto* bytes = static_cast<const char*>(w.values);
   const std::int64_t at = row * k + begin, columns = end - begin;
+  const auto* values =
+      static_cast<const std::uint8_t*>(w.values) + row * value_row_bytes(w.format, k);
+  // Null plus nothing where there are no scales.
+  const std::uint8_t* scales = w.scales + row * scale_row_bytes(w.format, k);
   switch (w.format) {
     case WeightFormat::kBF16:
       __builtin_memcpy(out, bytes + at * 2, static_cast<std::uint64_t>(columns) * 2);
       break;
     case WeightFormat::kMxfp8:
-      decode_mxfp8<S>(
-          static_cast<const std::uint8_t*>(w.values) + at,
-          w.scales + row * (round_up(k, kScaleColumns) / kScaleColumns) + begin / kScaleColumns,
-          columns, out);
+      decode_mxfp8<S>(values + begin, scales + begin / kScaleColumns, columns, out);
       break;
     case WeightFormat::kF16:
       decode_f16(bytes + at * 2, columns, out);
       break;
     case WeightFormat::kF32:
       decode_f32<S>(bytes + at * 4, columns, out);
+      break;
+    case WeightFormat::kMxfp4:
+    case WeightFormat::kNvfp4:
+      decode_e2m1(w.format, values, scales, begin, end, out);
+      break;
+    case WeightFormat::kInt8:
+      decode_int8(values, scales, begin, end, out);
       break;
   }
 }

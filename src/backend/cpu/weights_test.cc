@@ -83,16 +83,20 @@ TEST_P(WeightKernels, F16RoundsLikeTheCodec) {
 // A weight in some format and the same values in bfloat16.
 struct Twins {
   Twins(const Codec& codec, std::int64_t outputs, std::int64_t k, bool with_oddities)
-      : stored(static_cast<std::size_t>(outputs * k * dtype_size(codec.values_dtype))),
-        scales(static_cast<std::size_t>(outputs * scale_cols(codec, k))),
+      : stored(static_cast<std::size_t>(outputs * m3::value_row_bytes(codec, k))),
+        scales(static_cast<std::size_t>(outputs * m3::scale_row_bytes(codec, k))),
         bf16(static_cast<std::size_t>(outputs * k * 2)) {
     std::vector<float> row(static_cast<std::size_t>(k));
-    Matrix w{&codec, {stored.data(), codec.values_dtype, {outputs, k}}, {}, outputs, k};
-    if (!scales.empty()) w.scales = {scales.data(), DType::kU8, {outputs, scale_cols(codec, k)}};
+    Matrix w{&codec, {stored.data(), codec.values_dtype, {outputs, values_cols(codec, k)}}, {}};
+    w.rows = outputs;
+    w.cols = k;
+    if (!scales.empty())
+      w.scales = {scales.data(), codec.scales_dtype, {outputs, scale_cols(codec, k)}};
     for (std::int64_t n = 0; n < outputs; ++n) {
       for (float& v : row) v = next();
-      codec.encode(row.data(), k, stored.data() + n * k * dtype_size(codec.values_dtype),
-                   scales.empty() ? nullptr : w.scales.row<std::uint8_t>(n));
+      codec.encode(row.data(), k, /*factor=*/1.0f / 2688,
+                   stored.data() + n * m3::value_row_bytes(codec, k),
+                   scales.data() + n * m3::scale_row_bytes(codec, k));
     }
     if (with_oddities) {
       stored[1] = std::byte{0x03};                                // subnormal
@@ -114,7 +118,7 @@ struct Twins {
 
   std::uint32_t state = 7;
   std::vector<std::byte> stored;
-  std::vector<std::uint8_t> scales;
+  std::vector<std::uint8_t> scales;  // as bytes
   std::vector<std::byte> bf16;
 };
 
@@ -145,19 +149,70 @@ std::vector<float> multiply(const Kernels& kernels, const WeightRows& w, std::in
   return out;
 }
 
+// Every nibble with every scale, in rows of every length and from every block on.
+TEST_P(WeightKernels, FourBitRowsAreExact) {
+  for (const auto& [codec, format] :
+       {std::pair{&kMxfp4Codec, WeightFormat::kMxfp4}, {&kNvfp4Codec, WeightFormat::kNvfp4}}) {
+    for (const std::int64_t k : {2, 14, 30, 32, 48, 62, 66, 100, 257 * 32}) {
+      std::vector<std::uint8_t> values(static_cast<std::size_t>(k));  // two rows
+      std::vector<std::uint8_t> scales(static_cast<std::size_t>(2 * scale_cols(*codec, k)));
+      for (std::size_t i = 0; i < values.size(); ++i)
+        values[i] = static_cast<std::uint8_t>(i * 37 + i / 16);
+      for (std::size_t i = 0; i < scales.size(); ++i)
+        scales[i] = static_cast<std::uint8_t>(i % 255 + (k < 100 ? 120 : 0));
+      Matrix w{codec, {values.data(), DType::kU8, {2, k / 2}}, {}, 2, k};
+      w.scales = {scales.data(), codec->scales_dtype, {2, scale_cols(*codec, k)}};
+      for (std::int64_t begin = 0; begin < k; begin += begin < 64 ? 32 : 1024) {
+        const std::int64_t end = std::min(k, begin + 2000);
+        std::vector<std::uint16_t> out(static_cast<std::size_t>(2 * (end - begin)));
+        kernels_.decode({format, values.data(), scales.data()}, 2, k, begin, end, out.data());
+        std::vector<float> exact(static_cast<std::size_t>(end - begin));
+        for (std::int64_t n = 0; n < 2; ++n) {
+          codec->decode(w, n, begin, end, exact.data());
+          for (std::size_t i = 0; i < exact.size(); ++i) {
+            const std::uint16_t bits = out[static_cast<std::size_t>(n) * exact.size() + i];
+            EXPECT_TRUE(bits == to_bf16(exact[i]).bits || (is_nan(bits) && std::isnan(exact[i])))
+                << codec->name << " column " << begin + static_cast<std::int64_t>(i) << " of " << k;
+          }
+        }
+      }
+    }
+  }
+}
+
+// Every byte with scales of all kinds: what the codec says, rounded to bfloat16.
+TEST_P(WeightKernels, Int8RoundsLikeTheCodec) {
+  const std::int64_t k = 256;
+  std::vector<std::uint8_t> values(256);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<std::uint8_t>(i);
+  std::vector<std::uint16_t> scales(8), out(256);
+  for (std::uint32_t bits = 0; bits < 0x7C00; bits += 37) {
+    std::fill(scales.begin(), scales.end(), static_cast<std::uint16_t>(bits));
+    kernels_.decode(
+        {WeightFormat::kInt8, values.data(), reinterpret_cast<const std::uint8_t*>(scales.data())},
+        1, k, 0, k, out.data());
+    for (std::size_t i = 0; i < values.size(); ++i)
+      EXPECT_EQ(out[i], to_bf16(static_cast<float>(static_cast<std::int8_t>(values[i])) *
+                                f16_to_float(static_cast<std::uint16_t>(bits)))
+                            .bits);
+  }
+}
+
 TEST_P(WeightKernels, EveryFormatGivesWhatItsBF16TwinGives) {
-  const std::pair<const Codec*, WeightFormat> formats[] = {{&kMxfp8Codec, WeightFormat::kMxfp8},
-                                                           {&kF16Codec, WeightFormat::kF16},
-                                                           {&kF32Codec, WeightFormat::kF32}};
+  const std::pair<const Codec*, WeightFormat> formats[] = {
+      {&kMxfp8Codec, WeightFormat::kMxfp8}, {&kF16Codec, WeightFormat::kF16},
+      {&kF32Codec, WeightFormat::kF32},     {&kMxfp4Codec, WeightFormat::kMxfp4},
+      {&kNvfp4Codec, WeightFormat::kNvfp4}, {&kInt8Codec, WeightFormat::kInt8}};
   for (const auto& [codec, format] : formats) {
-    for (std::int64_t k : {7, 64, 100, 2048, 2600, 6144}) {
+    for (std::int64_t k : {7, 14, 64, 100, 2048, 2600, 6144}) {
+      if (!fits(*codec, k)) continue;
       for (std::int64_t outputs : {1, 6, 32}) {
         const bool with_oddities = format == WeightFormat::kMxfp8 && k != 2600;
         const Twins twins(*codec, outputs, k, with_oddities);
         for (std::int64_t rows : {1, 2, 3, 4, 6, 13}) {
           const WeightRows own{format, twins.stored.data(),
-                               twins.scales.empty() ? nullptr : twins.scales.data()};
-          const WeightRows twin{WeightFormat::kBF16, twins.bf16.data(), nullptr};
+                               twins.scales.empty() ? nullptr : twins.scales.data(), 0.3f};
+          const WeightRows twin{WeightFormat::kBF16, twins.bf16.data(), nullptr, 0.3f};
           EXPECT_EQ(multiply(kernels_, own, rows, outputs, k),
                     multiply(kernels_, twin, rows, outputs, k))
               << codec->name << " " << rows << " x " << outputs << " x " << k;
