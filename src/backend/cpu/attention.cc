@@ -38,7 +38,7 @@ struct AttentionCall {
   std::int64_t heads() const { return q.dim(1) / dim() / cache.kv_heads; }  // per K/V head
   bool bf16() const { return cache.dtype == DType::kBF16; }
   std::int64_t packed_bytes() const {
-    return bf16() ? kernels.packed_bytes(dim()) : kernels.packed_bytes_f32(dim());
+    return bf16() ? kernels.packed_row_bytes(dim()) : kernels.packed_bytes_f32(dim());
   }
 };
 
@@ -128,7 +128,7 @@ class RunAttention {
  private:
   void pack_queries() {
     const std::int64_t heads = call_.heads(), dim = call_.dim(), bytes = call_.packed_bytes();
-    const auto pack = call_.bf16() ? call_.kernels.pack : call_.kernels.pack_f32;
+    const auto pack = call_.bf16() ? call_.kernels.pack_row : call_.kernels.pack_f32;
     for (std::int64_t i = 0; i < run_.rows * heads; ++i) {
       const float* row = call_.q.row<float>(run_.first + i / heads);
       pack(row + (kv_head_ * heads + i % heads) * dim, dim, packed_ + i * bytes);
@@ -172,7 +172,7 @@ class RunAttention {
 
   // scores_ [heads, page_tokens] of the first `tokens` keys.
   void score(const void* const* queries, const Tensor& keys, std::int64_t tokens) {
-    const auto dot = call_.bf16() ? call_.kernels.dot : call_.kernels.dot_f32;
+    const auto dot = call_.bf16() ? call_.kernels.dot_rows : call_.kernels.dot_f32;
     DotJob job{.x = queries,
                .rows = call_.heads(),
                .w = {call_.bf16() ? WeightFormat::kBF16 : WeightFormat::kF32, nullptr, nullptr},

@@ -33,7 +33,7 @@ struct SelectCall {
 
   bool bf16() const { return cache.dtype == DType::kBF16; }
   std::int64_t packed_bytes() const {
-    return bf16() ? kernels.packed_bytes(cache.dim) : kernels.packed_bytes_f32(cache.dim);
+    return bf16() ? kernels.packed_row_bytes(cache.dim) : kernels.packed_bytes_f32(cache.dim);
   }
   float* pooled_of(std::int64_t row, std::int64_t head) const {
     return pooled + (row * heads + head) * pages_max;
@@ -90,7 +90,7 @@ class PageScores {
 
   void pack_queries() {
     const std::int64_t dim = call_.cache.dim;
-    const auto pack = call_.bf16() ? call_.kernels.pack : call_.kernels.pack_f32;
+    const auto pack = call_.bf16() ? call_.kernels.pack_row : call_.kernels.pack_f32;
     for (std::int64_t i = 0; i < run_.rows * call_.heads; ++i)
       pack(call_.q.row<float>(run_.first) + i * dim, dim, packed_ + i * call_.packed_bytes());
   }
@@ -106,7 +106,7 @@ class PageScores {
             packed_ + ((seeing_[i] - run_.first) * call_.heads + h) * call_.packed_bytes();
     }
     const Tensor keys = call_.cache.keys(seen(seeing_[0]).page(block));
-    const auto dot = call_.bf16() ? call_.kernels.dot : call_.kernels.dot_f32;
+    const auto dot = call_.bf16() ? call_.kernels.dot_rows : call_.kernels.dot_f32;
     DotJob job{.x = queries_,
                .rows = rows * call_.heads,
                .w = {call_.bf16() ? WeightFormat::kBF16 : WeightFormat::kF32, nullptr, nullptr},

@@ -154,6 +154,11 @@ struct Kernels {
   // without w.scale and rounded to bfloat16, would give in kBF16 with that scale, bit for bit.
   Dot dot;
 
+  // The same for rows that are packed one by one: what attention and index scoring multiply.
+  std::int64_t (*packed_row_bytes)(std::int64_t k);
+  void (*pack_row)(const float* x, std::int64_t k, void* packed);
+  Dot dot_rows;
+
   // The same in float32 throughout; rows packed by pack_f32; kF32 weights only.
   std::int64_t (*packed_bytes_f32)(std::int64_t k);
   void (*pack_f32)(const float* x, std::int64_t k, void* packed);
