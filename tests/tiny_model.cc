@@ -45,9 +45,11 @@ std::string tiny_model_directory(const std::string& name) {
 
 std::vector<Platform> platforms() {
   std::vector<Platform> all = {{"reference", ""}};
-  for (const BackendInfo& info : known_backends())
-    for (const std::string& isa : info.isas)
-      if (info.absent.empty()) all.push_back({info.name, isa});
+  for (const BackendInfo& info : known_backends()) {
+    if (!info.absent.empty()) continue;
+    for (const std::string& isa : info.isas) all.push_back({info.name, isa});
+    for (const std::string& isa : info.twins) all.push_back({info.name, isa});
+  }
   return all;
 }
 

@@ -35,6 +35,7 @@ inline std::vector<Machine> machines(bool with_reference) {
   for (const BackendInfo& info : known_backends()) {
     if (!info.absent.empty() || (info.name == "reference" && !with_reference)) continue;
     for (const std::string& isa : info.isas) all.push_back({info.name, isa});
+    for (const std::string& isa : info.twins) all.push_back({info.name, isa});
     if (info.isas.empty()) all.push_back({info.name, ""});
   }
   return all;

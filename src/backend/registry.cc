@@ -20,10 +20,10 @@ std::string names_of(const std::vector<BackendInfo>& backends) {
 }  // namespace
 
 std::vector<BackendInfo> known_backends() {
-  return {{"cpu", "", cpu_isas()},
-          {"reference", "", {}},
-          {"cuda", "this build has no CUDA kernels yet", {}},
-          {"hip", "this build has no HIP kernels yet", {}}};
+  return {{"cpu", "", cpu_isas(), cpu_twins()},
+          {"reference", "", {}, {}},
+          {"cuda", "this build has no CUDA kernels yet", {}, {}},
+          {"hip", "this build has no HIP kernels yet", {}, {}}};
 }
 
 Result<std::unique_ptr<Backend>> make_backend(std::string_view name, std::string_view isa,

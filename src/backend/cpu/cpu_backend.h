@@ -17,7 +17,11 @@ namespace m3 {
 // "x86-64", which every 64-bit x86 runs.
 std::vector<std::string> cpu_isas();
 
-// `isa`: one of cpu_isas(), or "" for the best. `pool` outlives the backend.
+// What tests run besides: "amx-twin", the portable twin of "amx". It computes the bits of the tiles
+// of AMX in ordinary registers, slowly.
+std::vector<std::string> cpu_twins();
+
+// `isa`: one of cpu_isas() or cpu_twins(), or "" for the best. `pool` outlives the backend.
 // Errors: an unknown instruction set, or one that this machine lacks.
 Result<std::unique_ptr<Backend>> make_cpu_backend(std::string_view isa, ThreadPool& pool);
 

@@ -10,22 +10,29 @@
 
 namespace m3::cpu {
 
+// Rows of x in the layout of a dot kernel: packed rows, or panels of several.
+struct PackedX {
+  const void* const* packed = nullptr;  // [ceil(rows / panel_rows)], all but the last one full
+  std::int64_t rows = 0;
+  std::int64_t panel_rows = 1;
+};
+
 // out[t, n] = sum over k of x[t, k] * w[n, k], all rows and outputs.
 struct Product {
   WeightRows w;
   std::int64_t outputs = 0;
   std::int64_t k = 0;
-  const void* const* x = nullptr;  // [rows] packed rows
-  std::int64_t rows = 0;
+  PackedX x;
   float* out = nullptr;  // [rows, outputs]
   // How the work is cut.
+  std::int64_t row_block = 0;
   std::int64_t output_block = 0;
   std::int64_t row_blocks = 0;
   std::int64_t first_task = 0;
 };
 
-// Consecutive rows of a batch that belong to one sequence and are worked on together, so that they
-// share what is read of its pages.
+// Consecutive rows that are worked on together: of one sequence, so that they share what is read of
+// its pages; or of one panel.
 struct RowRun {
   std::int64_t first = 0;
   std::int64_t rows = 0;
@@ -74,25 +81,35 @@ class CpuBackend final : public Backend {
 
  private:
   // linear.cc
-  // How rows are packed for one of the two dot kernels.
+  // How rows are packed one by one for one of the two dot kernels.
   struct Packing {
     std::int64_t (*bytes)(std::int64_t k);
     void (*pack)(const float* x, std::int64_t k, void* packed);
   };
-  Packing packing() const { return {kernels_.packed_bytes, kernels_.pack}; }
+  Packing packing() const { return {kernels_.packed_row_bytes, kernels_.pack_row}; }
   Packing packing_f32() const { return {kernels_.packed_bytes_f32, kernels_.pack_f32}; }
   // The packed rows of x [rows, k], in order; valid until the scratch is taken again.
   const void* const* pack_rows(Packing packing, const float* x, std::int64_t rows, std::int64_t k,
                                OpScratch& scratch);
-  // Puts a product on the list, unless it is empty. x: [rows] packed rows, out [rows, outputs].
-  void plan(const WeightRows& w, std::int64_t outputs, std::int64_t k, const void* const* x,
-            std::int64_t rows, float* out);
-  void plan(const Matrix& w, const void* const* x, std::int64_t rows, float* out);
-  void plan(const Tensor& w, const void* const* x, std::int64_t rows, float* out);
+  // Puts a product on the list, unless it is empty. out [rows, outputs].
+  void plan(const WeightRows& w, std::int64_t outputs, std::int64_t k, const PackedX& x,
+            float* out);
+  void plan(const Matrix& w, const PackedX& x, float* out);
+  void plan(const Tensor& w, const PackedX& x, float* out);
   // Computes the list in one parallel loop, and empties it.
   void multiply(Kernels::Dot dot);
   // out += scale * B (A x) for rows of x packed in float32.
-  void add_low_rank(const LowRank& addend, const void* const* x, std::int64_t rows, float* out);
+  void add_low_rank(const LowRank& addend, const PackedX& x, float* out);
+
+  // packing.cc
+  // x [rows, k] for kernels_.dot; valid until the next call of it or of pack_groups.
+  PackedX pack(const Tensor& x);
+  // The same for groups of rows: rows [offsets[g], offsets[g + 1]) of input_rows_, which are rows
+  // of x, go to groups_x_[g]. offsets [groups + 1].
+  void pack_groups(const Tensor& x, const std::int32_t* offsets, std::int64_t groups);
+  // Panels of the rows [first, first + rows) of input_rows_ are put on the list; then all packed.
+  void add_panels(std::int64_t first, std::int64_t rows);
+  const void* const* pack_panels(const Tensor& x);
 
   // rope.cc. One head of row `row`: x [dim] to out [dim].
   void norm_rope_head(const float* x, std::int64_t dim, const HeadNorm& norm, std::int64_t row,
@@ -109,6 +126,9 @@ class CpuBackend final : public Backend {
   std::int64_t planned_tasks_ = 0;
   std::vector<RowRun> runs_;
   std::vector<const void*> pointers_;
+  std::vector<std::int64_t> input_rows_;
+  std::vector<RowRun> panels_;
+  std::vector<PackedX> groups_x_;
   std::vector<std::int32_t> next_;
 };
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <string>
 
+#include "backend/cpu/amx_probe.h"
 #include "backend/cpu/cpu_backend.h"
 #include "base/cpu_features.h"
 
@@ -15,12 +16,19 @@ struct Isa {
   bool (*present)(const CpuFeatures& machine);
 };
 
-// Best first. The tiles of AMX will be the first line.
+// Best first.
 constexpr std::array kIsas{
+    Isa{&kAmxKernels, [](const CpuFeatures& m) { return m.amx_bf16 && amx_granted(); }},
     Isa{&kAvx512Bf16Kernels, [](const CpuFeatures& m) { return m.avx512_bf16; }},
     Isa{&kAvx512Kernels, [](const CpuFeatures& m) { return m.avx512; }},
     Isa{&kAvx2Kernels, [](const CpuFeatures& m) { return m.avx2; }},
     Isa{&kX86_64Kernels, [](const CpuFeatures&) { return true; }},
+};
+
+// For tests: never the best, on no list that users see.
+constexpr std::array kTwins{
+    Isa{&kAmxTwinKernels, [](const CpuFeatures& m) { return m.avx512_bf16; }},
+    Isa{&kAmxTwinX86_64Kernels, [](const CpuFeatures&) { return true; }},
 };
 
 std::string names_here() {
@@ -39,6 +47,8 @@ Result<const Kernels*> kernels_named(std::string_view name) {
     if (!name.empty())
       return fail("this machine lacks the instruction set '{}'; it has {}", name, names_here());
   }
+  for (const Isa& twin : kTwins)
+    if (name == twin.kernels->name && twin.present(machine)) return twin.kernels;
   return fail("unknown instruction set '{}' for backend 'cpu'; this machine has {}", name,
               names_here());
 }
@@ -51,6 +61,10 @@ std::vector<std::string> cpu_isas() {
   for (const cpu::Isa& isa : cpu::kIsas)
     if (isa.present(machine)) names.emplace_back(isa.kernels->name);
   return names;
+}
+
+std::vector<std::string> cpu_twins() {
+  return {cpu::kTwins.front().kernels->name};
 }
 
 }  // namespace m3

@@ -8,8 +8,8 @@
 
 namespace m3::cpu {
 
-// `name`: one of cpu_isas(), or "" for the best. Errors: unknown, or absent on this machine; both
-// with a list of what there is.
+// `name`: one of cpu_isas() or cpu_twins(), or "" for the best. Errors: unknown, or absent on this
+// machine; both with a list of what there is.
 Result<const Kernels*> kernels_named(std::string_view name);
 
 }  // namespace m3::cpu

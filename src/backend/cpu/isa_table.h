@@ -17,12 +17,11 @@ template <class S, class D>
 constexpr Kernels make_kernels(const char* name, const char* multiply_instruction) {
   Kernels k{};
   k.name = name;
-  k.packed_bytes = packed_bytes<D>;
-  k.pack = pack<D>;
-  k.dot = dot<D>;
   k.packed_row_bytes = packed_bytes<D>;
   k.pack_row = pack<D>;
   k.dot_rows = dot<D>;
+  k.panel_rows = 1;
+  k.dot = dot<D>;
   k.packed_bytes_f32 = packed_bytes<F32Dot<S>>;
   k.pack_f32 = pack<F32Dot<S>>;
   k.dot_f32 = dot_f32<S>;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "backend/cpu/amx_probe.h"
 #include "backend/cpu/cpu_backend.h"
 #include "base/cpu_features.h"
 
@@ -13,6 +14,7 @@ namespace {
 TEST(CpuIsas, AreListedBestFirstAndEndWithWhatAllMachinesHave) {
   const CpuFeatures machine = cpu_features();
   std::vector<std::string> expected;
+  if (machine.amx_bf16 && cpu::amx_granted()) expected.push_back("amx");
   if (machine.avx512_bf16) expected.push_back("avx512-bf16");
   if (machine.avx512) expected.push_back("avx512");
   if (machine.avx2) expected.push_back("avx2");
@@ -40,7 +42,7 @@ TEST(CpuIsas, EmptyNameIsTheBest) {
 
 TEST(CpuIsas, UnknownOrAbsentNamesGetAListOfWhatThereIs) {
   ThreadPool pool(1);
-  for (const char* name : {"avx1024", "AVX2", " ", "avx512-bf16", "avx512", "avx2"}) {
+  for (const char* name : {"avx1024", "AVX2", " ", "amx", "avx512-bf16", "avx512", "avx2"}) {
     const auto isas = cpu_isas();
     const auto backend = make_cpu_backend(name, pool);
     const bool here = std::find(isas.begin(), isas.end(), name) != isas.end();
@@ -48,6 +50,17 @@ TEST(CpuIsas, UnknownOrAbsentNamesGetAListOfWhatThereIs) {
     if (here) continue;
     EXPECT_NE(backend.error().message.find("x86-64"), std::string::npos) << backend.error().message;
     EXPECT_NE(backend.error().message.find(name), std::string::npos) << backend.error().message;
+  }
+}
+
+TEST(CpuIsas, ATwinIsThereByNameAlone) {
+  ThreadPool pool(1);
+  const auto isas = cpu_isas();
+  for (const std::string& name : cpu_twins()) {
+    EXPECT_EQ(std::count(isas.begin(), isas.end(), name), 0);
+    const auto backend = make_cpu_backend(name, pool);
+    ASSERT_TRUE(backend.has_value()) << backend.error().message;
+    EXPECT_EQ((*backend)->isa(), name);
   }
 }
 

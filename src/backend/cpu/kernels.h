@@ -5,10 +5,11 @@
 // keeps. The ops (linear.cc, attention.cc, ...) check shapes, cut the work for the threads and call
 // these.
 //
-// Two layouts are private to a table:
+// Layouts that are private to a table:
 // - a *packed row*, one row of x as the dot kernels want it: rounded to bfloat16 (or left in
 //   float32 for dot_f32), zero-padded, and unzipped into even and odd elements where the
 //   instruction set multiplies in float32 only;
+// - a *panel*, up to panel_rows rows of x together, where the instruction set multiplies tiles;
 // - a *partial sum*, one whole vector for each output, so that a sum may be put aside in the middle
 //   of K and taken up again without a different rounding.
 #pragma once
@@ -52,10 +53,12 @@ struct WeightRows {
 
 // out[t * out_stride + n] = w.scale * sum over k of x[t, k] * w[n, k].
 struct DotJob {
-  const void* const* x = nullptr;  // [rows] packed rows
-  std::int64_t rows = 0;           // <= kRowBlock
+  // [rows] packed rows; or, for a dot that takes panels, [ceil(rows / kPanelRows)] of them, all but
+  // the last one full.
+  const void* const* x = nullptr;
+  std::int64_t rows = 0;  // <= kRowBlock; kTileRowBlock
   WeightRows w;
-  std::int64_t outputs = 0;  // <= kOutputBlock
+  std::int64_t outputs = 0;  // <= kOutputBlock; kTileOutputBlock
   std::int64_t k = 0;
   float* out = nullptr;
   std::int64_t out_stride = 0;  // elements
@@ -67,6 +70,11 @@ struct DotJob {
 // then costs a few per cent of the multiplications.
 inline constexpr std::int64_t kRowBlock = 192;
 inline constexpr std::int64_t kOutputBlock = 32;
+// The same for tiles, whose multiplications are so fast that a task must be larger (see
+// loops_amx.h).
+inline constexpr std::int64_t kPanelRows = 16;
+inline constexpr std::int64_t kTileRowBlock = 512;
+inline constexpr std::int64_t kTileOutputBlock = 128;
 // Columns of decoded weights at a time, at most.
 inline constexpr std::int64_t kColumnBlockMax = 2048;
 inline constexpr std::int64_t kVectorBytesMax = 64;
@@ -148,16 +156,18 @@ struct Kernels {
   const char* name;
 
   // Bytes of a packed row of k elements; a multiple of 64.
-  std::int64_t (*packed_bytes)(std::int64_t k);
-  void (*pack)(const float* x, std::int64_t k, void* packed);
-  // x rounded to bfloat16, products and sums in float32. Every format gives what its weights,
-  // without w.scale and rounded to bfloat16, would give in kBF16 with that scale, bit for bit.
-  Dot dot;
-
-  // The same for rows that are packed one by one: what attention and index scoring multiply.
   std::int64_t (*packed_row_bytes)(std::int64_t k);
   void (*pack_row)(const float* x, std::int64_t k, void* packed);
+  // x, as packed rows, rounded to bfloat16, products and sums in float32. Every format gives what
+  // its weights, rounded to bfloat16, would give in kBF16, bit for bit.
   Dot dot_rows;
+
+  // What linear layers multiply by: dot_rows and packed rows where panel_rows is 1, else panels.
+  std::int64_t panel_rows;  // 1 or kPanelRows
+  // Of `rows` <= panel_rows rows; null where panel_rows is 1. A multiple of 64.
+  std::int64_t (*panel_bytes)(std::int64_t k, std::int64_t rows);
+  void (*pack_panel)(const float* const* x, std::int64_t rows, std::int64_t k, void* panel);
+  Dot dot;
 
   // The same in float32 throughout; rows packed by pack_f32; kF32 weights only.
   std::int64_t (*packed_bytes_f32)(std::int64_t k);
@@ -208,6 +218,10 @@ struct Kernels {
   const char* multiply_instruction;
 };
 
+// "amx", its portable twin beside AVX-512-BF16, and the twin beside x86-64.
+extern const Kernels kAmxKernels;
+extern const Kernels kAmxTwinKernels;
+extern const Kernels kAmxTwinX86_64Kernels;
 extern const Kernels kX86_64Kernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;

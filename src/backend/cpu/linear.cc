@@ -44,16 +44,32 @@ WeightRows rows_from(const WeightRows& w, std::int64_t begin, std::int64_t k) {
 
 void run_task(const Product& p, std::int64_t task, Kernels::Dot dot, void* scratch) {
   // Row blocks vary fastest: tasks that read the same weights run at about the same time.
-  const std::int64_t row = task % p.row_blocks * kRowBlock;
+  const std::int64_t row = task % p.row_blocks * p.row_block;
   const std::int64_t output = task / p.row_blocks * p.output_block;
-  dot({.x = p.x + row,
-       .rows = std::min(kRowBlock, p.rows - row),
+  dot({.x = p.x.packed + row / p.x.panel_rows,
+       .rows = std::min(p.row_block, p.x.rows - row),
        .w = rows_from(p.w, output, p.k),
        .outputs = std::min(p.output_block, p.outputs - output),
        .k = p.k,
        .out = p.out + row * p.outputs + output,
        .out_stride = p.outputs,
        .scratch = scratch});
+}
+
+void cut(Product& p) {
+  const std::int64_t rows = p.x.rows;
+  if (p.x.panel_rows == 1) {
+    p.row_block = kRowBlock;
+    p.output_block = rows <= kFewRows ? kFewRowsOutputBlock : kOutputBlock;
+  } else {
+    // Equal blocks: one of a few rows would decode all weights for them. Wide tasks only where
+    // there are rows enough for many tasks.
+    const std::int64_t blocks = (rows + kTileRowBlock - 1) / kTileRowBlock;
+    const std::int64_t panels = (rows + blocks * kPanelRows - 1) / (blocks * kPanelRows);
+    p.row_block = panels * kPanelRows;
+    p.output_block = rows <= 128 ? 32 : rows <= kTileRowBlock ? 64 : kTileOutputBlock;
+  }
+  p.row_blocks = (rows + p.row_block - 1) / p.row_block;
 }
 
 }  // namespace
@@ -76,25 +92,24 @@ const void* const* CpuBackend::pack_rows(Packing packing, const float* x, std::i
   return pointers;
 }
 
-void CpuBackend::plan(const WeightRows& w, std::int64_t outputs, std::int64_t k,
-                      const void* const* x, std::int64_t rows, float* out) {
-  if (rows == 0 || outputs == 0) return;
-  Product p{.w = w, .outputs = outputs, .k = k, .x = x, .rows = rows, .out = out};
-  p.output_block = rows <= kFewRows ? kFewRowsOutputBlock : kOutputBlock;
-  p.row_blocks = (rows + kRowBlock - 1) / kRowBlock;
+void CpuBackend::plan(const WeightRows& w, std::int64_t outputs, std::int64_t k, const PackedX& x,
+                      float* out) {
+  if (x.rows == 0 || outputs == 0) return;
+  Product p{.w = w, .outputs = outputs, .k = k, .x = x, .out = out};
+  cut(p);
   p.first_task = planned_tasks_;
   planned_tasks_ += p.row_blocks * ((outputs + p.output_block - 1) / p.output_block);
   products_.push_back(p);
 }
 
-void CpuBackend::plan(const Matrix& w, const void* const* x, std::int64_t rows, float* out) {
+void CpuBackend::plan(const Matrix& w, const PackedX& x, float* out) {
   const WeightRows stored{format_of(w), w.values.data,
                           static_cast<const std::uint8_t*>(w.scales.data), w.scale};
-  plan(stored, w.rows, w.cols, x, rows, out);
+  plan(stored, w.rows, w.cols, x, out);
 }
 
-void CpuBackend::plan(const Tensor& w, const void* const* x, std::int64_t rows, float* out) {
-  plan({WeightFormat::kF32, w.as<float>(), nullptr}, w.dim(0), w.dim(1), x, rows, out);
+void CpuBackend::plan(const Tensor& w, const PackedX& x, float* out) {
+  plan({WeightFormat::kF32, w.as<float>(), nullptr}, w.dim(0), w.dim(1), x, out);
 }
 
 void CpuBackend::multiply(Kernels::Dot dot) {
@@ -112,15 +127,14 @@ void CpuBackend::multiply(Kernels::Dot dot) {
 }
 
 // In float32: B (A x) is small beside W x, and training wants its gradients exact.
-void CpuBackend::add_low_rank(const LowRank& addend, const void* const* x, std::int64_t rows,
-                              float* out) {
-  const std::int64_t rank = addend.a.dim(0), outputs = addend.b.dim(0);
+void CpuBackend::add_low_rank(const LowRank& addend, const PackedX& x, float* out) {
+  const std::int64_t rows = x.rows, rank = addend.a.dim(0), outputs = addend.b.dim(0);
   float* compressed = low_rank_.take<float>(rows * (rank + outputs));
   float* expanded = compressed + rows * rank;
-  plan(addend.a, x, rows, compressed);
+  plan(addend.a, x, compressed);
   multiply(kernels_.dot_f32);
   const void* const* packed = pack_rows(packing_f32(), compressed, rows, rank, low_rank_packed_);
-  plan(addend.b, packed, rows, expanded);
+  plan(addend.b, {packed, rows}, expanded);
   multiply(kernels_.dot_f32);
   for_each_task(pool_, rows, [&](std::int64_t t) {
     kernels_.add_scaled(expanded + t * outputs, addend.scale, outputs, out + t * outputs);
@@ -130,13 +144,13 @@ void CpuBackend::add_low_rank(const LowRank& addend, const void* const* x, std::
 void CpuBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs) {
   expect_rank("linear: x", x, 2);
   const std::int64_t rows = x.dim(0), k = x.dim(1);
-  const void* const* packed = pack_rows(packing(), x.as<float>(), rows, k, packed_);
+  const PackedX packed = pack(x);
   bool has_addend = false;
   for (const LinearOutput& output : outputs) {
     const Linear& linear = *output.linear;
     expect_linear("linear: weight", linear, k);
     expect_tensor("linear: out", output.out, DType::kF32, {rows, linear.weight.rows});
-    plan(linear.weight, packed, rows, output.out.as<float>());
+    plan(linear.weight, packed, output.out.as<float>());
     has_addend |= linear.addend != nullptr;
   }
   multiply(kernels_.dot);
@@ -144,7 +158,7 @@ void CpuBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs) 
   const void* const* exact = pack_rows(packing_f32(), x.as<float>(), rows, k, packed_f32_);
   for (const LinearOutput& output : outputs)
     if (output.linear->addend != nullptr)
-      add_low_rank(*output.linear->addend, exact, rows, output.out.as<float>());
+      add_low_rank(*output.linear->addend, {exact, rows}, output.out.as<float>());
 }
 
 void CpuBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
@@ -160,13 +174,12 @@ void CpuBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool 
       offsets[0] == 0 && offsets[experts] <= rows && std::is_sorted(offsets, offsets + experts + 1),
       "grouped_linear: offsets run from {} to {}, not from 0 to at most {}", offsets[0],
       offsets[experts], rows);
-  const auto input = [&](std::int64_t r) {
-    return gather ? std::int64_t{dispatch.rows.as<std::int32_t>()[r]} : r;
-  };
+  input_rows_.resize(static_cast<std::size_t>(rows));
+  for (std::int64_t r = 0; r < rows; ++r)
+    input_rows_[static_cast<std::size_t>(r)] =
+        gather ? std::int64_t{dispatch.rows.as<std::int32_t>()[r]} : r;
 
-  const void* const* packed = pack_rows(packing(), x.as<float>(), x.dim(0), k, packed_);
-  pointers_.resize(static_cast<std::size_t>(rows));
-  for (std::int64_t r = 0; r < rows; ++r) pointers_[static_cast<std::size_t>(r)] = packed[input(r)];
+  pack_groups(x, offsets, experts);
   bool has_addend = false;
   for (const GroupedOutput& output : outputs) {
     M3_CHECK(std::ssize(output.experts) == experts, "grouped_linear: {} experts, offsets for {}",
@@ -176,7 +189,7 @@ void CpuBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool 
       const Linear& expert = output.experts[static_cast<std::size_t>(e)];
       expect_linear("grouped_linear: weight", expert, k);
       expect_tensor("grouped_linear: out", output.out, DType::kF32, {rows, expert.weight.rows});
-      plan(expert.weight, pointers_.data() + offsets[e], offsets[e + 1] - offsets[e],
+      plan(expert.weight, groups_x_[static_cast<std::size_t>(e)],
            output.out.row<float>(offsets[e]));
       has_addend |= expert.addend != nullptr;
     }
@@ -185,12 +198,13 @@ void CpuBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool 
   if (!has_addend) return;
 
   const void* const* exact = pack_rows(packing_f32(), x.as<float>(), x.dim(0), k, packed_f32_);
-  for (std::int64_t r = 0; r < rows; ++r) pointers_[static_cast<std::size_t>(r)] = exact[input(r)];
+  pointers_.clear();
+  for (const std::int64_t row : input_rows_) pointers_.push_back(exact[row]);
   for (const GroupedOutput& output : outputs)
     for (std::int64_t e = 0; e < experts; ++e) {
       const LowRank* addend = output.experts[static_cast<std::size_t>(e)].addend;
       if (addend == nullptr || offsets[e] == offsets[e + 1]) continue;
-      add_low_rank(*addend, pointers_.data() + offsets[e], offsets[e + 1] - offsets[e],
+      add_low_rank(*addend, {pointers_.data() + offsets[e], offsets[e + 1] - offsets[e]},
                    output.out.row<float>(offsets[e]));
     }
 }

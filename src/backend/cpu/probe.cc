@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cstring>
 
-#include "backend/cpu/amx_probe.h"
 #include "backend/cpu/isa.h"
 #include "backend/cpu/kernels.h"
 
@@ -48,12 +47,11 @@ double tflop_per_s(ThreadPool& pool, std::int64_t rounds, double flops, const Wo
 
 Result<MachineProbe> MachineProbe::create(ThreadPool& pool, std::string_view isa) {
   M3_TRY(const cpu::Kernels* kernels, cpu::kernels_named(isa));
-  M3_TRY(const cpu::Kernels* best, cpu::kernels_named(""));
-  return MachineProbe(pool, *kernels, kernels == best && cpu::amx_granted());
+  return MachineProbe(pool, *kernels);
 }
 
-MachineProbe::MachineProbe(ThreadPool& pool, const cpu::Kernels& kernels, bool with_amx)
-    : pool_(&pool), kernels_(&kernels), with_amx_(with_amx), memory_(kMemoryBytes) {
+MachineProbe::MachineProbe(ThreadPool& pool, const cpu::Kernels& kernels)
+    : pool_(&pool), kernels_(&kernels), memory_(kMemoryBytes) {
   // Written once: untouched pages are one page of zeros, which the cache holds.
   const std::int64_t share = kMemoryBytes / pool.threads();
   on_all_threads(pool, [&](std::int64_t i) {
@@ -79,12 +77,6 @@ MachineLimits MachineProbe::multiply_limits(std::int64_t rounds) {
   limits.matrix_tflop_per_s =
       tflop_per_s(*pool_, rounds, kernels_->flops_per_round,
                   [&](std::int64_t n) { kernels_->multiply_in_registers(n); });
-  if (!with_amx_) return limits;
-  const double amx = tflop_per_s(*pool_, rounds, cpu::kAmxFlopsPerRound, cpu::amx_multiply);
-  if (amx > limits.matrix_tflop_per_s) {
-    limits.matrix_tflop_per_s = amx;
-    limits.matrix_instruction = "TDPBF16PS";
-  }
   return limits;
 }
 

@@ -26,8 +26,8 @@ struct MachineLimits {
 // tenants of a machine come and go.
 class MachineProbe {
  public:
-  // `isa`: one of cpu_isas(), or "" for the best; then AMX is measured too where the kernel grants
-  // it. `pool` outlives the probe. Takes 1 GB of memory and a second or so.
+  // `isa`: one of cpu_isas(), or "" for the best; its own multiplications are measured. `pool`
+  // outlives the probe. Takes 1 GB of memory and a second or so.
   // Errors: an unknown or absent instruction set.
   static Result<MachineProbe> create(ThreadPool& pool, std::string_view isa);
 
@@ -37,13 +37,12 @@ class MachineProbe {
   MachineLimits measure_quickly();
 
  private:
-  MachineProbe(ThreadPool& pool, const cpu::Kernels& kernels, bool with_amx);
+  MachineProbe(ThreadPool& pool, const cpu::Kernels& kernels);
   double read_gb_per_s(int streams, int passes);
   MachineLimits multiply_limits(std::int64_t rounds);
 
   ThreadPool* pool_;
   const cpu::Kernels* kernels_;
-  bool with_amx_;
   Buffer memory_;
   int best_streams_ = 1;
 };

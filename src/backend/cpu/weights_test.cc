@@ -124,21 +124,16 @@ struct Twins {
 
 std::vector<float> multiply(const Kernels& kernels, const WeightRows& w, std::int64_t rows,
                             std::int64_t outputs, std::int64_t k) {
-  const std::int64_t stride = kernels.packed_bytes(k);
-  Buffer packed(rows * stride), scratch(kDotScratchBytes);
-  std::vector<const void*> x;
-  std::vector<float> row(static_cast<std::size_t>(k));
+  Buffer scratch(kDotScratchBytes);
+  std::vector<float> x(static_cast<std::size_t>(rows * k));
   std::uint32_t state = 3;
-  for (std::int64_t t = 0; t < rows; ++t) {
-    for (float& v : row) {
-      state = state * 1664525u + 1013904223u;
-      v = static_cast<float>(state >> 8) * 0x1p-23f - 1;
-    }
-    kernels.pack(row.data(), k, packed.data() + t * stride);
-    x.push_back(packed.data() + t * stride);
+  for (float& v : x) {
+    state = state * 1664525u + 1013904223u;
+    v = static_cast<float>(state >> 8) * 0x1p-23f - 1;
   }
+  const PackedForDot packed(kernels, x.data(), rows, k);
   std::vector<float> out(static_cast<std::size_t>(rows * outputs));
-  kernels.dot({.x = x.data(),
+  kernels.dot({.x = packed.pointers(),
                .rows = rows,
                .w = w,
                .outputs = outputs,

@@ -1,0 +1,21 @@
+// A table of one instruction set whose linear layers multiply by tiles. For isa_*.cc only.
+#pragma once
+
+#include "backend/cpu/isa_table.h"
+#include "backend/cpu/loops_amx.h"
+
+namespace m3::cpu {
+namespace {
+
+template <class D, class Tiles>
+constexpr Kernels with_tiles(Kernels k, const char* name) {
+  k.name = name;
+  k.panel_rows = kPanelRows;
+  k.panel_bytes = panel_bytes;
+  k.pack_panel = pack_panel<D>;
+  k.dot = dot_tiles<typename D::Simd, Tiles>;
+  return k;
+}
+
+}  // namespace
+}  // namespace m3::cpu
