@@ -48,6 +48,10 @@ std::vector<LinearShape> linear_shapes() {
   shapes.push_back({70, 131, 1000});
   shapes.push_back({1, 5, 12293});
   shapes.push_back({7, 259, 4096});
+  // Around whole tiles of 16 rows and outputs.
+  for (const std::int64_t rows : {15, 16, 17, 32, 40}) shapes.push_back({rows, rows - 1, 64});
+  shapes.push_back({200, 40, 33});
+  shapes.push_back({17, 16, 6144});
   return shapes;
 }
 

@@ -97,6 +97,20 @@ inline TileConfig tiles_of(std::int64_t panel_rows) {
   return config;
 }
 
+// Bytes of `columns` weights of a row, without scales.
+inline std::int64_t stored_bytes(WeightFormat format, std::int64_t columns) {
+  switch (format) {
+    case WeightFormat::kMxfp8:
+      return columns;
+    case WeightFormat::kBF16:
+    case WeightFormat::kF16:
+      return columns * 2;
+    case WeightFormat::kF32:
+      return columns * 4;
+  }
+  return 0;
+}
+
 // Rows of W in bfloat16 that tiles are loaded from.
 struct TileRowsOfW {
   const char* base;
@@ -224,12 +238,24 @@ class TileDot {
   void multiply_decoded(const Strip& strip) {
     for (Strip part = strip; part.begin < strip.end; part.begin = part.end) {
       part.end = min(part.begin + kTileColumns, strip.end);
+      prefetch_after(part);
       decode(part);
       multiply(part, {weights(), kTileColumns * 2, false});
     }
   }
 
   char* weights() const { return static_cast<char*>(job_.scratch) + kSumTilesBytes; }
+
+  // Asks for the weights that will be decoded next: of the next columns, or of the next outputs.
+  // The processor's own prefetching has little to go by when each row is left after some lines.
+  void prefetch_after(const Strip& strip) const {
+    const std::int64_t row_bytes = stored_bytes(job_.w.format, job_.k);
+    const std::int64_t bytes = stored_bytes(job_.w.format, kTileColumns);
+    const char* row = static_cast<const char*>(job_.w.values) + strip.first * row_bytes;
+    row += strip.end < job_.k ? stored_bytes(job_.w.format, strip.end) : kStripOutputs * row_bytes;
+    for (std::int64_t i = 0; i < strip.outputs; ++i, row += row_bytes)
+      for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
+  }
 
   // The strip's weights in whole tiles, padded with zeros.
   void decode(const Strip& strip) const {
