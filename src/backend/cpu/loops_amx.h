@@ -29,61 +29,16 @@
 
 #include "backend/cpu/amx_tiles.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/loops_panels.h"
 #include "backend/cpu/loops_weights.h"
 
 namespace m3::cpu {
 namespace {
 
-constexpr std::int64_t kStepColumns = 32;   // columns of one multiplication
 constexpr std::int64_t kStripOutputs = 32;  // two tiles of them
 constexpr std::int64_t kTileColumns = 320;
 constexpr std::int64_t kSumTilesBytes = kTileRowBlock * kTileOutputBlock * 4;
 static_assert(kSumTilesBytes + kStripOutputs * kTileColumns * 2 <= kDotScratchBytes);
-static_assert(kPanelRows == kTileRows);
-
-// ------------------------------------------------------------------------------------- panels
-
-// in [rows <= 16, 16] words, dense, to out[c * out_stride + r] for c < columns; instruction sets
-// with a faster way specialise it.
-template <class S>
-struct Transpose {
-  static void run(const void* in, std::int64_t rows, std::int64_t columns, void* out,
-                  std::int64_t out_stride) {
-    for (std::int64_t c = 0; c < columns; ++c)
-      for (std::int64_t r = 0; r < rows; ++r)
-        __builtin_memcpy(static_cast<char*>(out) + (c * out_stride + r) * 4,
-                         static_cast<const char*>(in) + (r * 16 + c) * 4, 4);
-  }
-};
-
-inline std::int64_t panel_bytes(std::int64_t k, std::int64_t rows) {
-  return round_up(round_up(k, kStepColumns) * rows * 2, 64);
-}
-
-// Columns [at, at + 32) of a row of x in bfloat16, zeros beyond k.
-template <class D>
-void round_step(const float* x, std::int64_t k, std::int64_t at, std::uint16_t* out) {
-  using S = typename D::Simd;
-  for (std::int64_t i = 0; i < kStepColumns; i += S::kLanes) {
-    const std::int64_t left = k - at - i;
-    const auto v = left >= S::kLanes ? S::load(x + at + i)
-                   : left > 0        ? S::load_part(x + at + i, static_cast<int>(left))
-                                     : S::zero();
-    D::store_factor(out + i, v);
-  }
-}
-
-template <class D>
-void pack_panel(const float* const* x, std::int64_t rows, std::int64_t k, void* panel) {
-  alignas(64) std::uint16_t rounded[kTileRows][kStepColumns];
-  auto* out = static_cast<char*>(panel);
-  for (std::int64_t at = 0; at < k; at += kStepColumns, out += rows * kTileRowBytes) {
-    for (std::int64_t r = 0; r < rows; ++r) round_step<D>(x[r], k, at, rounded[r]);
-    Transpose<typename D::Simd>::run(rounded, rows, kStepColumns / 2, out, rows);
-  }
-}
-
-// ------------------------------------------------------------------------------------ product
 
 // Tiles 0-3 are sums [outputs, rows], 4 and 5 weights, 6 and 7 panels.
 inline TileConfig tiles_of(std::int64_t panel_rows) {

@@ -1,7 +1,7 @@
-// 16 x 16 words turned over in registers, for loops_amx.h. For isa_*.cc only.
+// 16 x 16 words turned over in registers, for loops_panels.h. For isa_*.cc only.
 #pragma once
 
-#include "backend/cpu/loops_amx.h"
+#include "backend/cpu/loops_panels.h"
 #include "backend/cpu/simd_avx512.h"
 
 namespace m3::cpu {
@@ -11,10 +11,22 @@ template <>
 struct Transpose<Avx512> {
   static void run(const void* in, std::int64_t rows, std::int64_t columns, void* out,
                   std::int64_t out_stride) {
+    if (rows == 16 && columns == 16) {
+      run_of<true>(in, 16, 16, out, out_stride);
+    } else {
+      run_of<false>(in, rows, columns, out, out_stride);
+    }
+  }
+
+ private:
+  template <bool kWhole>
+  static void run_of(const void* in, std::int64_t rows, std::int64_t columns, void* out,
+                     std::int64_t out_stride) {
     __m512 r[16], t[16];
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i)
-      r[i] = i < rows ? Avx512::load(static_cast<const float*>(in) + i * 16) : Avx512::zero();
+      r[i] = kWhole || i < rows ? Avx512::load(static_cast<const float*>(in) + i * 16)
+                                : Avx512::zero();
       // Pairs of rows, then fours of them, within each quarter of a vector ...
 #pragma GCC unroll 8
     for (int i = 0; i < 16; i += 2) {
