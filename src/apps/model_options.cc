@@ -89,13 +89,16 @@ Result<std::unique_ptr<LoadedModel>> load_model(const ModelOptions& options) {
   show_warnings(config.warnings);
   show_warnings(checkpoint->warnings());
   loaded->random_weights = checkpoint->synthetic();
-  LoadOptions parts{.mtp = options.mtp, .vision = !options.language_model_only};
+  LoadOptions parts{
+      .mtp = options.mtp, .vision = !options.language_model_only, .backend = loaded->backend.get()};
   if (!options.mtp_model.empty()) {
     M3_TRY(parts.standalone_mtp, open_mtp(options.mtp_model, config));
     show_warnings(parts.standalone_mtp->config.warnings);
     show_warnings(parts.standalone_mtp->checkpoint->warnings());
   }
   ProgressBar bar("loading " + options.model, "weights");
+  ProgressBar packing_bar("packing weights for " + std::string(loaded->backend->isa()), "B");
+  parts.packing = packing_bar.callback();
   M3_TRY(Weights weights, load_weights(config, checkpoint, bar.callback(), &loaded->pool, parts));
   show_warnings(weights.warnings);
   M3_TRY(loaded->defaults, read_generation_defaults(options.model));

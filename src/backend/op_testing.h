@@ -131,6 +131,16 @@ class Arena {
     return encode(codec, random({rows, cols}), shift);
   }
 
+  // The same weight as `backend` packs it, or as it is.
+  Matrix packed(Backend& backend, Matrix w) {
+    const std::int64_t size = backend.packed_bytes(w);
+    if (size == 0) return w;
+    packed_.emplace_back(size);
+    backend.pack(w, packed_.back().data());
+    w.packed = packed_.back().data();
+    return w;
+  }
+
   Random& generator() { return random_; }
 
  private:
@@ -144,6 +154,7 @@ class Arena {
 
   Random random_{1};
   std::vector<std::unique_ptr<std::byte[]>> blocks_;
+  std::vector<Buffer> packed_;  // 64-byte aligned
 };
 
 // Relative errors of one rounding, from which all tolerances are made.

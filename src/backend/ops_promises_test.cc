@@ -10,6 +10,15 @@ namespace {
 using OpPromises = OpTest;
 INSTANTIATE_TEST_SUITE_P(All, OpPromises, testing::ValuesIn(machines(true)), machine_name);
 
+// A random weight as stored, and where the backend packs such weights, packed.
+std::vector<Matrix> both_layouts(Arena& arena, Backend& backend, const Codec& codec,
+                                 std::int64_t outputs, std::int64_t cols) {
+  std::vector<Matrix> layouts{arena.random_matrix(codec, outputs, cols)};
+  const Matrix packed = arena.packed(backend, layouts[0]);
+  if (packed.packed != nullptr) layouts.push_back(packed);
+  return layouts;
+}
+
 constexpr std::int64_t kWidths[] = {1, 7, 14, 31, 32, 33, 46, 100, 257, 2050};
 
 TEST_P(OpPromises, LinearOfARowAlone) {
@@ -18,12 +27,14 @@ TEST_P(OpPromises, LinearOfARowAlone) {
       if (!fits(*codec, cols)) continue;
       const std::int64_t outputs = 21;
       const LowRank addend{arena_.random({3, cols}), arena_.random({outputs, 3}), 0.5f};
-      const Linear linear{arena_.random_matrix(*codec, outputs, cols), &addend};
-      const Tensor x = arena_.random({33, cols});
-      const Tensor together = run_linear(*backend_, x, linear);
-      for (const auto& [begin, end] : {std::pair{0, 1}, {32, 33}, {13, 14}, {5, 12}, {0, 32}})
-        expect_same(run_linear(*backend_, x.rows(begin, end), linear), together.rows(begin, end),
-                    on("linear {}, K {}, rows [{}, {}) of 33", codec->name, cols, begin, end));
+      for (const Matrix& weight : both_layouts(arena_, *backend_, *codec, outputs, cols)) {
+        const Linear linear{weight, &addend};
+        const Tensor x = arena_.random({33, cols});
+        const Tensor together = run_linear(*backend_, x, linear);
+        for (const auto& [begin, end] : {std::pair{0, 1}, {32, 33}, {13, 14}, {5, 12}, {0, 32}})
+          expect_same(run_linear(*backend_, x.rows(begin, end), linear), together.rows(begin, end),
+                      on("linear {}, K {}, rows [{}, {}) of 33", codec->name, cols, begin, end));
+      }
     }
   }
 }
@@ -60,7 +71,7 @@ TEST_P(OpPromises, GroupedLinearIsLinear) {
       const std::int64_t tokens = 9, k = 2, count = 4, outputs = 19;
       std::vector<Linear> experts;
       for (std::int64_t e = 0; e < count; ++e)
-        experts.push_back({arena_.random_matrix(*codec, outputs, cols)});
+        experts.push_back({both_layouts(arena_, *backend_, *codec, outputs, cols).back()});
       const LowRank addend{arena_.random({3, cols}), arena_.random({outputs, 3}), 0.5f};
       experts[1].addend = &addend;  // a fine-tuned expert among others
       const Tensor picks = arena_.make(DType::kI32, {tokens, k});
@@ -330,7 +341,8 @@ class ThreadPromises : public AttentionPromises {
     backend.dispatch(picks, d);
     std::vector<Linear> experts_weights;
     for (std::int64_t e = 0; e < experts; ++e)
-      experts_weights.push_back({arena_.random_matrix(codec_of(Format::kMxfp8), 300, hidden)});
+      experts_weights.push_back(
+          {both_layouts(arena_, backend, codec_of(Format::kMxfp8), 300, hidden).back()});
     const Tensor up = arena_.floats({rows * k, 300}), out = arena_.floats({rows, 300});
     const GroupedOutput grouped{experts_weights, up};
     backend.grouped_linear(a.sparse, d, true, {&grouped, 1});

@@ -34,6 +34,21 @@ double product_error(const Codec& codec, std::int64_t terms) {
   return factors + static_cast<double>(terms + 8) * kF32;
 }
 
+// The largest magnitude of each block of 32 columns in place of its numbers.
+Tensor block_largest(Arena& arena, const Tensor& x) {
+  const Tensor out = arena.copy(x);
+  const std::int64_t cols = x.dim(1);
+  for (std::int64_t row = 0; row < x.dim(0); ++row)
+    for (std::int64_t k = 0; k < cols; k += 32) {
+      float* block = out.row<float>(row) + k;
+      const std::int64_t count = std::min<std::int64_t>(32, cols - k);
+      float most = 0;
+      for (std::int64_t i = 0; i < count; ++i) most = std::max(most, std::fabs(block[i]));
+      std::fill_n(block, count, most);
+    }
+  return out;
+}
+
 struct LinearShape {
   std::int64_t rows, outputs, cols;
 };
@@ -69,6 +84,30 @@ TEST_P(Ops, Linear) {
       expect_near(run_linear(*backend_, x, linear), run_linear(*reference_, x, linear),
                   on("linear {} [{}, {}] x [{}, {}]", codec->name, outputs, cols, rows, cols),
                   [&](std::int64_t i) { return error * bound.as<float>()[i] + kTiny; });
+    }
+  }
+}
+
+// Weights in the backend's own layout. What it does with int8, rounding x to 127ths of each block's
+// largest, is in that format's name.
+TEST_P(Ops, LinearOfPackedWeights) {
+  std::int64_t shift = 0;
+  for (const Codec* codec : codecs()) {
+    for (const auto& [rows, outputs, cols] : linear_shapes()) {
+      if (!fits(*codec, cols)) continue;
+      shift = (shift + 1) % 3;
+      const Tensor x = arena_.random({rows, cols});
+      const Linear stored{arena_.random_matrix(*codec, outputs, cols, shift)};
+      const Linear packed{arena_.packed(*backend_, stored.weight)};
+      if (packed.weight.packed == nullptr) continue;
+      const bool int8 = codec->format == Format::kInt8;
+      const Tensor magnitudes = int8 ? block_largest(arena_, x) : absolute(arena_, x);
+      const Tensor bound = run_linear(*reference_, magnitudes, {absolute(arena_, stored.weight)});
+      const double error = product_error(*codec, cols) + (int8 ? 0.5 / 127 : 0);
+      expect_near(
+          run_linear(*backend_, x, packed), run_linear(*reference_, x, stored),
+          on("packed linear {} [{}, {}] x [{}, {}]", codec->name, outputs, cols, rows, cols),
+          [&](std::int64_t i) { return error * bound.as<float>()[i] + kTiny; });
     }
   }
 }

@@ -30,10 +30,11 @@ CpuFeatures cpu_features() {
   found.avx2 = ymm && fma && f16c && (b & (1u << 5));
   const std::uint32_t avx512 = (1u << 16) | (1u << 17) | (1u << 30) | (1u << 31);  // F DQ BW VL
   found.avx512 = found.avx2 && zmm && (b & avx512) == avx512;
+  const bool vnni = c & (1u << 11);
   const bool amx_tile = d & (1u << 24), amx_bf16 = d & (1u << 22);
   std::uint32_t a1 = 0;
   if (__get_cpuid_count(7, 1, &a1, &b, &c, &d))
-    found.avx512_bf16 = found.avx512 && (a1 & (1u << 5));
+    found.avx512_bf16 = found.avx512 && vnni && (a1 & (1u << 5));
   found.amx_bf16 = found.avx512_bf16 && tiles && amx_tile && amx_bf16;
   return found;
 }

@@ -94,12 +94,15 @@ Status read_numbers(std::vector<FoundWeight>& weights, const Progress& progress,
 // Finds, checks and places the weights of a table.
 Status fill(const std::vector<WeightSpec>& table, const Config& config,
             const Checkpoint& checkpoint, const Progress& progress, ThreadPool* pool,
-            Weights& weights) {
+            Weights& weights, std::vector<PackableWeight>& linears) {
   M3_TRY(auto matched, match_weights(table, config, checkpoint));
   M3_TRY_STATUS(read_numbers(matched.found, progress, pool));
   Arena arena(matched.found);
-  for (const FoundWeight& found : matched.found)
+  for (const FoundWeight& found : matched.found) {
     std::visit(Placer{found, arena}, found.spec->place);
+    if (const auto* linear = std::get_if<Linear*>(&found.spec->place))
+      linears.push_back({found.spec->name, &(*linear)->weight});
+  }
   weights.converted.push_back(arena.release());
   weights.warnings.insert(weights.warnings.end(), matched.warnings.begin(), matched.warnings.end());
   return {};
@@ -152,11 +155,11 @@ Status expect_mtp(const Config& config, const Checkpoint& checkpoint, std::int64
 }
 
 Status load_standalone(const StandaloneMtp& mtp, const Progress& progress, ThreadPool* pool,
-                       Weights& weights) {
+                       Weights& weights, std::vector<PackableWeight>& linears) {
   M3_TRY(const std::int64_t modules, count_mtp_modules(*mtp.checkpoint));
   M3_TRY_STATUS(expect_mtp(mtp.config, *mtp.checkpoint, modules, weights));
   M3_TRY(const auto table, mtp_weight_table(mtp.config, modules, &weights));
-  M3_TRY_STATUS(fill(table, mtp.config, *mtp.checkpoint, progress, pool, weights));
+  M3_TRY_STATUS(fill(table, mtp.config, *mtp.checkpoint, progress, pool, weights, linears));
   note_mtp(mtp.config, *mtp.checkpoint, modules, weights);
   weights.mtp_checkpoint = mtp.checkpoint;
   return {};
@@ -184,11 +187,16 @@ Result<Weights> load_weights(const Config& config, std::shared_ptr<const Checkpo
   if (!options.vision) weights.vision.reset();
   M3_TRY(auto table, weight_table(config, weights.mtp_modules, &weights));
   if (!options.vision) leave_out_vision(table, *checkpoint);
-  M3_TRY_STATUS(fill(table, config, *checkpoint, progress, pool, weights));
+  std::vector<PackableWeight> linears;
+  M3_TRY_STATUS(fill(table, config, *checkpoint, progress, pool, weights, linears));
   if (options.standalone_mtp)
-    M3_TRY_STATUS(load_standalone(*options.standalone_mtp, progress, pool, weights));
+    M3_TRY_STATUS(load_standalone(*options.standalone_mtp, progress, pool, weights, linears));
   else
     note_mtp(config, *checkpoint, weights.mtp_modules, weights);
+  if (options.backend != nullptr) {
+    M3_TRY(Buffer packed, pack_weights(*options.backend, linears, options.packing));
+    weights.converted.push_back(std::move(packed));
+  }
   return weights;
 }
 

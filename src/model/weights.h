@@ -12,6 +12,7 @@
 #include "checkpoint/checkpoint.h"
 #include "model/config.h"
 #include "model/mtp_checkpoint.h"
+#include "model/packing.h"
 #include "model/vision_weights.h"
 #include "ops/linear.h"
 #include "tensor/tensor.h"
@@ -81,8 +82,8 @@ struct Weights {
 
   std::shared_ptr<const Checkpoint> checkpoint;      // keeps the mappings alive
   std::shared_ptr<const Checkpoint> mtp_checkpoint;  // the same of standalone MTP modules, or null
-  std::vector<Buffer> converted;
-  std::vector<std::string> warnings;  // each a sentence
+  std::vector<Buffer> converted;                     // small weights in float32, and packed ones
+  std::vector<std::string> warnings;                 // each a sentence
 };
 
 // Weights with every optional member present that the config asks for, and no data yet.
@@ -94,6 +95,9 @@ struct LoadOptions {
   bool mtp = false;                             // the MTP modules, all of them
   bool vision = true;                           // the vision tower, where there is one
   std::optional<StandaloneMtp> standalone_mtp;  // these instead of the checkpoint's own
+  // Packs the weights for it; null: all are used as stored.
+  Backend* backend = nullptr;
+  Progress packing;  // counts bytes
 };
 
 // Loads the text model of a checkpoint: checks every tensor against the weight table, converts the

@@ -90,6 +90,16 @@ class Backend {
   virtual DType cache_dtype() const = 0;
   virtual void synchronize() {}
 
+  // The layout in which this backend reads a weight of a linear layer fastest, where that is not
+  // the stored one. A weight may be used as stored or packed, but always in one of the two ways:
+  // their sums differ in the last bits.
+  // Names the layout, so that packed bytes can be kept: the same name, the same bytes.
+  virtual std::string_view packed_layout() const { return ""; }
+  // What w takes in it; 0: w is read as it is stored.
+  virtual std::int64_t packed_bytes(const Matrix& w) const { return w.rows * 0; }
+  // Writes all of it to `out`, 64-byte aligned. packed_bytes(w) > 0.
+  virtual void pack(const Matrix&, std::byte* /*out*/) {}
+
   // out[t, :] = table[ids[t], :], or zeros where ids[t] is -1. ids [tokens] I32, all in range; out
   // [tokens, hidden].
   virtual void embed(const Matrix& table, const Tensor& ids, const Tensor& out) = 0;

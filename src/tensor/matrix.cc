@@ -65,6 +65,7 @@ Matrix matrix_rows(const Matrix& w, std::int64_t begin, std::int64_t end) {
   part.values = w.values.rows(begin, end);
   if (w.scales) part.scales = w.scales.rows(begin, end);
   part.rows = end - begin;
+  part.packed = nullptr;
   return part;
 }
 

@@ -1,6 +1,7 @@
 // A weight matrix in the format in which it is stored, and the codecs of those formats.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -26,6 +27,8 @@ struct Matrix {
   // scales say is exact in bfloat16, their product with this is not: backends multiply the float32
   // sums by it, once an output, in the epilogue.
   float scale = 1;
+  // The same weight in the layout that the backend in use reads fastest (Backend::pack), or null.
+  const std::byte* packed = nullptr;
 
   explicit operator bool() const { return codec != nullptr; }
   std::int64_t bytes() const { return values.bytes() + (scales ? scales.bytes() : 0); }

@@ -8,6 +8,11 @@
 #include <utility>
 
 namespace m3 {
+namespace {
+
+constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
+
+}  // namespace
 
 Tensor::Tensor(void* data_in, DType dtype_in, std::span<const std::int64_t> shape_in,
                Space space_in)
@@ -67,6 +72,9 @@ Result<Buffer> Buffer::allocate(std::int64_t bytes) {
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED)
     return fail("the system has no memory for {} bytes: {}", bytes, std::strerror(errno));
+  // Pages of 2 MiB where the system has them to give: large buffers are read at the memory's speed,
+  // and a miss of the address cache is part of that. A refusal changes nothing.
+  if (bytes >= kHugePage) ::madvise(data, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);
   buffer.data_ = static_cast<std::byte*>(data);
   buffer.bytes_ = bytes;
   return buffer;

@@ -15,11 +15,19 @@ struct PackedX {
   const void* const* packed = nullptr;  // [ceil(rows / panel_rows)], all but the last one full
   std::int64_t rows = 0;
   std::int64_t panel_rows = 1;
+  const void* const* int8 = nullptr;  // [rows] rows as panel_dot_int8 wants them, or null
+};
+
+// What the weights of a call want of x.
+struct XForms {
+  bool bf16 = false;
+  bool int8 = false;
 };
 
 // out[t, n] = sum over k of x[t, k] * w[n, k], all rows and outputs.
 struct Product {
   WeightRows w;
+  const std::byte* panels = nullptr;  // instead of w's values and scales, where not null
   std::int64_t outputs = 0;
   std::int64_t k = 0;
   PackedX x;
@@ -46,6 +54,9 @@ class CpuBackend final : public Backend {
   std::string_view name() const override { return "cpu"; }
   std::string_view isa() const override { return kernels_.name; }
   DType cache_dtype() const override { return DType::kBF16; }
+  std::string_view packed_layout() const override { return "panels-16"; }
+  std::int64_t packed_bytes(const Matrix& w) const override;
+  void pack(const Matrix& w, std::byte* out) override;
 
   void embed(const Matrix& table, const Tensor& ids, const Tensor& out) override;
   void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& out) override;
@@ -87,13 +98,13 @@ class CpuBackend final : public Backend {
     void (*pack)(const float* x, std::int64_t k, void* packed);
   };
   Packing packing() const { return {kernels_.packed_row_bytes, kernels_.pack_row}; }
+  Packing packing_int8() const { return {kernels_.packed_bytes_int8, kernels_.pack_int8}; }
   Packing packing_f32() const { return {kernels_.packed_bytes_f32, kernels_.pack_f32}; }
   // The packed rows of x [rows, k], in order; valid until the scratch is taken again.
   const void* const* pack_rows(Packing packing, const float* x, std::int64_t rows, std::int64_t k,
                                OpScratch& scratch);
   // Puts a product on the list, unless it is empty. out [rows, outputs].
-  void plan(const WeightRows& w, std::int64_t outputs, std::int64_t k, const PackedX& x,
-            float* out);
+  void plan(Product product);
   void plan(const Matrix& w, const PackedX& x, float* out);
   void plan(const Tensor& w, const PackedX& x, float* out);
   // Computes the list in one parallel loop, and empties it.
@@ -102,14 +113,14 @@ class CpuBackend final : public Backend {
   void add_low_rank(const LowRank& addend, const PackedX& x, float* out);
 
   // packing.cc
-  // x [rows, k] for kernels_.dot; valid until the next call of it or of pack_groups.
-  PackedX pack(const Tensor& x);
+  // x [rows, k] in the forms that are wanted; valid until the next call of it or of pack_groups.
+  PackedX pack_x(const Tensor& x, XForms forms);
   // The same for groups of rows: rows [offsets[g], offsets[g + 1]) of input_rows_, which are rows
   // of x, go to groups_x_[g]. offsets [groups + 1].
-  void pack_groups(const Tensor& x, const std::int32_t* offsets, std::int64_t groups);
+  void pack_groups(const Tensor& x, XForms forms, const std::int32_t* offsets, std::int64_t groups);
   // Panels of the rows [first, first + rows) of input_rows_ are put on the list; then all packed.
-  void add_panels(std::int64_t first, std::int64_t rows);
-  const void* const* pack_panels(const Tensor& x);
+  void add_x_panels(std::int64_t first, std::int64_t rows);
+  const void* const* pack_x_panels(const Tensor& x);
 
   // rope.cc. One head of row `row`: x [dim] to out [dim].
   void norm_rope_head(const float* x, std::int64_t dim, const HeadNorm& norm, std::int64_t row,
@@ -120,14 +131,14 @@ class CpuBackend final : public Backend {
   ThreadPool& pool_;
 
   TaskScratch tasks_;
-  OpScratch packed_, packed_f32_, low_rank_packed_, low_rank_, sums_, partials_;
+  OpScratch packed_, packed_int8_, packed_f32_, low_rank_packed_, low_rank_, sums_, partials_;
   OpScratch segment_keys_, segment_values_;
   std::vector<Product> products_;
   std::int64_t planned_tasks_ = 0;
   std::vector<RowRun> runs_;
-  std::vector<const void*> pointers_;
+  std::vector<const void*> pointers_, int8_pointers_;
   std::vector<std::int64_t> input_rows_;
-  std::vector<RowRun> panels_;
+  std::vector<RowRun> x_panels_;
   std::vector<PackedX> groups_x_;
   std::vector<std::int32_t> next_;
 };

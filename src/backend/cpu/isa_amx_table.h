@@ -10,9 +10,9 @@ namespace {
 template <class D, class Tiles>
 constexpr Kernels with_tiles(Kernels k, const char* name) {
   k.name = name;
-  k.panel_rows = kPanelRows;
-  k.panel_bytes = panel_bytes;
-  k.pack_panel = pack_panel<D>;
+  k.x_panel_rows = kXPanelRows;
+  k.x_panel_bytes = x_panel_bytes;
+  k.pack_x_panel = pack_x_panel<D>;
   k.dot = dot_tiles<typename D::Simd, Tiles>;
   return k;
 }

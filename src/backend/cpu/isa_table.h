@@ -6,6 +6,8 @@
 #include "backend/cpu/loops_attention.h"
 #include "backend/cpu/loops_dot.h"
 #include "backend/cpu/loops_pairs.h"
+#include "backend/cpu/loops_panel_int8.h"
+#include "backend/cpu/loops_panels.h"
 #include "backend/cpu/loops_probe.h"
 #include "backend/cpu/loops_rows.h"
 #include "backend/cpu/loops_tile.h"
@@ -17,10 +19,14 @@ template <class S, class D>
 constexpr Kernels make_kernels(const char* name, const char* multiply_instruction) {
   Kernels k{};
   k.name = name;
+  k.panel_dot = panel_dot<D>;
+  k.packed_bytes_int8 = packed_bytes_int8;
+  k.pack_int8 = pack_int8<S>;
+  k.panel_dot_int8 = panel_dot_int8<D>;
   k.packed_row_bytes = packed_bytes<D>;
   k.pack_row = pack<D>;
   k.dot_rows = dot<D>;
-  k.panel_rows = 1;
+  k.x_panel_rows = 1;
   k.dot = dot<D>;
   k.packed_bytes_f32 = packed_bytes<F32Dot<S>>;
   k.pack_f32 = pack<F32Dot<S>>;

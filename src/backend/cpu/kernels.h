@@ -14,6 +14,7 @@
 //   of K and taken up again without a different rounding.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace m3::cpu {
@@ -53,13 +54,48 @@ struct WeightRows {
 
 // out[t * out_stride + n] = w.scale * sum over k of x[t, k] * w[n, k].
 struct DotJob {
-  // [rows] packed rows; or, for a dot that takes panels, [ceil(rows / kPanelRows)] of them, all but
-  // the last one full.
+  // [rows] packed rows; or, for a dot that takes panels, [ceil(rows / kXPanelRows)] of them, all
+  // but the last one full.
   const void* const* x = nullptr;
   std::int64_t rows = 0;  // <= kRowBlock; kTileRowBlock
   WeightRows w;
   std::int64_t outputs = 0;  // <= kOutputBlock; kTileOutputBlock
   std::int64_t k = 0;
+  float* out = nullptr;
+  std::int64_t out_stride = 0;  // elements
+  void* scratch = nullptr;      // kDotScratchBytes, 64-byte aligned
+};
+
+// The same for a weight in panels of 16 outputs: spans of 128 columns, each its scales and then its
+// values, 64-byte aligned (panels.h).
+inline constexpr std::int64_t kPanelOutputs = 16;
+inline constexpr std::int64_t kSpanColumns = 128;
+static constexpr bool has_panels(WeightFormat format) {
+  return layout_of(format).scale_columns > 0;
+}
+static constexpr std::int64_t scale_bytes_of_span(WeightFormat format) {
+  return kSpanColumns / layout_of(format).scale_columns * layout_of(format).scale_bytes *
+         kPanelOutputs;
+}
+static constexpr std::int64_t span_bytes(WeightFormat format) {
+  return scale_bytes_of_span(format) +
+         kSpanColumns * layout_of(format).value_bits / 8 * kPanelOutputs;
+}
+static constexpr std::int64_t spans_of(std::int64_t k) {
+  return (k + kSpanColumns - 1) / kSpanColumns;
+}
+static constexpr std::int64_t panel_bytes(WeightFormat format, std::int64_t k) {
+  return spans_of(k) * span_bytes(format);
+}
+
+struct PanelJob {
+  const void* const* x = nullptr;  // [rows] packed rows
+  std::int64_t rows = 0;           // <= kRowBlock
+  WeightFormat format = WeightFormat::kMxfp8;
+  const std::byte* panels = nullptr;  // the first panel of these outputs
+  std::int64_t outputs = 0;           // <= kOutputBlock
+  std::int64_t k = 0;
+  float scale = 1;  // of the whole weight
   float* out = nullptr;
   std::int64_t out_stride = 0;  // elements
   void* scratch = nullptr;      // kDotScratchBytes, 64-byte aligned
@@ -72,7 +108,7 @@ inline constexpr std::int64_t kRowBlock = 192;
 inline constexpr std::int64_t kOutputBlock = 32;
 // The same for tiles, whose multiplications are so fast that a task must be larger (see
 // loops_amx.h).
-inline constexpr std::int64_t kPanelRows = 16;
+inline constexpr std::int64_t kXPanelRows = 16;
 inline constexpr std::int64_t kTileRowBlock = 512;
 inline constexpr std::int64_t kTileOutputBlock = 128;
 // Columns of decoded weights at a time, at most.
@@ -156,17 +192,28 @@ struct Kernels {
   const char* name;
 
   // Bytes of a packed row of k elements; a multiple of 64.
+  // For weights in panels of kMxfp8, kMxfp4 or kNvfp4; rows packed by pack. Values are exact in
+  // bfloat16; sums of whole blocks are multiplied by their scales in float32.
+  void (*panel_dot)(const PanelJob& job);
+
+  // For weights in panels of kInt8: x is rounded to 8 bits, block by block of 32 columns, and the
+  // products of a block are added as integers.
+  std::int64_t (*packed_bytes_int8)(std::int64_t k);
+  void (*pack_int8)(const float* x, std::int64_t k, void* packed);
+  void (*panel_dot_int8)(const PanelJob& job);
+
   std::int64_t (*packed_row_bytes)(std::int64_t k);
   void (*pack_row)(const float* x, std::int64_t k, void* packed);
   // x, as packed rows, rounded to bfloat16, products and sums in float32. Every format gives what
   // its weights, rounded to bfloat16, would give in kBF16, bit for bit.
   Dot dot_rows;
 
-  // What linear layers multiply by: dot_rows and packed rows where panel_rows is 1, else panels.
-  std::int64_t panel_rows;  // 1 or kPanelRows
-  // Of `rows` <= panel_rows rows; null where panel_rows is 1. A multiple of 64.
-  std::int64_t (*panel_bytes)(std::int64_t k, std::int64_t rows);
-  void (*pack_panel)(const float* const* x, std::int64_t rows, std::int64_t k, void* panel);
+  // What linear layers multiply by: dot_rows and packed rows where x_panel_rows is 1, else panels
+  // of x.
+  std::int64_t x_panel_rows;  // 1 or kXPanelRows
+  // Of `rows` <= x_panel_rows rows; null where x_panel_rows is 1. A multiple of 64.
+  std::int64_t (*x_panel_bytes)(std::int64_t k, std::int64_t rows);
+  void (*pack_x_panel)(const float* const* x, std::int64_t rows, std::int64_t k, void* panel);
   Dot dot;
 
   // The same in float32 throughout; rows packed by pack_f32; kF32 weights only.

@@ -35,15 +35,16 @@ inline std::string isa_test_name(const testing::TestParamInfo<std::string>& info
 class PackedForDot {
  public:
   PackedForDot(const Kernels& kernels, const float* x, std::int64_t rows, std::int64_t k) {
-    for (std::int64_t row = 0; row < rows; row += kernels.panel_rows) {
-      const std::int64_t count = std::min(kernels.panel_rows, rows - row);
-      const bool is_panel = kernels.panel_rows > 1;
-      buffers_.emplace_back(is_panel ? kernels.panel_bytes(k, count) : kernels.packed_row_bytes(k));
+    for (std::int64_t row = 0; row < rows; row += kernels.x_panel_rows) {
+      const std::int64_t count = std::min(kernels.x_panel_rows, rows - row);
+      const bool is_panel = kernels.x_panel_rows > 1;
+      buffers_.emplace_back(is_panel ? kernels.x_panel_bytes(k, count)
+                                     : kernels.packed_row_bytes(k));
       pointers_.push_back(buffers_.back().data());
       std::vector<const float*> in_panel;
       for (std::int64_t r = row; r < row + count; ++r) in_panel.push_back(x + r * k);
       if (is_panel) {
-        kernels.pack_panel(in_panel.data(), count, k, buffers_.back().data());
+        kernels.pack_x_panel(in_panel.data(), count, k, buffers_.back().data());
       } else {
         kernels.pack_row(x + row * k, k, buffers_.back().data());
       }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "backend/cpu/cpu_ops.h"
+#include "backend/cpu/panels.h"
 #include "ops/arguments.h"
 
 namespace m3::cpu {
@@ -34,6 +35,10 @@ WeightFormat format_of(const Matrix& w) {
   M3_CHECK(false, "format {} has no kernel", w.codec->name);
 }
 
+WeightRows stored_rows(const Matrix& w) {
+  return {format_of(w), w.values.data, static_cast<const std::uint8_t*>(w.scales.data), w.scale};
+}
+
 // Outputs [begin, ...) of w.
 WeightRows rows_from(const WeightRows& w, std::int64_t begin, std::int64_t k) {
   WeightRows rows = w;
@@ -42,10 +47,38 @@ WeightRows rows_from(const WeightRows& w, std::int64_t begin, std::int64_t k) {
   return rows;
 }
 
-void run_task(const Product& p, std::int64_t task, Kernels::Dot dot, void* scratch) {
+// x packed as panel_dot_int8 wants it, or as dot and panel_dot do.
+bool wants_int8(const Matrix& w) {
+  return w.packed != nullptr && w.codec->format == Format::kInt8;
+}
+
+void add_form(const Matrix& w, XForms& forms) {
+  (wants_int8(w) ? forms.int8 : forms.bf16) = true;
+}
+
+// Outputs from `output` on, of the rows from `row` on.
+void run_panels(const Kernels& kernels, const Product& p, std::int64_t row, std::int64_t output,
+                void* scratch) {
+  const bool int8 = p.w.format == WeightFormat::kInt8;
+  const PanelJob job{.x = (int8 ? p.x.int8 : p.x.packed) + row,
+                     .rows = std::min(p.row_block, p.x.rows - row),
+                     .format = p.w.format,
+                     .panels = p.panels + output / kPanelOutputs * panel_bytes(p.w.format, p.k),
+                     .outputs = std::min(p.output_block, p.outputs - output),
+                     .k = p.k,
+                     .scale = p.w.scale,
+                     .out = p.out + row * p.outputs + output,
+                     .out_stride = p.outputs,
+                     .scratch = scratch};
+  (int8 ? kernels.panel_dot_int8 : kernels.panel_dot)(job);
+}
+
+void run_task(const Kernels& kernels, const Product& p, std::int64_t task, Kernels::Dot dot,
+              void* scratch) {
   // Row blocks vary fastest: tasks that read the same weights run at about the same time.
   const std::int64_t row = task % p.row_blocks * p.row_block;
   const std::int64_t output = task / p.row_blocks * p.output_block;
+  if (p.panels != nullptr) return run_panels(kernels, p, row, output, scratch);
   dot({.x = p.x.packed + row / p.x.panel_rows,
        .rows = std::min(p.row_block, p.x.rows - row),
        .w = rows_from(p.w, output, p.k),
@@ -58,21 +91,36 @@ void run_task(const Product& p, std::int64_t task, Kernels::Dot dot, void* scrat
 
 void cut(Product& p) {
   const std::int64_t rows = p.x.rows;
-  if (p.x.panel_rows == 1) {
+  if (p.x.panel_rows == 1 || p.panels != nullptr) {
     p.row_block = kRowBlock;
     p.output_block = rows <= kFewRows ? kFewRowsOutputBlock : kOutputBlock;
   } else {
     // Equal blocks: one of a few rows would decode all weights for them. Wide tasks only where
     // there are rows enough for many tasks.
     const std::int64_t blocks = (rows + kTileRowBlock - 1) / kTileRowBlock;
-    const std::int64_t panels = (rows + blocks * kPanelRows - 1) / (blocks * kPanelRows);
-    p.row_block = panels * kPanelRows;
+    const std::int64_t panels = (rows + blocks * kXPanelRows - 1) / (blocks * kXPanelRows);
+    p.row_block = panels * kXPanelRows;
     p.output_block = rows <= 128 ? 32 : rows <= kTileRowBlock ? 64 : kTileOutputBlock;
   }
   p.row_blocks = (rows + p.row_block - 1) / p.row_block;
 }
 
 }  // namespace
+
+// Tiles read bfloat16 that was decoded from rows; the integer units of such machines read panels.
+std::int64_t CpuBackend::packed_bytes(const Matrix& w) const {
+  const WeightFormat format = format_of(w);
+  if (!has_panels(format)) return 0;
+  if (kernels_.x_panel_rows > 1 && format != WeightFormat::kInt8) return 0;
+  return weight_panel_bytes(format, w.rows, w.cols);
+}
+
+void CpuBackend::pack(const Matrix& w, std::byte* out) {
+  const std::int64_t panels = (w.rows + kPanelOutputs - 1) / kPanelOutputs;
+  for_ranges(pool_, panels, 4, [&](std::int64_t begin, std::int64_t end) {
+    pack_panels(stored_rows(w), w.rows, w.cols, begin, end, out);
+  });
+}
 
 const void* const* CpuBackend::pack_rows(Packing packing, const float* x, std::int64_t rows,
                                          std::int64_t k, OpScratch& scratch) {
@@ -92,24 +140,29 @@ const void* const* CpuBackend::pack_rows(Packing packing, const float* x, std::i
   return pointers;
 }
 
-void CpuBackend::plan(const WeightRows& w, std::int64_t outputs, std::int64_t k, const PackedX& x,
-                      float* out) {
-  if (x.rows == 0 || outputs == 0) return;
-  Product p{.w = w, .outputs = outputs, .k = k, .x = x, .out = out};
+void CpuBackend::plan(Product p) {
+  if (p.x.rows == 0 || p.outputs == 0) return;
   cut(p);
   p.first_task = planned_tasks_;
-  planned_tasks_ += p.row_blocks * ((outputs + p.output_block - 1) / p.output_block);
+  planned_tasks_ += p.row_blocks * ((p.outputs + p.output_block - 1) / p.output_block);
   products_.push_back(p);
 }
 
 void CpuBackend::plan(const Matrix& w, const PackedX& x, float* out) {
-  const WeightRows stored{format_of(w), w.values.data,
-                          static_cast<const std::uint8_t*>(w.scales.data), w.scale};
-  plan(stored, w.rows, w.cols, x, out);
+  plan({.w = stored_rows(w),
+        .panels = w.packed,
+        .outputs = w.rows,
+        .k = w.cols,
+        .x = x,
+        .out = out});
 }
 
 void CpuBackend::plan(const Tensor& w, const PackedX& x, float* out) {
-  plan({WeightFormat::kF32, w.as<float>(), nullptr}, w.dim(0), w.dim(1), x, out);
+  plan({.w = {WeightFormat::kF32, w.as<float>(), nullptr},
+        .outputs = w.dim(0),
+        .k = w.dim(1),
+        .x = x,
+        .out = out});
 }
 
 void CpuBackend::multiply(Kernels::Dot dot) {
@@ -120,7 +173,8 @@ void CpuBackend::multiply(Kernels::Dot dot) {
                          [](std::int64_t t, const Product& p) { return t < p.first_task; });
     const Product& product = *std::prev(after);
     TaskScratch::Slice slice(tasks_);
-    run_task(product, task - product.first_task, dot, slice.take<std::byte>(kDotScratchBytes));
+    run_task(kernels_, product, task - product.first_task, dot,
+             slice.take<std::byte>(kDotScratchBytes));
   });
   products_.clear();
   planned_tasks_ = 0;
@@ -144,7 +198,9 @@ void CpuBackend::add_low_rank(const LowRank& addend, const PackedX& x, float* ou
 void CpuBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs) {
   expect_rank("linear: x", x, 2);
   const std::int64_t rows = x.dim(0), k = x.dim(1);
-  const PackedX packed = pack(x);
+  XForms forms;
+  for (const LinearOutput& output : outputs) add_form(output.linear->weight, forms);
+  const PackedX packed = pack_x(x, forms);
   bool has_addend = false;
   for (const LinearOutput& output : outputs) {
     const Linear& linear = *output.linear;
@@ -179,7 +235,10 @@ void CpuBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool 
     input_rows_[static_cast<std::size_t>(r)] =
         gather ? std::int64_t{dispatch.rows.as<std::int32_t>()[r]} : r;
 
-  pack_groups(x, offsets, experts);
+  XForms forms;
+  for (const GroupedOutput& output : outputs)
+    if (!output.experts.empty()) add_form(output.experts[0].weight, forms);
+  pack_groups(x, forms, offsets, experts);
   bool has_addend = false;
   for (const GroupedOutput& output : outputs) {
     M3_CHECK(std::ssize(output.experts) == experts, "grouped_linear: {} experts, offsets for {}",

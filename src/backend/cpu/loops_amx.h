@@ -29,8 +29,8 @@
 
 #include "backend/cpu/amx_tiles.h"
 #include "backend/cpu/kernels.h"
-#include "backend/cpu/loops_panels.h"
 #include "backend/cpu/loops_weights.h"
+#include "backend/cpu/loops_x_panels.h"
 
 namespace m3::cpu {
 namespace {
@@ -50,20 +50,6 @@ inline TileConfig tiles_of(std::int64_t panel_rows) {
         static_cast<std::uint16_t>(is_weights ? kTileRowBytes : 4 * panel_rows);
   }
   return config;
-}
-
-// Bytes of `columns` weights of a row, without scales.
-inline std::int64_t stored_bytes(WeightFormat format, std::int64_t columns) {
-  switch (format) {
-    case WeightFormat::kMxfp8:
-      return columns;
-    case WeightFormat::kBF16:
-    case WeightFormat::kF16:
-      return columns * 2;
-    case WeightFormat::kF32:
-      return columns * 4;
-  }
-  return 0;
 }
 
 // Rows of W in bfloat16 that tiles are loaded from.
@@ -186,7 +172,7 @@ class TileDot {
 
   // From column 0 on; 0 where W is to be copied or decoded.
   std::int64_t in_place_columns() const {
-    const bool few = job_.rows <= kPanelRows;
+    const bool few = job_.rows <= kXPanelRows;
     return few && job_.w.format == WeightFormat::kBF16 ? job_.k / kStepColumns * kStepColumns : 0;
   }
 
@@ -204,10 +190,11 @@ class TileDot {
   // Asks for the weights that will be decoded next: of the next columns, or of the next outputs.
   // The processor's own prefetching has little to go by when each row is left after some lines.
   void prefetch_after(const Strip& strip) const {
-    const std::int64_t row_bytes = stored_bytes(job_.w.format, job_.k);
-    const std::int64_t bytes = stored_bytes(job_.w.format, kTileColumns);
+    const std::int64_t row_bytes = value_row_bytes(job_.w.format, job_.k);
+    const std::int64_t bytes = value_row_bytes(job_.w.format, kTileColumns);
     const char* row = static_cast<const char*>(job_.w.values) + strip.first * row_bytes;
-    row += strip.end < job_.k ? stored_bytes(job_.w.format, strip.end) : kStripOutputs * row_bytes;
+    row +=
+        strip.end < job_.k ? value_row_bytes(job_.w.format, strip.end) : kStripOutputs * row_bytes;
     for (std::int64_t i = 0; i < strip.outputs; ++i, row += row_bytes)
       for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
   }
@@ -237,12 +224,12 @@ class TileDot {
 
   template <int kA>
   void multiply_all_rows(const Strip& strip, const TileRowsOfW& w) {
-    const std::int64_t whole = job_.rows / kPanelRows, left = job_.rows % kPanelRows;
+    const std::int64_t whole = job_.rows / kXPanelRows, left = job_.rows % kXPanelRows;
     std::int64_t panel = 0;
-    if (whole > 0) configure(kPanelRows);
+    if (whole > 0) configure(kXPanelRows);
     for (; panel + 2 <= whole; panel += 2)
-      TileBlock<Tiles, kA, 2>{tiles_, job_, strip, panel, kPanelRows}.run(w);
-    if (panel < whole) TileBlock<Tiles, kA, 1>{tiles_, job_, strip, panel, kPanelRows}.run(w);
+      TileBlock<Tiles, kA, 2>{tiles_, job_, strip, panel, kXPanelRows}.run(w);
+    if (panel < whole) TileBlock<Tiles, kA, 1>{tiles_, job_, strip, panel, kXPanelRows}.run(w);
     if (left == 0) return;
     configure(left);
     TileBlock<Tiles, kA, 1>{tiles_, job_, strip, whole, left}.run(w);
@@ -255,13 +242,16 @@ class TileDot {
   }
 
   void write_out(const Strip& strip) const {
-    for (std::int64_t row = 0; row < job_.rows; row += kPanelRows)
+    for (std::int64_t row = 0; row < job_.rows; row += kXPanelRows)
       for (std::int64_t n = 0; n < strip.outputs; n += kTileRows) {
         const std::int64_t output = strip.first + n;
-        Transpose<S>::run(sums_of(job_, row / kPanelRows, output / kTileRows),
-                          min(kTileRows, strip.outputs - n), min(kPanelRows, job_.rows - row),
+        Transpose<S>::run(sums_of(job_, row / kXPanelRows, output / kTileRows),
+                          min(kTileRows, strip.outputs - n), min(kXPanelRows, job_.rows - row),
                           job_.out + row * job_.out_stride + output, job_.out_stride);
       }
+    for (std::int64_t row = 0; row < job_.rows; ++row)
+      for (std::int64_t n = strip.first; n < strip.first + strip.outputs; ++n)
+        job_.out[row * job_.out_stride + n] *= job_.w.scale;
   }
 
   const DotJob& job_;

@@ -32,6 +32,7 @@ struct WideningDot {
                    i * S::kLanes);
   }
   static F multiply_add(F w, F x, F sum) { return S::fma(w, x, sum); }
+  static W dot_quads(W sum, W x, W w) { return S::dot_quads(sum, x, w); }
   // Rounds what will be multiplied.
   static void store_factor(std::uint16_t* p, F x) { S::store_bf16(p, x); }
   static void pack_step(const float* x, char* packed) {
@@ -71,9 +72,10 @@ struct F32Dot {
 template <class D>
 constexpr std::int64_t kPairColumns = 2 * D::kStep;
 
+// Panels go by whole spans.
 template <class D>
 std::int64_t packed_bytes(std::int64_t k) {
-  return round_up(round_up(k, kPairColumns<D>) / D::kStep * D::kPackedStepBytes, 64);
+  return round_up(k, kSpanColumns) / D::kStep * D::kPackedStepBytes;
 }
 
 template <class D>
@@ -81,7 +83,7 @@ void pack(const float* x, std::int64_t k, void* packed) {
   auto* out = static_cast<char*>(packed);
   std::int64_t at = 0;
   for (; at + D::kStep <= k; at += D::kStep, out += D::kPackedStepBytes) D::pack_step(x + at, out);
-  for (; at < round_up(k, kPairColumns<D>); at += D::kStep, out += D::kPackedStepBytes) {
+  for (; at < round_up(k, kSpanColumns); at += D::kStep, out += D::kPackedStepBytes) {
     float part[D::kStep] = {};
     for (std::int64_t i = 0; at + i < k && i < D::kStep; ++i) part[i] = x[at + i];
     D::pack_step(part, out);

@@ -13,8 +13,10 @@ struct Avx2 {
   using F = __m256;
   using H = __m256i;
   static constexpr int kLanes = 8;
-  static constexpr int kRowTile = 3;     // 3 x 4 sums, 3 of x and 1 of w: all 16 registers
-  static constexpr int kValueHeads = 4;  // 4 x 2 sums
+  static constexpr int kRowTile = 3;        // 3 x 4 sums, 3 of x and 1 of w: all 16 registers
+  static constexpr int kValueHeads = 4;     // 4 x 2 sums
+  static constexpr int kPanelTileRows = 3;  // 3 x 2 chains and as many sums
+  static constexpr int kPanelFewRows = 1;
   static constexpr int kPairVectors = 2;
 
   static F zero() { return _mm256_setzero_ps(); }
@@ -65,7 +67,70 @@ struct Avx2 {
     return _mm256_set1_epi32(pair);
   }
   static void store_h(void* p, H x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+  static H set1_16(int x) { return _mm256_set1_epi16(static_cast<short>(x)); }
+  static H set1_32(int x) { return _mm256_set1_epi32(x); }
+  static H bit_and(H a, H b) { return _mm256_and_si256(a, b); }
+  static H bit_or(H a, H b) { return _mm256_or_si256(a, b); }
+  static H bit_and_not(H a, H b) { return _mm256_andnot_si256(a, b); }
   static H bit_xor(H a, H b) { return _mm256_xor_si256(a, b); }
+  template <int kBits>
+  static H shift_left(H x) {
+    return _mm256_slli_epi16(x, kBits);
+  }
+  template <int kBits>
+  static H shift_right(H x) {
+    return _mm256_srli_epi16(x, kBits);
+  }
+  template <int kBits>
+  static H shift_right_signed(H x) {
+    return _mm256_srai_epi16(x, kBits);
+  }
+  static H add_16(H a, H b) { return _mm256_add_epi16(a, b); }
+  static H equal_16(H a, H b) { return _mm256_cmpeq_epi16(a, b); }
+  static H equal_32(H a, H b) { return _mm256_cmpeq_epi32(a, b); }
+  static H add_32(H a, H b) { return _mm256_add_epi32(a, b); }
+  static H sub_32(H a, H b) { return _mm256_sub_epi32(a, b); }
+  template <int kBits>
+  static H shift_left_32(H x) {
+    return _mm256_slli_epi32(x, kBits);
+  }
+  template <int kBits>
+  static H shift_right_32(H x) {
+    return _mm256_srli_epi32(x, kBits);
+  }
+  static H bits(F x) { return _mm256_castps_si256(x); }
+  static F from_bits(H x) { return _mm256_castsi256_ps(x); }
+  static F to_float(H x) { return _mm256_cvtepi32_ps(x); }
+  static H widen_8(const void* p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
+  }
+  static H widen_16(const void* p) {
+    return _mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  }
+  static bool all_bytes_have(H x, int mask) {
+    const H none = _mm256_cmpeq_epi8(_mm256_and_si256(x, _mm256_set1_epi8(static_cast<char>(mask))),
+                                     _mm256_setzero_si256());
+    return _mm256_testz_si256(none, none) != 0;
+  }
+  // Two tables of bytes, looked up by the nibble, once in the lower and once in the upper byte of a
+  // word; the other byte then is 0, for which both tables hold 0.
+  static H e2m1(H x) {
+    constexpr char k80 = static_cast<char>(0x80), kC0 = static_cast<char>(0xc0);
+    constexpr char kBF = static_cast<char>(0xbf);
+    const H low = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 0, k80, kC0, 0, 0x40, k80, kC0, 0, 0, k80, kC0, 0, 0x40, k80, kC0));
+    const H high = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+        0, 0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40, 0, kBF, kBF, kBF, kC0, kC0, kC0, kC0));
+    const H nibble = bit_and(x, set1_16(15));
+    return bit_or(_mm256_shuffle_epi8(low, nibble),
+                  _mm256_shuffle_epi8(high, _mm256_slli_epi16(nibble, 8)));
+  }
+  static H dot_quads(H sum, H x, H w) {
+    const H even =
+        _mm256_madd_epi16(bit_and(x, set1_16(0xff)), _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8));
+    const H odd = _mm256_madd_epi16(_mm256_srli_epi16(x, 8), _mm256_srai_epi16(w, 8));
+    return _mm256_add_epi32(sum, _mm256_add_epi32(even, odd));
+  }
   static F even(H x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)); }
   static F odd(H x) {
     return _mm256_castsi256_ps(

@@ -13,8 +13,10 @@ struct Avx512 {
   using F = __m512;
   using H = __m512i;
   static constexpr int kLanes = 16;
-  static constexpr int kRowTile = 6;     // 6 x 4 sums, 6 of x and 1 of w: 31 of 32 registers
-  static constexpr int kValueHeads = 8;  // 8 x 2 sums
+  static constexpr int kRowTile = 6;        // 6 x 4 sums, 6 of x and 1 of w: 31 of 32 registers
+  static constexpr int kValueHeads = 8;     // 8 x 2 sums
+  static constexpr int kPanelTileRows = 6;  // 6 x 2 chains and as many sums
+  static constexpr int kPanelFewRows = 4;
   static constexpr int kPairVectors = 4;
 
   static F zero() { return _mm512_setzero_ps(); }
@@ -60,7 +62,63 @@ struct Avx512 {
     return _mm512_set1_epi32(pair);
   }
   static void store_h(void* p, H x) { _mm512_storeu_si512(p, x); }
+  static H set1_16(int x) { return _mm512_set1_epi16(static_cast<short>(x)); }
+  static H set1_32(int x) { return _mm512_set1_epi32(x); }
+  static H bit_and(H a, H b) { return _mm512_and_si512(a, b); }
+  static H bit_or(H a, H b) { return _mm512_or_si512(a, b); }
+  static H bit_and_not(H a, H b) { return _mm512_andnot_si512(a, b); }
   static H bit_xor(H a, H b) { return _mm512_xor_si512(a, b); }
+  template <int kBits>
+  static H shift_left(H x) {
+    return _mm512_slli_epi16(x, kBits);
+  }
+  template <int kBits>
+  static H shift_right(H x) {
+    return _mm512_srli_epi16(x, kBits);
+  }
+  template <int kBits>
+  static H shift_right_signed(H x) {
+    return _mm512_srai_epi16(x, kBits);
+  }
+  static H add_16(H a, H b) { return _mm512_add_epi16(a, b); }
+  static H equal_16(H a, H b) { return _mm512_movm_epi16(_mm512_cmpeq_epi16_mask(a, b)); }
+  static H equal_32(H a, H b) { return _mm512_movm_epi32(_mm512_cmpeq_epi32_mask(a, b)); }
+  static H add_32(H a, H b) { return _mm512_add_epi32(a, b); }
+  static H sub_32(H a, H b) { return _mm512_sub_epi32(a, b); }
+  template <int kBits>
+  static H shift_left_32(H x) {
+    return _mm512_slli_epi32(x, kBits);
+  }
+  template <int kBits>
+  static H shift_right_32(H x) {
+    return _mm512_srli_epi32(x, kBits);
+  }
+  static H bits(F x) { return _mm512_castps_si512(x); }
+  static F from_bits(H x) { return _mm512_castsi512_ps(x); }
+  static F to_float(H x) { return _mm512_cvtepi32_ps(x); }
+  static H widen_8(const void* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  }
+  static H widen_16(const void* p) {
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+  }
+  static bool all_bytes_have(H x, int mask) {
+    return _mm512_testn_epi8_mask(x, _mm512_set1_epi8(static_cast<char>(mask))) == 0;
+  }
+  // A table of words, of whose index five bits count: every number stands in it twice.
+  static H e2m1(H x) {
+    const __m256i numbers = _mm256_setr_epi16(
+        0, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040, 0x4080, 0x40c0, 0, static_cast<short>(0xbf00),
+        static_cast<short>(0xbf80), static_cast<short>(0xbfc0), static_cast<short>(0xc000),
+        static_cast<short>(0xc040), static_cast<short>(0xc080), static_cast<short>(0xc0c0));
+    return _mm512_permutexvar_epi16(x, _mm512_broadcast_i64x4(numbers));
+  }
+  static H dot_quads(H sum, H x, H w) {
+    const H even =
+        _mm512_madd_epi16(bit_and(x, set1_16(0xff)), _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8));
+    const H odd = _mm512_madd_epi16(_mm512_srli_epi16(x, 8), _mm512_srai_epi16(w, 8));
+    return _mm512_add_epi32(sum, _mm512_add_epi32(even, odd));
+  }
   static F even(H x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }
   static F odd(H x) {
     return _mm512_castsi512_ps(

@@ -1,7 +1,7 @@
-// 16 x 16 words turned over in registers, for loops_panels.h. For isa_*.cc only.
+// 16 x 16 words turned over in registers, for loops_x_panels.h. For isa_*.cc only.
 #pragma once
 
-#include "backend/cpu/loops_panels.h"
+#include "backend/cpu/loops_x_panels.h"
 #include "backend/cpu/simd_avx512.h"
 
 namespace m3::cpu {

@@ -15,8 +15,10 @@ struct Sse2 {
   using F = __m128;
   using H = __m128i;
   static constexpr int kLanes = 4;
-  static constexpr int kRowTile = 2;     // 2 x 4 sums, 2 of x, 1 of w, and the products
-  static constexpr int kValueHeads = 4;  // 4 x 2 sums
+  static constexpr int kRowTile = 2;        // 2 x 4 sums, 2 of x, 1 of w, and the products
+  static constexpr int kValueHeads = 4;     // 4 x 2 sums
+  static constexpr int kPanelTileRows = 3;  // 3 x 2 chains and as many sums
+  static constexpr int kPanelFewRows = 1;
   static constexpr int kPairVectors = 2;
 
   static F zero() { return _mm_setzero_ps(); }
@@ -76,7 +78,73 @@ struct Sse2 {
     return _mm_set1_epi32(pair);
   }
   static void store_h(void* p, H x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
+  static H set1_16(int x) { return _mm_set1_epi16(static_cast<short>(x)); }
+  static H set1_32(int x) { return _mm_set1_epi32(x); }
+  static H bit_and(H a, H b) { return _mm_and_si128(a, b); }
+  static H bit_or(H a, H b) { return _mm_or_si128(a, b); }
+  static H bit_and_not(H a, H b) { return _mm_andnot_si128(a, b); }  // ~a & b
   static H bit_xor(H a, H b) { return _mm_xor_si128(a, b); }
+  // Words of 16 bits.
+  template <int kBits>
+  static H shift_left(H x) {
+    return _mm_slli_epi16(x, kBits);
+  }
+  template <int kBits>
+  static H shift_right(H x) {
+    return _mm_srli_epi16(x, kBits);
+  }
+  template <int kBits>
+  static H shift_right_signed(H x) {
+    return _mm_srai_epi16(x, kBits);
+  }
+  static H add_16(H a, H b) { return _mm_add_epi16(a, b); }
+  static H equal_16(H a, H b) { return _mm_cmpeq_epi16(a, b); }  // all ones where equal
+  // Words of 32 bits.
+  static H equal_32(H a, H b) { return _mm_cmpeq_epi32(a, b); }
+  static H add_32(H a, H b) { return _mm_add_epi32(a, b); }
+  static H sub_32(H a, H b) { return _mm_sub_epi32(a, b); }
+  template <int kBits>
+  static H shift_left_32(H x) {
+    return _mm_slli_epi32(x, kBits);
+  }
+  template <int kBits>
+  static H shift_right_32(H x) {
+    return _mm_srli_epi32(x, kBits);
+  }
+  static H bits(F x) { return _mm_castps_si128(x); }
+  static F from_bits(H x) { return _mm_castsi128_ps(x); }
+  static F to_float(H x) { return _mm_cvtepi32_ps(x); }  // of signed integers
+  static H widen_8(const void* p) {                      // kLanes bytes, unsigned
+    int bytes;
+    __builtin_memcpy(&bytes, p, sizeof bytes);
+    const __m128i words = _mm_unpacklo_epi8(_mm_cvtsi32_si128(bytes), _mm_setzero_si128());
+    return _mm_unpacklo_epi16(words, _mm_setzero_si128());
+  }
+  static H widen_16(const void* p) {  // kLanes words, unsigned
+    return _mm_unpacklo_epi16(_mm_loadl_epi64(static_cast<const __m128i*>(p)), _mm_setzero_si128());
+  }
+  // Whether every byte of x has a bit of `mask`.
+  static bool all_bytes_have(H x, int mask) {
+    const H none = _mm_cmpeq_epi8(_mm_and_si128(x, _mm_set1_epi8(static_cast<char>(mask))),
+                                  _mm_setzero_si128());
+    return _mm_movemask_epi8(none) == 0;
+  }
+  // Of each word the lowest four bits, an e2m1 number, as bfloat16: the bits move up by six, and
+  // the exponents' biases differ by 126; but 0.5 and 0 are subnormal.
+  static H e2m1(H x) {
+    const H size = bit_and(x, set1_16(7));
+    const H half = bit_and(equal_16(size, set1_16(1)), set1_16(64));
+    const H normal = _mm_sub_epi16(add_16(_mm_slli_epi16(size, 6), set1_16(126 << 7)), half);
+    const H sign = _mm_slli_epi16(bit_and(x, set1_16(8)), 12);
+    return bit_and_not(equal_16(size, _mm_setzero_si128()), bit_or(normal, sign));
+  }
+  // sum + the four products of bytes of each word of 32 bits; x unsigned, w signed.
+  static H dot_quads(H sum, H x, H w) {
+    const H even =
+        _mm_madd_epi16(bit_and(x, set1_16(0xff)), _mm_srai_epi16(_mm_slli_epi16(w, 8), 8));
+    const H odd = _mm_madd_epi16(_mm_srli_epi16(x, 8), _mm_srai_epi16(w, 8));
+    return _mm_add_epi32(sum, _mm_add_epi32(even, odd));
+  }
   // Elements 0, 2, 4, ... and 1, 3, 5, ...: a shift or a mask each, no shuffle.
   static F even(H x) { return _mm_castsi128_ps(_mm_slli_epi32(x, 16)); }
   static F odd(H x) {

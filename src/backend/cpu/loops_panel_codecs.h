@@ -1,0 +1,117 @@
+// The numbers of a panel on their way to a product: what one load of values holds, and what one
+// vector of scales. For isa_*.cc only; S is a simd_*.h.
+//
+// A load is a vector of 4 bytes for each output. Values come out of it without their scales, which
+// are applied to the sums of whole blocks, in float32: so a decoded value is exact in bfloat16, and
+// the scale costs one multiplication for 16 or 32 columns.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/cpu/kernels.h"
+
+namespace m3::cpu {
+namespace {
+
+// Sign, exponent and mantissa of e4m3 at their places in a bfloat16, the exponent still biased by
+// 7: x's bytes in the upper halves of words.
+template <class S>
+typename S::H e4m3_fields(typename S::H x) {
+  return S::bit_and(S::template shift_right_signed<4>(x), S::set1_16(0x87f0));
+}
+
+// The general rule, subnormal numbers and NaN included (as 0x80: see pack_byte() in panels.cc).
+template <class S>
+[[gnu::noinline]] typename S::H e4m3_of_any(typename S::H fields) {
+  using H = typename S::H;
+  const H zero = S::set1_16(0);
+  const auto small = [](H mantissa) {  // in words of 32 bits
+    return S::bits(S::mul(S::to_float(mantissa), S::set1(0x1p-9f)));
+  };
+  const H low = S::bit_and(S::template shift_right_32<4>(fields), S::set1_32(7));
+  const H high = S::bit_and(S::template shift_right_32<20>(fields), S::set1_32(7));
+  const H subnormal = S::bit_or(S::template shift_right_32<16>(small(low)),
+                                S::bit_and(small(high), S::set1_32(static_cast<int>(0xffff0000))));
+  const H signed_subnormal = S::bit_or(subnormal, S::bit_and(fields, S::set1_16(0x8000)));
+  const H is_subnormal = S::equal_16(S::bit_and(fields, S::set1_16(0x0780)), zero);
+  const H normal = S::add_16(fields, S::set1_16(120 << 7));
+  const H is_nan = S::equal_16(fields, S::set1_16(0x8000));
+  const H number =
+      S::bit_or(S::bit_and(is_subnormal, signed_subnormal), S::bit_and_not(is_subnormal, normal));
+  return S::bit_or(S::bit_and(is_nan, S::set1_16(0x7fc0)), S::bit_and_not(is_nan, number));
+}
+
+// A power of two from its E8M0 byte; byte 0 is 2^-127, a subnormal number.
+template <class S>
+typename S::F e8m0_scales(const std::uint8_t* p) {
+  using H = typename S::H;
+  const H bytes = S::widen_8(p);
+  const H smallest = S::bit_and(S::equal_32(bytes, S::set1_16(0)), S::set1_32(0x00400000));
+  return S::from_bits(S::bit_or(S::template shift_left_32<23>(bytes), smallest));
+}
+
+template <class S>
+struct Mxfp8Panel {
+  static constexpr WeightFormat kFormat = WeightFormat::kMxfp8;
+  static constexpr int kVectors = 2;  // pairs of columns of a load
+  static constexpr int kScaleColumns = 32;
+  static void load(const std::uint8_t* p, typename S::H* w) {
+    const auto x = S::load_h(p);
+    w[0] = e4m3_fields<S>(S::template shift_left<8>(x));
+    w[1] = e4m3_fields<S>(x);
+    if (!S::all_bytes_have(x, 0x78)) [[unlikely]] {
+      w[0] = e4m3_of_any<S>(w[0]);
+      w[1] = e4m3_of_any<S>(w[1]);
+      return;
+    }
+    w[0] = S::add_16(w[0], S::set1_16(120 << 7));
+    w[1] = S::add_16(w[1], S::set1_16(120 << 7));
+  }
+  static typename S::F scales(const std::uint8_t* p) { return e8m0_scales<S>(p); }
+};
+
+template <class S>
+struct E2m1Panel {
+  static constexpr int kVectors = 4;
+  static void load(const std::uint8_t* p, typename S::H* w) {
+    const auto x = S::load_h(p);
+    w[0] = S::e2m1(x);
+    w[1] = S::e2m1(S::template shift_right<4>(x));
+    w[2] = S::e2m1(S::template shift_right<8>(x));
+    w[3] = S::e2m1(S::template shift_right<12>(x));
+  }
+};
+
+template <class S>
+struct Mxfp4Panel : E2m1Panel<S> {
+  static constexpr WeightFormat kFormat = WeightFormat::kMxfp4;
+  static constexpr int kScaleColumns = 32;
+  static typename S::F scales(const std::uint8_t* p) { return e8m0_scales<S>(p); }
+};
+
+template <class S>
+struct Nvfp4Panel : E2m1Panel<S> {
+  static constexpr WeightFormat kFormat = WeightFormat::kNvfp4;
+  static constexpr int kScaleColumns = 16;
+  // The float32 of the same bits is smaller by the difference of the biases.
+  static typename S::F scales(const std::uint8_t* p) {
+    using H = typename S::H;
+    const H bytes = S::widen_8(p);
+    const H size = S::template shift_left_32<20>(S::bit_and(bytes, S::set1_32(0x7f)));
+    const H sign = S::template shift_left_32<24>(S::bit_and(bytes, S::set1_32(0x80)));
+    return S::from_bits(S::bit_or(S::bits(S::mul(S::from_bits(size), S::set1(0x1p120f))), sign));
+  }
+};
+
+// float16 scales of int8: as for e4m3, which leaves out infinity and NaN; loaders refuse them.
+template <class S>
+typename S::F f16_scales(const std::uint8_t* p) {
+  using H = typename S::H;
+  const H words = S::widen_16(p);
+  const H size = S::template shift_left_32<13>(S::bit_and(words, S::set1_32(0x7fff)));
+  const H sign = S::template shift_left_32<16>(S::bit_and(words, S::set1_32(0x8000)));
+  return S::from_bits(S::bit_or(S::bits(S::mul(S::from_bits(size), S::set1(0x1p112f))), sign));
+}
+
+}  // namespace
+}  // namespace m3::cpu

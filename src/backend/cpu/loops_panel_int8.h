@@ -1,0 +1,267 @@
+// x Wᵀ for int8 weights in panels (panels.h), on integer units. For isa_*.cc only.
+//
+// x is rounded to 8 bits by the scale of each block of 32 columns (largest magnitude / 127), and
+// stored plus 128, as the instructions multiply unsigned by signed numbers; what the 128 adds is
+// -128 times the sum of the block's weights, where the chain starts. Integers make a block's sum
+// exact; it is multiplied by both scales and added to the row's sum in float32, block after block.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/loops_panels.h"
+#include "backend/cpu/loops_rows.h"
+
+namespace m3::cpu {
+namespace {
+
+constexpr WeightFormat kInt8 = WeightFormat::kInt8;
+constexpr std::int64_t kInt8Block = 32;
+constexpr int kInt8Loads = 8;  // of a block
+
+// A packed row: bytes of whole spans, then a float32 scale for each block.
+inline std::int64_t packed_bytes_int8(std::int64_t k) {
+  const std::int64_t columns = spans_of(k) * kSpanColumns;
+  return round_up(columns + columns / kInt8Block * 4, 64);
+}
+
+template <class S>
+void pack_int8_block(const float* x, std::uint8_t* out, float* scale) {
+  float size[kInt8Block];
+  for (std::int64_t i = 0; i < kInt8Block; ++i) size[i] = __builtin_fabsf(x[i]);
+  *scale = largest<S>(size, kInt8Block) / 127;
+  // NaN and infinity give a scale that is neither 0 nor finite: every product becomes NaN.
+  const float inverse = *scale > 0 ? 1 / *scale : 0;
+  for (std::int64_t i = 0; i < kInt8Block; ++i) {
+    const float q = __builtin_nearbyintf(x[i] * inverse);
+    const float kept = q >= -127 && q <= 127 ? q : q > 0 ? 127 : -127;
+    out[i] = static_cast<std::uint8_t>(static_cast<int>(kept) + 128);
+  }
+}
+
+template <class S>
+void pack_int8(const float* x, std::int64_t k, void* packed) {
+  const std::int64_t columns = spans_of(k) * kSpanColumns;
+  auto* out = static_cast<std::uint8_t*>(packed);
+  auto* scales = reinterpret_cast<float*>(out + columns);
+  for (std::int64_t at = 0; at < columns; at += kInt8Block) {
+    if (at + kInt8Block <= k) {
+      pack_int8_block<S>(x + at, out + at, scales + at / kInt8Block);
+      continue;
+    }
+    float part[kInt8Block] = {};
+    for (std::int64_t i = 0; at + i < k; ++i) part[i] = x[at + i];
+    pack_int8_block<S>(part, out + at, scales + at / kInt8Block);
+  }
+}
+
+// Four columns of x in every lane.
+template <class S>
+typename S::H broadcast_quad(const void* row, std::int64_t column) {
+  return S::broadcast_pair(
+      reinterpret_cast<const std::uint16_t*>(static_cast<const std::uint8_t*>(row) + column));
+}
+
+inline float block_scale(const void* row, std::int64_t columns, std::int64_t block) {
+  return reinterpret_cast<const float*>(static_cast<const std::uint8_t*>(row) + columns)[block];
+}
+
+constexpr std::int64_t int8_values_at(int b, int i) {
+  return scale_bytes_of_span(kInt8) + (i * kBlocks + b) * 4 * kPanelOutputs;
+}
+constexpr std::int64_t int8_scales_at(int b) {
+  return b * 2 * kPanelOutputs;
+}
+
+// One vector of outputs of a panel for kRows rows.
+template <class D, int kRows>
+void int8_few(const PanelJob& job, const std::uint8_t* span, int vector, float* out,
+              std::int64_t outputs) {
+  using S = typename D::Simd;
+  using H = typename S::H;
+  typename S::F sums[kRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) sums[r] = S::zero();
+  const std::uint8_t* values = span + vector * S::kLanes * 4;
+  const std::uint8_t* scales = span + vector * S::kLanes * 2;
+  const std::int64_t columns = spans_of(job.k) * kSpanColumns;
+  for (std::int64_t column = 0; column < columns; column += kSpanColumns) {
+    H chains[kRows][kBlocks], weights[kBlocks];
+#pragma GCC unroll 4
+    for (int b = 0; b < kBlocks; ++b) {
+      weights[b] = S::set1_32(0);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) chains[r][b] = S::set1_32(0);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kInt8Loads; ++i)
+#pragma GCC unroll 4
+      for (int b = 0; b < kBlocks; ++b) {
+        const H w = S::load_h(values + int8_values_at(b, i));
+        weights[b] = D::dot_quads(weights[b], S::set1_32(0x01010101), w);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r)
+          chains[r][b] = D::dot_quads(
+              chains[r][b], broadcast_quad<S>(job.x[r], column + b * kInt8Block + 4 * i), w);
+      }
+#pragma GCC unroll 4
+    for (int b = 0; b < kBlocks; ++b) {
+      const H offset = S::template shift_left_32<7>(weights[b]);
+      const auto scale = f16_scales<S>(scales + int8_scales_at(b));
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const float xs = block_scale(job.x[r], columns, column / kInt8Block + b);
+        sums[r] = S::fma(S::to_float(S::sub_32(chains[r][b], offset)), S::mul(scale, S::set1(xs)),
+                         sums[r]);
+      }
+    }
+    values += span_bytes(kInt8);
+    scales += span_bytes(kInt8);
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+    write_sums<S>(sums[r], job.scale, outputs, out + r * job.out_stride);
+}
+
+// What many rows share of two panels' chunk: -128 times the sum of each block's weights, and the
+// scales in float32. Both [block][32 outputs].
+template <class D>
+struct Int8Chunk {
+  using S = typename D::Simd;
+  static constexpr std::int64_t kChunkBlocks = kChunkSpans * kBlocks;
+  alignas(64) std::int32_t offsets[kChunkBlocks * kOutputBlock];
+  alignas(64) float scales[kChunkBlocks * kOutputBlock];
+
+  void prepare(const std::uint8_t* span, std::int64_t s, std::int64_t panel) {
+    using H = typename S::H;
+    for (int b = 0; b < kBlocks; ++b)
+      for (int v = 0; v < kPanelVectors<S>; ++v) {
+        H sum = S::set1_32(0);
+        for (int i = 0; i < kInt8Loads; ++i)
+          sum = D::dot_quads(sum, S::set1_32(0x01010101),
+                             S::load_h(span + int8_values_at(b, i) + v * S::kLanes * 4));
+        const std::int64_t at =
+            (s * kBlocks + b) * kOutputBlock + panel * kPanelOutputs + v * S::kLanes;
+        S::store_h(offsets + at, S::sub_32(S::set1_32(0), S::template shift_left_32<7>(sum)));
+        S::store(scales + at, f16_scales<S>(span + int8_scales_at(b) + v * S::kLanes * 2));
+      }
+  }
+};
+
+// Two vectors of outputs, which lie at w0 and w1 of their spans, for kRows rows.
+template <class D, int kRows>
+void int8_tile(const Int8Chunk<D>& chunk, const void* const* x, std::int64_t k, std::int64_t column,
+               std::int64_t spans, const std::uint8_t* w0, const std::uint8_t* w1, int vector,
+               bool begins, float* sums) {
+  using S = typename D::Simd;
+  using H = typename S::H;
+  const std::int64_t columns = spans_of(k) * kSpanColumns;
+  typename S::F total[kRows][2];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v)
+      total[r][v] =
+          begins ? S::zero() : S::load(sums + r * kOutputBlock + (vector + v) * S::kLanes);
+  std::int64_t at = vector * S::kLanes;
+  for (std::int64_t s = 0; s < spans; ++s, w0 += span_bytes(kInt8), w1 += span_bytes(kInt8))
+    for (int b = 0; b < kBlocks; ++b, column += kInt8Block, at += kOutputBlock) {
+      const H o0 = S::load_h(chunk.offsets + at), o1 = S::load_h(chunk.offsets + at + S::kLanes);
+      H chains[kRows][2];
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        chains[r][0] = o0;
+        chains[r][1] = o1;
+      }
+#pragma GCC unroll 1
+      for (int i = 0; i < kInt8Loads; ++i) {
+        const H a = S::load_h(w0 + int8_values_at(b, i)), c = S::load_h(w1 + int8_values_at(b, i));
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          const H xi = broadcast_quad<S>(x[r], column + 4 * i);
+          chains[r][0] = D::dot_quads(chains[r][0], xi, a);
+          chains[r][1] = D::dot_quads(chains[r][1], xi, c);
+        }
+      }
+      const auto s0 = S::load(chunk.scales + at), s1 = S::load(chunk.scales + at + S::kLanes);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const auto xs = S::set1(block_scale(x[r], columns, column / kInt8Block));
+        total[r][0] = S::fma(S::to_float(chains[r][0]), S::mul(s0, xs), total[r][0]);
+        total[r][1] = S::fma(S::to_float(chains[r][1]), S::mul(s1, xs), total[r][1]);
+      }
+    }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v)
+      S::store(sums + r * kOutputBlock + (vector + v) * S::kLanes, total[r][v]);
+}
+
+// Makes the number of rows a constant.
+template <class D, int kRows, typename... Rest>
+void int8_tile_of(std::int64_t rows, const Rest&... rest) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return int8_tile_of<D, kRows - 1>(rows, rest...);
+  }
+  int8_tile<D, kRows>(rest...);
+}
+
+template <class D>
+void int8_many(const PanelJob& job) {
+  using S = typename D::Simd;
+  constexpr int kRows = S::kPanelTileRows;
+  auto* sums = static_cast<float*>(job.scratch);
+  auto* chunk = reinterpret_cast<Int8Chunk<D>*>(sums + kRowBlock * kOutputBlock);
+  const std::int64_t panels = (job.outputs + kPanelOutputs - 1) / kPanelOutputs;
+  const auto* first = reinterpret_cast<const std::uint8_t*>(job.panels);
+  const auto vector_at = [&](int v, std::int64_t span) {
+    // An odd last vector is taken twice.
+    const std::int64_t n = v / kPanelVectors<S> < panels ? v / kPanelVectors<S> : panels - 1;
+    return first + n * panel_bytes(kInt8, job.k) + span * span_bytes(kInt8) +
+           v % kPanelVectors<S> * S::kLanes * 4;
+  };
+  const std::int64_t spans = spans_of(job.k);
+  for (std::int64_t span = 0; span < spans; span += kChunkSpans) {
+    const std::int64_t here = spans - span < kChunkSpans ? spans - span : kChunkSpans;
+    for (std::int64_t n = 0; n < panels; ++n)
+      for (std::int64_t s = 0; s < here; ++s)
+        chunk->prepare(vector_at(static_cast<int>(n) * kPanelVectors<S>, span + s), s, n);
+    for (std::int64_t row = 0; row < job.rows; row += kRows)
+      for (int v = 0; v < static_cast<int>(panels) * kPanelVectors<S>; v += 2)
+        int8_tile_of<D, kRows>(job.rows - row, *chunk, job.x + row, job.k, span * kSpanColumns,
+                               here, vector_at(v, span), vector_at(v + 1, span), v, span == 0,
+                               sums + row * kOutputBlock);
+  }
+  write_block<S>(job, sums);
+}
+
+// Makes the number of rows a constant.
+template <class D, int kRows>
+void int8_few_of(const PanelJob& job) {
+  using S = typename D::Simd;
+  if constexpr (kRows > 1) {
+    if (job.rows < kRows) return int8_few_of<D, kRows - 1>(job);
+  }
+  const auto* panel = reinterpret_cast<const std::uint8_t*>(job.panels);
+  for (std::int64_t n = 0; n < job.outputs; n += kPanelOutputs) {
+    for (int v = 0; v < kPanelVectors<S>; ++v) {
+      const std::int64_t at = n + v * S::kLanes;
+      int8_few<D, kRows>(job, panel, v, job.out + at, job.outputs - at);
+    }
+    panel += panel_bytes(kInt8, job.k);
+  }
+}
+
+template <class D>
+void panel_dot_int8(const PanelJob& job) {
+  if (job.rows == 0) return;
+  if (job.rows <= D::Simd::kPanelFewRows) {
+    int8_few_of<D, D::Simd::kPanelFewRows>(job);
+  } else {
+    int8_many<D>(job);
+  }
+}
+
+}  // namespace
+}  // namespace m3::cpu

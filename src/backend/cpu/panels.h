@@ -1,0 +1,38 @@
+// The layout in which block-scaled weights are read: panels of 16 outputs.
+//
+// A vector of an AVX-512 machine holds one number of each of the 16 outputs of a panel: nothing is
+// summed across lanes, and a scale is one vector for a whole block of columns. A panel is one
+// stream from its first byte to its last, and so are the panels of a weight: reading them in order
+// reaches the memory's speed, which reading several rows side by side does not.
+//
+//   weight = panels of 16 outputs, the last one padded with zeros
+//   panel  = spans of 128 columns, the last one padded with zeros
+//   span   = scales, then values
+//   scales = of the 4 blocks of 32 columns, [block][16 outputs]; of 16 columns, first those of the
+//            blocks' first halves, then of their second
+//   values = loads of 64 bytes, 4 for each output: 4 columns of 8 bits or 8 of 4 bits. Load 0 of
+//            blocks 0, 1, 2, 3, then load 1 of each, and so on: four chains of additions that do
+//            not wait for each other.
+//
+// Within an output's 4 bytes, columns lie so that they fall out of a vector in pairs: of 8-bit
+// floats 0 2 1 3 (columns 0 1 are the lower bytes of two words, 2 3 the upper ones), of integers
+// 0 1 2 3, of 4 bits the even columns in the lower word and the odd ones in the upper, from the
+// lowest nibble up.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "backend/cpu/kernels.h"
+
+namespace m3::cpu {
+
+// What a weight of `outputs` x k takes in panels. Its format has_panels().
+std::int64_t weight_panel_bytes(WeightFormat format, std::int64_t outputs, std::int64_t k);
+
+// Writes panels [first, last) of w, which has `outputs` rows, to their places behind `out`: the
+// start of panel 0, 64-byte aligned.
+void pack_panels(const WeightRows& w, std::int64_t outputs, std::int64_t k, std::int64_t first,
+                 std::int64_t last, std::byte* out);
+
+}  // namespace m3::cpu
