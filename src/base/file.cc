@@ -51,6 +51,16 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
+void release_pages(std::span<const std::byte> mapped) {
+  if (mapped.empty()) return;
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<std::uintptr_t>(mapped.data()) / page * page;
+  const auto end = reinterpret_cast<std::uintptr_t>(mapped.data() + mapped.size());
+  // Advice: where it is not taken, nothing is wrong.
+  [[maybe_unused]] const int status = ::madvise(
+      reinterpret_cast<void*>(begin), (end - begin + page - 1) / page * page, MADV_DONTNEED);
+}
+
 Result<std::string> read_text_file(const std::string& path, std::int64_t limit) {
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (file.fd < 0) return fail("cannot open {}: {}", path, reason());

@@ -32,6 +32,10 @@ class MappedFile {
   std::size_t size_;
 };
 
+// Lets the system take back the memory of some bytes of a MappedFile, for who walks through files
+// larger than the memory: read again, they are read from the file again.
+void release_pages(std::span<const std::byte> mapped);
+
 // Reads a small text file. Errors: cannot be read, or is larger than `limit` bytes.
 Result<std::string> read_text_file(const std::string& path, std::int64_t limit = 256 << 20);
 
