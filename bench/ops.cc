@@ -171,56 +171,123 @@ void bench_linear(Bench& bench, Backend& backend, Format format, std::int64_t ro
        }});
 }
 
-// One sequence of `context` tokens; the last `rows` of them ask.
-void bench_attention(Bench& bench, Backend& backend, std::int64_t rows, std::int64_t context) {
-  const Name name{"attention", fmt::format("{}x{}", rows, context), "bf16"};
-  if (!bench.wants(name)) return;
-  constexpr std::int64_t kTokens = 128, kHeads = 64, kKvHeads = 4, kDim = 128;
-  const std::int64_t pages = (context + kTokens - 1) / kTokens;
-  const std::int64_t head_bytes = 2 * kTokens * kDim * 2, page_bytes = kKvHeads * head_bytes;
-  Buffer cached(pages * page_bytes), queries(rows * kHeads * kDim * 4),
-      result(rows * kHeads * kDim * 4);
-  Buffer slots(rows * 8), sequences(rows * 4), table(pages * 4);
-  const KvView cache{cached.data(), DType::kBF16, kTokens, kKvHeads, kDim, page_bytes, head_bytes};
-  const Rows where{slots.tensor(DType::kI64, {rows}), sequences.tensor(DType::kI32, {rows}),
-                   table.tensor(DType::kI32, {1, pages})};
-  std::iota(where.slots.as<std::int64_t>(), where.slots.as<std::int64_t>() + rows, context - rows);
-  std::iota(where.pages.as<std::int32_t>(), where.pages.as<std::int32_t>() + pages, 0);
-  std::fill_n(reinterpret_cast<std::uint16_t*>(cached.data()), cached.bytes() / 2,
-              std::uint16_t{0x3e00});
-  const Tensor q = queries.tensor(DType::kF32, {rows, kHeads * kDim});
-  const Tensor out = result.tensor(DType::kF32, {rows, kHeads * kDim});
-  fill(q);
-  const bool few = rows < 4;
-  const double flops = 4.0 * static_cast<double>(rows * context * kHeads * kDim);
-  bench.measure({name, few ? Limit::kMemory : Limit::kMatrix,
-                 few ? static_cast<double>(pages * page_bytes) : flops,
-                 [&](std::int64_t) { backend.attention(q, where, cache, 0.088f, nullptr, out); }});
+// Where the last `rows` of `context` tokens of one sequence find their pages.
+class Places {
+ public:
+  Places(std::int64_t rows, std::int64_t context, std::int64_t page_tokens)
+      : count_((context + page_tokens - 1) / page_tokens),
+        slots_(rows * 8),
+        sequences_(rows * 4),
+        table_(count_ * 4),
+        rows_{slots_.tensor(DType::kI64, {rows}), sequences_.tensor(DType::kI32, {rows}),
+              table_.tensor(DType::kI32, {1, count_})} {
+    auto* slot = rows_.slots.as<std::int64_t>();
+    std::iota(slot, slot + rows, context - rows);
+    std::iota(rows_.pages.as<std::int32_t>(), rows_.pages.as<std::int32_t>() + count_, 0);
+  }
+  std::int64_t pages() const { return count_; }
+  const Rows& rows() const { return rows_; }
+
+ private:
+  std::int64_t count_;
+  Buffer slots_, sequences_, table_;
+  Rows rows_;
+};
+
+// Every byte an ordinary number, in bfloat16 and in e4m3.
+void fill_cache(const Buffer& cached) {
+  std::fill_n(cached.data(), cached.bytes(), std::byte{0x3e});
 }
 
-void bench_select(Bench& bench, Backend& backend, std::int64_t rows, std::int64_t context) {
-  const Name name{"select_blocks", fmt::format("{}x{}", rows, context), "bf16"};
+constexpr std::int64_t kPageTokens = 128, kKvHeads = 4, kHeadDim = 128, kTopk = 16;
+constexpr std::int64_t kHeads = 64, kIndexHeads = 4;
+
+std::string cache_name(DType dtype) {
+  return dtype == DType::kBF16 ? "bf16" : "fp8";
+}
+
+// Random lists of blocks, as far apart as they may be: nobody chooses what its neighbour chose.
+void fill_blocks(const Tensor& blocks, const Tensor& slots) {
+  std::uint32_t state = 1;
+  for (std::int64_t row = 0; row < blocks.dim(0); ++row) {
+    const std::int64_t visible = slots.as<std::int64_t>()[row] / kPageTokens + 1;
+    for (std::int64_t h = 0; h < kKvHeads; ++h) {
+      std::int32_t* list = blocks.row<std::int32_t>(row) + h * kTopk;
+      for (std::int64_t i = 0; i < kTopk; ++i) {
+        state = state * 1664525u + 1013904223u;
+        const std::int64_t first = visible * i / kTopk, end = visible * (i + 1) / kTopk;
+        list[i] =
+            first == end ? -1 : static_cast<std::int32_t>(first + (state >> 8) % (end - first));
+      }
+      list[kTopk - 1] = static_cast<std::int32_t>(visible - 1);
+    }
+  }
+}
+
+// One sequence of `context` tokens; the last `rows` of them ask, all blocks or 16 random ones.
+void bench_attention(Bench& bench, Backend& backend, bool sparse, std::int64_t rows,
+                     std::int64_t context, DType dtype) {
+  const Name name{sparse ? "sparse_attention" : "attention", fmt::format("{}x{}", rows, context),
+                  cache_name(dtype)};
   if (!bench.wants(name)) return;
-  constexpr std::int64_t kTokens = 128, kHeads = 4, kDim = 128, kTopk = 16;
-  const std::int64_t pages = (context + kTokens - 1) / kTokens, page_bytes = kTokens * kDim * 2;
-  Buffer cached(pages * page_bytes), queries(rows * kHeads * kDim * 4),
-      result(rows * kHeads * kTopk * 4);
-  Buffer slots(rows * 8), sequences(rows * 4), table(pages * 4);
-  const IndexView cache{cached.data(), DType::kBF16, kTokens, kDim, page_bytes};
-  const Rows where{slots.tensor(DType::kI64, {rows}), sequences.tensor(DType::kI32, {rows}),
-                   table.tensor(DType::kI32, {1, pages})};
-  std::iota(where.slots.as<std::int64_t>(), where.slots.as<std::int64_t>() + rows, context - rows);
-  std::iota(where.pages.as<std::int32_t>(), where.pages.as<std::int32_t>() + pages, 0);
-  std::fill_n(reinterpret_cast<std::uint16_t*>(cached.data()), cached.bytes() / 2,
-              std::uint16_t{0x3e00});
-  const Tensor q = queries.tensor(DType::kF32, {rows, kHeads * kDim});
-  const Tensor blocks = result.tensor(DType::kI32, {rows, kHeads, kTopk});
+  KvView cache{.dtype = dtype,
+               .order = backend.cache_format().order,
+               .page_tokens = kPageTokens,
+               .kv_heads = kKvHeads,
+               .head_dim = kHeadDim};
+  cache.head_stride = cache.head_bytes();
+  cache.page_stride = kKvHeads * cache.head_stride;
+  const Places places(rows, context, kPageTokens);
+  Buffer cached(places.pages() * cache.page_stride), queries(rows * kHeads * kHeadDim * 4),
+      result(rows * kHeads * kHeadDim * 4), lists(rows * kKvHeads * kTopk * 4);
+  cache.base = cached.data();
+  fill_cache(cached);
+  const Tensor q = queries.tensor(DType::kF32, {rows, kHeads * kHeadDim});
+  const Tensor out = result.tensor(DType::kF32, {rows, kHeads * kHeadDim});
+  const Tensor blocks = lists.tensor(DType::kI32, {rows, kKvHeads, kTopk});
   fill(q);
+  fill_blocks(blocks, places.rows().slots);
+  std::int64_t tokens = 0;  // of all rows
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::int64_t seen = context - rows + row + 1;
+    const std::int64_t whole = std::min(kTopk - 1, (seen - 1) / kPageTokens);
+    tokens += sparse ? whole * kPageTokens + (seen - 1) % kPageTokens + 1 : seen;
+  }
   const bool few = rows < 4;
-  const double flops = 2.0 * static_cast<double>(rows * context * kHeads * kDim);
+  const auto work = static_cast<double>(few ? tokens * kKvHeads * 2 * kHeadDim * dtype_size(dtype)
+                                            : 4 * tokens * kHeads * kHeadDim);
+  bench.measure({name, few ? Limit::kMemory : Limit::kMatrix, work, [&](std::int64_t) {
+                   backend.attention(q, places.rows(), cache, 0.088f, sparse ? &blocks : nullptr,
+                                     out);
+                 }});
+}
+
+void bench_select(Bench& bench, Backend& backend, std::int64_t rows, std::int64_t context,
+                  DType dtype) {
+  const Name name{"select_blocks", fmt::format("{}x{}", rows, context), cache_name(dtype)};
+  if (!bench.wants(name)) return;
+  IndexView cache{.dtype = dtype,
+                  .order = backend.cache_format().order,
+                  .page_tokens = kPageTokens,
+                  .dim = kHeadDim};
+  cache.page_stride = cache.keys(0).bytes();
+  const Places places(rows, context, kPageTokens);
+  const bool few = rows < 4;
+  // A decoding model reads the keys of its other layers, and its weights, in between.
+  const std::int64_t bytes = places.pages() * cache.page_stride;
+  const std::int64_t copies = few ? std::max<std::int64_t>(1, kDistinctBytes / bytes) : 1;
+  Buffer cached(copies * bytes), queries(rows * kIndexHeads * kHeadDim * 4),
+      result(rows * kIndexHeads * kTopk * 4);
+  fill_cache(cached);
+  const Tensor q = queries.tensor(DType::kF32, {rows, kIndexHeads * kHeadDim});
+  const Tensor blocks = result.tensor(DType::kI32, {rows, kIndexHeads, kTopk});
+  fill(q);
+  const double flops = static_cast<double>(rows * (2 * context - rows) * kIndexHeads * kHeadDim);
   bench.measure({name, few ? Limit::kMemory : Limit::kMatrix,
-                 few ? static_cast<double>(pages * page_bytes) : flops,
-                 [&](std::int64_t) { backend.select_blocks(q, where, cache, {}, blocks); }});
+                 few ? static_cast<double>(bytes) : flops, [&](std::int64_t i) {
+                   cache.base = cached.data() + i % copies * bytes;
+                   backend.select_blocks(q, places.rows(), cache, {}, blocks);
+                 }});
 }
 
 // A picture of `rows` patches in the released vision tower.
@@ -277,11 +344,15 @@ void run_all(Bench& bench, Backend& backend) {
   bench_linear(bench, backend, Format::kBF16, 576, 5120, 1280);
   bench_linear(bench, backend, Format::kBF16, 576, 1280, 5120);
   for (const std::int64_t rows : {256, 2304, 9216}) bench_segment_attention(bench, backend, rows);
-  bench_attention(bench, backend, 1, 131072);
-  bench_attention(bench, backend, 256, 2048);
-  bench_attention(bench, backend, 256, 16384);
-  bench_select(bench, backend, 1, 1048576);
-  bench_select(bench, backend, 256, 32768);
+  for (const DType dtype : {DType::kBF16, DType::kF8E4M3}) {
+    bench_attention(bench, backend, /*sparse=*/false, 1, 32768, dtype);
+    bench_attention(bench, backend, /*sparse=*/false, 2048, 2048, dtype);
+    bench_attention(bench, backend, /*sparse=*/false, 256, 32768, dtype);
+    bench_attention(bench, backend, /*sparse=*/true, 1, 32768, dtype);
+    bench_attention(bench, backend, /*sparse=*/true, 2048, 32768, dtype);
+    bench_select(bench, backend, 1, 131072, dtype);
+    bench_select(bench, backend, 2048, 32768, dtype);
+  }
   bench_elementwise(bench, backend, 512, 6144);
 }
 

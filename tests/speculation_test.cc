@@ -363,8 +363,7 @@ std::int32_t arg_max(const Tensor& logits, std::int64_t row) {
 // The first two drafts behind `tokens`, from one step over all of them at once.
 Ids mtp_drafts_from_scratch(const Model& model, const Ids& tokens) {
   const std::int64_t rows = std::ssize(tokens) - 1;
-  auto cache =
-      PagedCache::create(model.config(), model.backend().cache_dtype(), 64, model.mtp_modules());
+  auto cache = PagedCache::create(model.config(), model.cache_format(), 64, model.mtp_modules());
   ActivationArena arena(model.config(), rows, rows);
   Ids pages(64);
   std::iota(pages.begin(), pages.end(), 0);

@@ -25,15 +25,10 @@ std::int64_t step_rows(const BenchCase& c) {
 }
 
 // Uniform numbers of unit variance, as normalised keys have.
-void fill(const Tensor& t, std::uint64_t stream) {
-  for (std::int64_t i = 0; i < t.elements(); ++i) {
+void fill(const PagePart& part, std::uint64_t stream) {
+  for (std::int64_t i = 0; i < part.elements(); ++i) {
     const double u = uniform_at(kSeed, stream, static_cast<std::uint64_t>(i));
-    const auto x = static_cast<float>((2 * u - 1) * 1.7320508);
-    if (t.dtype == DType::kBF16) {
-      t.as<BF16>()[i] = to_bf16(x);
-    } else {
-      t.as<float>()[i] = x;
-    }
+    part.set_at(i, static_cast<float>((2 * u - 1) * 1.7320508));
   }
 }
 
@@ -47,9 +42,8 @@ Status BenchRun::check(const Model& model, const BenchCase& c) {
   // In doubles: a batch may be any number.
   const double bytes =
       static_cast<double>(c.batch) *
-      static_cast<double>(
-          pages_each(c, config) *
-          page_bytes(config, model.backend().cache_dtype(), model.mtp_modules()).total());
+      static_cast<double>(pages_each(c, config) *
+                          page_bytes(config, model.cache_format(), model.mtp_modules()).total());
   if (bytes > static_cast<double>(available_memory()))
     return fail("caches of {} sequences at depth {} take {}, but the system has {} left", c.batch,
                 c.depth, quantity(bytes, "B"),
@@ -60,8 +54,8 @@ Status BenchRun::check(const Model& model, const BenchCase& c) {
 Result<std::unique_ptr<BenchRun>> BenchRun::create(const Model& model, const BenchCase& c) {
   M3_TRY_STATUS(check(model, c));
   const std::int64_t pages = c.batch * pages_each(c, model.config());
-  M3_TRY(PagedCache cache, PagedCache::create(model.config(), model.backend().cache_dtype(), pages,
-                                              model.mtp_modules()));
+  M3_TRY(PagedCache cache,
+         PagedCache::create(model.config(), model.cache_format(), pages, model.mtp_modules()));
   auto run = std::unique_ptr<BenchRun>(new BenchRun(model, c, std::move(cache)));
   run->fill_caches();
   return run;
@@ -114,15 +108,14 @@ BenchSample BenchRun::sample() {
   BenchSample sample;
   ExpertCounter counter(model_);
   const std::int64_t rows = case_.prefill ? step_rows(case_) : 1;
-  const std::int64_t element = dtype_size(model_.backend().cache_dtype());
   for (std::int64_t done = 0; done < case_.tokens;) {
     const std::int64_t step = std::min(rows, case_.tokens - done);
     const Batch batch = step_at(case_.depth + done, step);
     const auto begin = Clock::now();
     model_.forward(batch, cache_, arena_, counter);
     sample.seconds += std::chrono::duration<double>(Clock::now() - begin).count();
-    sample.work +=
-        count_work(model_.config(), model_.weights(), batch, counter.distinct(), element);
+    sample.work += count_work(model_.config(), model_.weights(), batch, counter.distinct(),
+                              model_.cache_format());
     done += step;
   }
   return sample;

@@ -42,8 +42,8 @@ class CountingDrafter final : public Drafter {
     const auto picked =
         static_cast<double>(std::accumulate(distinct.begin(), distinct.end(), std::int64_t{0}));
     counted_.experts += picked / static_cast<double>(std::max<std::int64_t>(1, layers));
-    counted_.work += count_work(model_.config(), model_.weights(), step.batch, distinct,
-                                dtype_size(model_.backend().cache_dtype()));
+    counted_.work +=
+        count_work(model_.config(), model_.weights(), step.batch, distinct, model_.cache_format());
     ++counted_.steps;
     return scripted_.draft(step);
   }
@@ -160,7 +160,7 @@ Status SpeculativeRun::check(const Model& model, const SpeculativeCase& c) {
   if (c.depth >= config.positions_max || c.tokens >= config.positions_max - c.depth)
     return fail("depth {} and {} more tokens need {} positions, but the model has {}", c.depth,
                 c.tokens, c.depth + c.tokens + 1, config.positions_max);
-  const std::int64_t page = page_bytes(config, model.backend().cache_dtype()).total();
+  const std::int64_t page = page_bytes(config, model.cache_format()).total();
   const double bytes =
       2.0 * static_cast<double>(c.batch) *
       static_cast<double>(cache_tokens({.tokens = c.tokens, .depth = c.depth}, config) /

@@ -133,7 +133,7 @@ Result<std::int64_t> context_tokens(const std::optional<std::int64_t>& asked, st
                                     const LoadedModel& loaded, const Drafter* drafter) {
   const Config& config = loaded.config();
   const std::int64_t page =
-      page_bytes(config, loaded.backend->cache_dtype(), loaded.model->mtp_modules()).total() +
+      page_bytes(config, loaded.model->cache_format(), loaded.model->mtp_modules()).total() +
       (drafter != nullptr ? drafter->page_bytes() : 0);
   const std::int64_t room = available_memory() / page * config.block_tokens;
   if (asked) {

@@ -42,15 +42,15 @@ Result<PagedCache> make_cache(std::vector<Job>& jobs, const Model& model) {
   const Config& config = model.config();
   std::int64_t pages = 0;
   for (const Job& job : jobs) pages += pages_of(job.length(), config.block_tokens);
-  const DType dtype = model.backend().cache_dtype();
-  const std::int64_t bytes = pages * page_bytes(config, dtype, model.mtp_modules()).total();
+  const CacheFormat format = model.cache_format();
+  const std::int64_t bytes = pages * page_bytes(config, format, model.mtp_modules()).total();
   if (bytes > available_memory())
     return fail("the cache for these tokens takes {}, but the system has {} left",
                 quantity(static_cast<double>(bytes), "B"),
                 quantity(static_cast<double>(available_memory()), "B"));
   PageAllocator allocator(pages);
   for (Job& job : jobs) allocator.allocate(pages_of(job.length(), config.block_tokens), job.pages);
-  return PagedCache::create(config, dtype, pages, model.mtp_modules());
+  return PagedCache::create(config, format, pages, model.mtp_modules());
 }
 
 // Rows [slot, slot + rows) of a job, as a step takes them.

@@ -63,15 +63,15 @@ class Reader {
       return fail("a window of {} tokens is asked for, but the model has only {} positions", window,
                   config.positions_max);
     const std::int64_t pages = pages_of(window, config.block_tokens);
-    const DType dtype = model.backend().cache_dtype();
-    const std::int64_t bytes = pages * page_bytes(config, dtype).total();
+    const CacheFormat format = model.cache_format();
+    const std::int64_t bytes = pages * page_bytes(config, format).total();
     if (bytes > available_memory())
       return fail(
           "the cache for a window takes {}, but the system has {} left; a smaller --context "
           "may help",
           quantity(static_cast<double>(bytes), "B"),
           quantity(static_cast<double>(available_memory()), "B"));
-    M3_TRY(auto cache, PagedCache::create(config, dtype, pages));
+    M3_TRY(auto cache, PagedCache::create(config, format, pages));
     return std::unique_ptr<Reader>(new Reader(model, std::move(cache), step_rows));
   }
 

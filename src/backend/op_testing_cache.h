@@ -12,27 +12,40 @@
 
 namespace m3 {
 
+inline constexpr DType kCacheDTypes[] = {DType::kBF16, DType::kF8E4M3};
+
+// x as a cache keeps it.
+inline float rounded_to(DType dtype, float x) {
+  return dtype == DType::kBF16 ? round_to_bf16(x) : e4m3_to_float(float_to_e4m3(x));
+}
+
 // Keys, values and index keys of some sequences. Token contents depend on sequence and slot alone;
 // `page_seed` decides which page ids they get, and which lie unused between them. Everything that
 // is no token is NaN.
 class TestCache {
  public:
   struct Shape {
-    DType dtype = DType::kF32;
+    DType dtype = DType::kBF16;
     std::int64_t page_tokens = 4;
     std::int64_t kv_heads = 1;
     std::int64_t head_dim = 8;  // also the width of the index keys
+    PageOrder order = PageOrder::kPairs;
   };
 
   TestCache(const Shape& shape, std::vector<std::int64_t> lengths, std::uint64_t page_seed = 1)
       : lengths_(std::move(lengths)) {
-    const std::int64_t size = dtype_size(shape.dtype);
-    const std::int64_t head_bytes = 2 * shape.page_tokens * shape.head_dim * size;
-    kv = {nullptr,        shape.dtype, shape.page_tokens,   shape.kv_heads,
-          shape.head_dim, 0,           round_up(head_bytes)};
+    kv = {.dtype = shape.dtype,
+          .order = shape.order,
+          .page_tokens = shape.page_tokens,
+          .kv_heads = shape.kv_heads,
+          .head_dim = shape.head_dim};
+    kv.head_stride = round_up(kv.head_bytes());
     kv.page_stride = kv.kv_heads * kv.head_stride;
-    index = {nullptr, shape.dtype, shape.page_tokens, shape.head_dim,
-             round_up(shape.page_tokens * shape.head_dim * size)};
+    index = {.dtype = shape.dtype,
+             .order = shape.order,
+             .page_tokens = shape.page_tokens,
+             .dim = shape.head_dim};
+    index.page_stride = round_up(index.keys(0).bytes());
     lay_out(page_seed);
     for (std::size_t s = 0; s < lengths_.size(); ++s)
       for (std::int64_t slot = 0; slot < lengths_[s]; ++slot)
@@ -52,24 +65,24 @@ class TestCache {
   }
 
   float key(std::int64_t sequence, std::int64_t slot, std::int64_t head, std::int64_t i) const {
-    return element(kv.keys(page(sequence, slot), head), slot, i);
+    return kv.keys(page(sequence, slot), head).get(slot % kv.page_tokens, i);
   }
   float value(std::int64_t sequence, std::int64_t slot, std::int64_t head, std::int64_t i) const {
-    return element(kv.values(page(sequence, slot), head), slot, i);
+    return kv.values(page(sequence, slot), head).get(slot % kv.page_tokens, i);
   }
   float index_key(std::int64_t sequence, std::int64_t slot, std::int64_t i) const {
-    return element(index.keys(page(sequence, slot)), slot, i);
+    return index.keys(page(sequence, slot)).get(slot % kv.page_tokens, i);
   }
   void set_key(std::int64_t sequence, std::int64_t slot, std::int64_t head, std::int64_t i,
                float x) {
-    set_element(kv.keys(page(sequence, slot), head), slot, i, x);
+    kv.keys(page(sequence, slot), head).set(slot % kv.page_tokens, i, x);
   }
   void set_value(std::int64_t sequence, std::int64_t slot, std::int64_t head, std::int64_t i,
                  float x) {
-    set_element(kv.values(page(sequence, slot), head), slot, i, x);
+    kv.values(page(sequence, slot), head).set(slot % kv.page_tokens, i, x);
   }
   void set_index_key(std::int64_t sequence, std::int64_t slot, std::int64_t i, float x) {
-    set_element(index.keys(page(sequence, slot)), slot, i, x);
+    index.keys(page(sequence, slot)).set(slot % kv.page_tokens, i, x);
   }
   // Fills a whole block with NaN: whoever reads it shows it.
   void poison_block(std::int64_t sequence, std::int64_t block) {
@@ -125,18 +138,6 @@ class TestCache {
 
   std::int64_t page(std::int64_t sequence, std::int64_t slot) const {
     return pages_.row<std::int32_t>(sequence)[slot / kv.page_tokens];
-  }
-  float element(const Tensor& page, std::int64_t slot, std::int64_t i) const {
-    const std::int64_t row = slot % kv.page_tokens;
-    return page.dtype == DType::kF32 ? page.row<float>(row)[i] : to_float(page.row<BF16>(row)[i]);
-  }
-  void set_element(const Tensor& page, std::int64_t slot, std::int64_t i, float x) {
-    const std::int64_t row = slot % kv.page_tokens;
-    if (page.dtype == DType::kF32) {
-      page.row<float>(row)[i] = x;
-    } else {
-      page.row<BF16>(row)[i] = to_bf16(x);
-    }
   }
 
   std::vector<std::int64_t> lengths_;

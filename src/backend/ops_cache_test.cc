@@ -88,7 +88,7 @@ Tensor read_back(Arena& arena, const TestCache& cache,
 TEST_P(CacheOps, StoreKvAndIndex) {
   const std::vector<std::pair<std::int32_t, std::int64_t>> places = {
       {0, 0}, {0, 1}, {1, 130}, {1, 127}, {1, 128}};
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : kCacheDTypes) {
     for (const HeadShape& shape : kHeads) {
       for (const std::int64_t page_tokens : {4, 16, 128}) {
         const std::int64_t rows = std::ssize(places), kv_heads = 1 + shape.dim % 3;
@@ -107,9 +107,10 @@ TEST_P(CacheOps, StoreKvAndIndex) {
         }
         const Tensor read = read_back(arena_, actual, places);
         const Tensor wanted = read_back(arena_, expected, places);
-        // Where float32 differs a little, bfloat16 may round the other way: one unit, 2 kBf16.
-        const double unit = dtype == DType::kBF16 ? 2 * kBf16 : 0;
-        const double error = norm_rope_error(shape.dim, largest(wanted));
+        // Where float32 differs a little, the cache's type may round the other way: by one unit.
+        const bool is_bf16 = dtype == DType::kBF16;
+        const double unit = is_bf16 ? 2 * kBf16 : 0x1p-3, smallest = is_bf16 ? 0 : 0x1p-9;
+        const double error = norm_rope_error(shape.dim, largest(wanted)) + smallest;
         const std::string what =
             on("store, {} cache, head {}, page {}", dtype_name(dtype), shape.dim, page_tokens);
         expect_near(read, wanted, what, [&](std::int64_t i) {
@@ -129,7 +130,7 @@ TEST_P(CacheOps, StoreKvAndIndex) {
 // Without a norm's weight the keys are those that rotate() gives, to the bit of the cache's type.
 TEST_P(CacheOps, StoreKvWithoutANorm) {
   const std::vector<std::pair<std::int32_t, std::int64_t>> places = {{0, 0}, {0, 1}, {0, 5}};
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : kCacheDTypes) {
     for (const HeadShape& shape : kHeads) {
       TestCache cache({dtype, /*page_tokens=*/4, /*kv_heads=*/2, shape.dim}, {6});
       HeadNorm norm = random_norm(arena_, *reference_, shape, std::ssize(places));
@@ -142,7 +143,7 @@ TEST_P(CacheOps, StoreKvWithoutANorm) {
         for (std::int64_t i = 0; i < 2 * shape.dim; ++i) {
           const float key = k.row<float>(static_cast<std::int64_t>(p))[i];
           EXPECT_EQ(cache.key(0, places[p].second, i / shape.dim, i % shape.dim),
-                    dtype == DType::kF32 ? key : round_to_bf16(key))
+                    rounded_to(dtype, key))
               << on("head {}", shape.dim);
         }
     }
@@ -158,7 +159,7 @@ std::string describe(const TestCache::Shape& s, std::int64_t group) {
 template <typename Body>
 void for_each_cache_shape(Body body) {
   std::int64_t turn = 0;
-  for (const DType dtype : {DType::kF32, DType::kBF16})
+  for (const DType dtype : kCacheDTypes)
     for (const std::int64_t head_dim : {8, 24, 32, 128})
       for (const std::int64_t page_tokens : {4, 16, 128})
         for (const std::int64_t group : {1, 3, 16})
@@ -192,7 +193,8 @@ double attention_error(const Tensor& q, const TestCache::Shape& shape, double sc
   const auto dim = static_cast<double>(shape.head_dim);
   const double score_magnitude = scale * dim * largest(q);  // |keys| and |values| are at most 1
   const double score_error = (q_error + (dim + 8) * kF32) * score_magnitude + 4 * kF32;
-  return std::expm1(2 * score_error) + 400 * kF32;  // and float32 sums of 300 tokens
+  // Weights and their sum are rounded to bfloat16; the sums of 300 tokens are in float32.
+  return std::expm1(2 * score_error) + 2 * kBf16 + 400 * kF32;
 }
 
 TEST_P(CacheOps, Attention) {
@@ -219,7 +221,7 @@ TEST_P(CacheOps, Attention) {
 // Long enough to be cut into groups of pages by a backend that does so.
 TEST_P(CacheOps, AttentionOverManyPages) {
   for (const std::int64_t page_tokens : {4, 16}) {
-    const TestCache::Shape shape{DType::kBF16, page_tokens, 2, 32};
+    const TestCache::Shape shape{.page_tokens = page_tokens, .kv_heads = 2, .head_dim = 32};
     TestCache cache(shape, {1500});
     const Rows rows = cache.rows(arena_, {{0, 1499}, {0, 511}, {0, 512}, {0, 1027}});
     const Tensor q = arena_.random_bf16({4, 2 * 3 * 32}, 4);

@@ -143,7 +143,7 @@ struct CacheCase {
 
 std::vector<CacheCase> cache_cases() {
   std::vector<CacheCase> cases;
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : kCacheDTypes) {
     cases.push_back({{dtype, 4, 3, 8}, 1});
     cases.push_back({{dtype, 16, 2, 24}, 3});
     cases.push_back({{dtype, 4, 4, 32}, 2});
@@ -315,7 +315,7 @@ class ThreadPromises : public AttentionPromises {
   // The results of every op that sums.
   std::vector<Tensor> run(Backend& backend, std::uint64_t seed) {
     arena_.generator() = Random(seed);
-    const CacheCase c{{backend.cache_dtype(), 16, 2, 32}, 3};
+    const CacheCase c{{DType::kBF16, 16, 2, 32}, 3};
     const std::int64_t rows = std::ssize(kPlaces), hidden = 6 * 32, experts = 5, k = 2;
     TestCache cache(c.shape, kLengths);
     const Tensor x = arena_.random({rows, hidden}), normed = arena_.floats({rows, hidden});

@@ -15,8 +15,8 @@ Result<std::unique_ptr<Engine>> Engine::create(const Model& model, const EngineO
     return fail("{} tokens are to be drafted for a step, expected 0 to {}", options.draft_tokens,
                 kDraftTokensMax);
   const std::int64_t pages = pages_of(options.context_tokens, model.config().block_tokens);
-  M3_TRY(PagedCache cache, PagedCache::create(model.config(), model.backend().cache_dtype(), pages,
-                                              model.mtp_modules()));
+  M3_TRY(PagedCache cache,
+         PagedCache::create(model.config(), model.cache_format(), pages, model.mtp_modules()));
   if (drafter) M3_TRY_STATUS(drafter->attach(cache, options.step_rows, options.sequences));
   return std::unique_ptr<Engine>(new Engine(model, std::move(cache), options, std::move(drafter)));
 }

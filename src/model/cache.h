@@ -8,10 +8,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "base/result.h"
 #include "model/config.h"
+#include "ops/backend.h"
 #include "ops/cache.h"
 
 namespace m3 {
@@ -19,20 +21,28 @@ namespace m3 {
 // With MTP modules, module D is layer config.layers + D of the cache, sparse: what a sequence has
 // drafted from lives and dies with the rest of it.
 
+// The types that a user asks for; where he does not, the backend's own.
+struct CacheTypes {
+  std::optional<DType> kv;     // BF16 or F8_E4M3
+  std::optional<DType> index;  // the same, of the index keys
+
+  CacheFormat on(const Backend& backend) const;
+};
+
 // Bytes of one page in both pools, alignment included.
 struct PageBytes {
   std::int64_t kv = 0;
   std::int64_t index = 0;
   std::int64_t total() const { return kv + index; }
 };
-PageBytes page_bytes(const Config& config, DType dtype, std::int64_t mtp_modules = 0);
+PageBytes page_bytes(const Config& config, const CacheFormat& format, std::int64_t mtp_modules = 0);
 
 class PagedCache {
  public:
-  // Room for `pages` pages of elements of `dtype`. Memory is taken from the system as pages are
-  // first written. Errors: the system refuses the address space.
-  static Result<PagedCache> create(const Config& config, DType dtype, std::int64_t pages,
-                                   std::int64_t mtp_modules = 0);
+  // Room for `pages` pages. Memory is taken from the system as pages are first written. Errors: the
+  // system refuses the address space.
+  static Result<PagedCache> create(const Config& config, const CacheFormat& format,
+                                   std::int64_t pages, std::int64_t mtp_modules = 0);
 
   std::int64_t pages() const { return pages_; }
   std::int64_t page_tokens() const { return page_tokens_; }

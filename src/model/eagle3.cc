@@ -47,11 +47,11 @@ Eagle3::Eagle3(Eagle3Config config, Eagle3Weights weights, Backend& backend)
 }
 
 std::int64_t Eagle3::page_bytes() const {
-  return m3::page_bytes(config_.layer, backend_.cache_dtype()).total();
+  return m3::page_bytes(config_.layer, backend_.cache_format()).total();
 }
 
 Result<PagedCache> Eagle3::make_cache(std::int64_t pages) const {
-  return PagedCache::create(config_.layer, backend_.cache_dtype(), pages);
+  return PagedCache::create(config_.layer, backend_.cache_format(), pages);
 }
 
 void Eagle3::fuse(std::span<const Tensor> taps, const std::vector<std::int32_t>& sources,

@@ -8,11 +8,13 @@
 
 namespace m3 {
 
-Model::Model(Config config, Weights weights, Backend& backend, Group& group)
+Model::Model(Config config, Weights weights, Backend& backend, Group& group,
+             const CacheTypes& types)
     : config_(std::move(config)),
       weights_(std::move(weights)),
       backend_(backend),
       group_(group),
+      cache_types_(types),
       inv_freq_(config_.rotary_dim / 2 * dtype_size(DType::kF32)) {
   compute_inv_freq(config_, inv_freq_.tensor(DType::kF32, {config_.rotary_dim / 2}));
 }

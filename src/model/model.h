@@ -17,14 +17,17 @@ namespace m3 {
 // batch. Holds no state between steps: that is the cache's and the caller's.
 class Model {
  public:
-  // `backend` and `group` outlive the model.
-  Model(Config config, Weights weights, Backend& backend, Group& group);
+  // `backend` and `group` outlive the model. `types`: in which its caches keep their numbers.
+  Model(Config config, Weights weights, Backend& backend, Group& group,
+        const CacheTypes& types = {});
 
   const Config& config() const { return config_; }
   const Weights& weights() const { return weights_; }
   // Modules that were loaded; a cache for them has as many layers more.
   std::int64_t mtp_modules() const { return static_cast<std::int64_t>(weights_.mtp.size()); }
   Backend& backend() const { return backend_; }
+  // Of the caches that this model is given.
+  CacheFormat cache_format() const { return cache_types_.on(backend_); }
 
   // Runs one step: stores K, V and index keys of every row, and returns the logits
   // [batch.outputs, vocab] F32 of the rows that want them, in `arena` until its next step.
@@ -70,6 +73,7 @@ class Model {
   Weights weights_;
   Backend& backend_;
   Group& group_;
+  CacheTypes cache_types_;
   Buffer inv_freq_;  // [rotary_dim / 2] F32
 };
 

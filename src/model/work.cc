@@ -51,13 +51,13 @@ std::int64_t selected_tokens(const Config& c, std::int64_t slot) {
   return (c.selection.topk - 1) * c.block_tokens + slot % c.block_tokens + 1;
 }
 
-void add_cache_work(const Config& c, bool sparse, std::int64_t slot, std::int64_t element,
+void add_cache_work(const Config& c, bool sparse, std::int64_t slot, const CacheFormat& cache,
                     Work& work) {
   const std::int64_t tokens = sparse ? selected_tokens(c, slot) : slot + 1;
-  work.kv_bytes += 2 * tokens * c.kv_heads * c.head_dim * element;
+  work.kv_bytes += 2 * tokens * c.kv_heads * c.head_dim * dtype_size(cache.kv);
   work.attention_flops += 4 * tokens * c.heads * c.head_dim;
   if (!sparse) return;
-  work.index_bytes += (slot + 1) * c.index_dim * element;
+  work.index_bytes += (slot + 1) * c.index_dim * dtype_size(cache.index);
   work.index_flops += 2 * (slot + 1) * c.index_heads * c.index_dim;
 }
 
@@ -74,8 +74,7 @@ Work& Work::operator+=(const Work& other) {
 }
 
 Work count_work(const Config& c, const Weights& weights, const Batch& batch,
-                const std::vector<std::int64_t>& distinct_experts,
-                std::int64_t cache_element_bytes) {
+                const std::vector<std::int64_t>& distinct_experts, const CacheFormat& cache) {
   Work work;
   const auto add = [&](const Linears& linears, std::int64_t rows) {
     if (rows == 0) return;
@@ -92,7 +91,7 @@ Work count_work(const Config& c, const Weights& weights, const Batch& batch,
       add(of_moe(*layer.moe, distinct_experts[static_cast<std::size_t>(i)], c.experts_per_token),
           rows);
     for (const std::int64_t slot : batch.slots)
-      add_cache_work(c, layer.indexer.has_value(), slot, cache_element_bytes, work);
+      add_cache_work(c, layer.indexer.has_value(), slot, cache, work);
   }
   Linears head;
   head += weights.head;

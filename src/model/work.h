@@ -9,6 +9,7 @@
 #include "model/config.h"
 #include "model/vision.h"
 #include "model/weights.h"
+#include "ops/cache.h"
 
 namespace m3 {
 
@@ -29,10 +30,9 @@ struct Work {
 };
 
 // `distinct_experts` [layers]: how many experts of a layer the rows of this step picked between
-// them. `cache_element_bytes`: of one cached number.
+// them.
 Work count_work(const Config& config, const Weights& weights, const Batch& batch,
-                const std::vector<std::int64_t>& distinct_experts,
-                std::int64_t cache_element_bytes);
+                const std::vector<std::int64_t>& distinct_experts, const CacheFormat& cache);
 
 // Floating-point operations that encoding takes: every product of spec: vision §6, attention inside
 // segments.

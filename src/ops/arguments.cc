@@ -8,8 +8,8 @@ namespace m3 {
 namespace {
 
 void expect_cache_dtype(std::string_view what, DType dtype) {
-  M3_CHECK(dtype == DType::kF32 || dtype == DType::kBF16, "{} is of {}, not F32 or BF16", what,
-           dtype_name(dtype));
+  M3_CHECK(dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF8E4M3,
+           "{} is of {}, not F32, BF16 or F8_E4M3", what, dtype_name(dtype));
 }
 
 // Rotations of `rows` rows for heads of `dim`.
@@ -73,7 +73,7 @@ void expect_rows(std::string_view what, const Rows& rows, std::int64_t count) {
 
 void expect_cache(std::string_view what, const KvView& cache) {
   expect_cache_dtype(what, cache.dtype);
-  const std::int64_t head_bytes = 2 * cache.page_tokens * cache.head_dim * dtype_size(cache.dtype);
+  const std::int64_t head_bytes = cache.head_bytes();
   M3_CHECK(cache.page_tokens > 0 && cache.kv_heads > 0 && cache.head_dim > 0,
            "{}: page of {} tokens, {} heads of {}", what, cache.page_tokens, cache.kv_heads,
            cache.head_dim);
@@ -86,7 +86,7 @@ void expect_cache(std::string_view what, const IndexView& cache) {
   expect_cache_dtype(what, cache.dtype);
   M3_CHECK(cache.page_tokens > 0 && cache.dim > 0, "{}: page of {} tokens of {}", what,
            cache.page_tokens, cache.dim);
-  const std::int64_t page_bytes = cache.page_tokens * cache.dim * dtype_size(cache.dtype);
+  const std::int64_t page_bytes = cache.keys(0).bytes();
   M3_CHECK(cache.page_stride >= page_bytes, "{}: stride {} holds no {} bytes", what,
            cache.page_stride, page_bytes);
 }

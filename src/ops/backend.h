@@ -85,9 +85,10 @@ class Backend {
   virtual std::string_view name() const = 0;  // "reference", "cpu"
   virtual std::string_view isa() const = 0;   // instruction set in use, "" where there is no choice
   virtual Space space() const { return Space::kHost; }
-  // The type in which K, V and index keys are kept. They are rounded to it once, when stored, and
-  // everyone, the row itself included, reads what was stored.
-  virtual DType cache_dtype() const = 0;
+  // How K, V and index keys are kept where nobody asks for other types. In the same order every
+  // backend also keeps BF16 and F8_E4M3, each of K/V and index keys by itself. Numbers are rounded
+  // once, when stored, and everyone, the row itself included, reads what was stored.
+  virtual CacheFormat cache_format() const = 0;
   virtual void synchronize() {}
 
   // The layout in which this backend reads a weight of a linear layer fastest, where that is not
@@ -168,9 +169,9 @@ class Backend {
 
   // Causal softmax attention (spec: text-model §3.6). Query head h reads K/V head h / (heads /
   // kv_heads). With `blocks` [rows, kv_heads, topk] I32 only tokens in the listed blocks take part,
-  // and only their pages are read; without (null), all visible ones. A row with an empty list gives
-  // zeros. Computed page by page at absolute boundaries and merged in ascending order.
-  // q [rows, heads * head_dim], normalised and rotated; out the same shape; not q.
+  // and only their pages are read (-1 lists none); without (null), all visible ones. A row with an
+  // empty list gives zeros. Computed page by page at absolute boundaries and merged in ascending
+  // order. q [rows, heads * head_dim], normalised and rotated; out the same shape; not q.
   virtual void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
                          const Tensor* blocks, const Tensor& out) = 0;
 

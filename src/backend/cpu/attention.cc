@@ -1,211 +1,226 @@
 // Softmax attention over the pages of the cache (spec: text-model §3.6).
 //
-// Per page: scores of all query heads of a K/V head (the dot kernel: heads are rows, keys are
-// weights), softmax, P V; then the page is merged into what came before. Pages are merged in
-// ascending order within a group of kGroupPages pages, and groups in ascending order: a structure
-// that depends on absolute positions alone. So one row in a long context can be cut at group
-// boundaries for many threads, and gives the bits that one thread alone would give.
+// A run of rows of one sequence passes over the pages that any of them attends to, one K/V head at
+// a time: scores of all its queries, softmax against the largest score so far, and the mix of the
+// values, where the weights are rounded to bfloat16. Both products read the page as it lies
+// (PageOrder::kPairs), so that a page costs its reading once, whoever chose it.
 //
-// Long contexts in decode are limited by reading K and V once for the 16 heads that share them;
-// prefill by P V, whose multiplications are in float32.
+// Sums start anew at every group of kGroupPages pages; groups are merged in ascending order. That
+// structure depends on absolute positions alone, so one row in a long context can be cut at groups
+// for many threads and gives the bits that one thread alone would give.
+//
+// Limits: 16 query heads share a K/V head, hence 16 multiply-adds for each number read. Prefill is
+// bound by multiplications. Decode too, where a core reads more than 14 GB/s; measured on AMD EPYC
+// (Zen 4), per core, a page of 128 tokens x 128: 4.5 us of multiplications for 64 KiB.
 #include <algorithm>
 #include <limits>
 
+#include "backend/cpu/attention_visits.h"
 #include "backend/cpu/cpu_ops.h"
-#include "backend/cpu/paging.h"
+#include "backend/cpu/page_product.h"
 #include "ops/arguments.h"
 
 namespace m3::cpu {
 namespace {
 
-constexpr std::int64_t kGroupPages = 32;
-// Rows that visit a page together: their queries and sums stay in the second-level cache.
-constexpr std::int64_t kRunRows = 8;
-constexpr std::int64_t kNoBlock = std::numeric_limits<std::int64_t>::max();
+constexpr std::int64_t kGroupPages = 16;
 // More than this, and cutting a row for several threads costs more memory than it is worth.
 constexpr std::int64_t kSplitBytesMax = std::int64_t{256} << 20;
 
-struct AttentionCall {
-  const Kernels& kernels;
-  const Tensor& q;
-  const Rows& rows;
-  const KvView& cache;
-  float scale;
-  const Tensor* blocks;
-  const Tensor& out;
-
-  std::int64_t dim() const { return cache.head_dim; }
-  std::int64_t heads() const { return q.dim(1) / dim() / cache.kv_heads; }  // per K/V head
-  bool bf16() const { return cache.dtype == DType::kBF16; }
-  std::int64_t packed_bytes() const {
-    return bf16() ? kernels.packed_row_bytes(dim()) : kernels.packed_bytes_f32(dim());
-  }
-};
-
-// One Partial for each of some rows.
-class Partials {
+// The sums of some queries: a Partial's three arrays in one piece of memory.
+class Sums {
  public:
-  static std::int64_t floats(std::int64_t rows, std::int64_t heads, std::int64_t dim) {
-    return rows * heads * (dim + 2);
+  static std::int64_t floats(std::int64_t queries, std::int64_t columns) {
+    return queries * (columns + 2);
   }
-  Partials(float* memory, std::int64_t rows, std::int64_t heads, std::int64_t dim)
-      : memory_(memory), rows_(rows), heads_(heads), dim_(dim) {}
+  Sums(float* memory, std::int64_t queries, std::int64_t columns)
+      : partial{memory, memory + queries, memory + 2 * queries},
+        queries_(queries),
+        columns_(columns) {}
 
-  Partial row(std::int64_t r) const {
-    float* start = memory_ + floats(r, heads_, dim_);
-    return {start, start + heads_, start + 2 * heads_};
-  }
   void clear() const {
-    std::fill_n(memory_, floats(rows_, heads_, dim_), 0.0f);
-    for (std::int64_t r = 0; r < rows_; ++r)
-      std::fill_n(row(r).m, heads_, -std::numeric_limits<float>::infinity());
+    std::fill_n(partial.m, queries_, -std::numeric_limits<float>::infinity());
+    std::fill_n(partial.l, queries_ * (columns_ + 1), 0.0f);  // and o, which follows
   }
+
+  Partial partial;
 
  private:
-  float* memory_;
-  std::int64_t rows_, heads_, dim_;
+  std::int64_t queries_, columns_;
 };
 
 // A run of rows and one K/V head.
 class RunAttention {
  public:
   static std::int64_t scratch_bytes(const AttentionCall& call) {
-    const std::int64_t heads = call.heads();
-    return TaskScratch::bytes_for<std::byte>(kRunRows * heads * call.packed_bytes()) +
-           TaskScratch::bytes_for<void*>(kRunRows * heads) +
-           TaskScratch::bytes_for<float>(heads * call.cache.page_tokens) +
-           TaskScratch::bytes_for<float>(Partials::floats(1, heads, call.dim())) +
-           TaskScratch::bytes_for<std::byte>(kDotScratchBytes);
+    const PagePart keys = call.cache.keys(0, 0), values = call.cache.values(0, 0);
+    const std::int64_t queries = call.run_rows() * call.heads();
+    const std::int64_t tokens = keys.paired().padded_columns();
+    return BlockVisits::scratch_bytes(call) +
+           TaskScratch::bytes_for<std::uint16_t>(queries * round_up(call.dim(), 2)) +
+           TaskScratch::bytes_for<float>(queries * tokens) +
+           TaskScratch::bytes_for<std::uint16_t>(queries * tokens) +
+           TaskScratch::bytes_for<float>(queries) +
+           TaskScratch::bytes_for<std::uint16_t>(2 * call.columns()) +
+           TaskScratch::bytes_for<std::uint16_t>(room_for(keys)) +
+           TaskScratch::bytes_for<std::uint16_t>(room_for(values));
   }
 
   RunAttention(const AttentionCall& call, const RowRun& run, std::int64_t kv_head,
                TaskScratch::Slice& slice)
-      : call_(call),
-        run_(run),
-        kv_head_(kv_head),
-        packed_(slice.take<std::byte>(kRunRows * call.heads() * call.packed_bytes())),
-        queries_(slice.take<const void*>(kRunRows * call.heads())),
-        scores_(slice.take<float>(call.heads() * call.cache.page_tokens)),
-        page_(slice.take<float>(Partials::floats(1, call.heads(), call.dim())), 1, call.heads(),
-              call.dim()),
-        dot_scratch_(slice.take<std::byte>(kDotScratchBytes)) {
-    pack_queries();
+      : call_(call), run_(run), kv_head_(kv_head), visits_(call, run, kv_head, slice) {
+    const PagePart keys = call.cache.keys(0, 0), values = call.cache.values(0, 0);
+    const std::int64_t queries = call.run_rows() * call.heads(), dim = call.dim();
+    tokens_stride_ = keys.paired().padded_columns();
+    queries_ = slice.take<std::uint16_t>(queries * round_up(dim, 2));
+    scores_ = slice.take<float>(queries * tokens_stride_);
+    weights_ = slice.take<std::uint16_t>(queries * tokens_stride_);
+    factors_ = slice.take<float>(queries);
+    last_pair_ = slice.take<std::uint16_t>(2 * call.columns());
+    wide_keys_ = slice.take<std::uint16_t>(room_for(keys));
+    wide_values_ = slice.take<std::uint16_t>(room_for(values));
+    for (std::int64_t r = 0; r < run.rows; ++r)
+      round_queries(call.kernels, call.q.row<float>(run.first + r) + kv_head * heads() * dim,
+                    heads(), dim, queries_ + r * heads() * round_up(dim, 2));
   }
 
   // The first block that any row attends to and that is not below `from`; kNoBlock: none.
-  std::int64_t next_block(std::int64_t from) const {
-    std::int64_t next = kNoBlock;
-    for (std::int64_t r = 0; r < run_.rows; ++r) next = std::min(next, next_block(r, from));
-    return next;
-  }
+  std::int64_t next_block(std::int64_t from) const { return visits_.next(from); }
 
-  // All blocks in [first, last), one row after the other at each, so that rows share its reading.
-  void attend(std::int64_t first, std::int64_t last, const Partials& sums) {
+  // All blocks in [first, last), each for all rows that attend to it.
+  void attend(std::int64_t first, std::int64_t last, const Sums& sums) {
     sums.clear();
-    for (std::int64_t b = next_block(first); b < last; b = next_block(b + 1))
-      for (std::int64_t r = 0; r < run_.rows; ++r)
-        if (next_block(r, b) == b) attend_page(r, b, sums.row(r));
-  }
-
-  void merge(const Partials& group, const Partials& total) const {
-    for (std::int64_t r = 0; r < run_.rows; ++r)
-      call_.kernels.merge(group.row(r), call_.heads(), call_.dim(), total.row(r));
-  }
-
-  void write(const Partials& total) const {
-    const std::int64_t heads = call_.heads(), dim = call_.dim();
-    for (std::int64_t r = 0; r < run_.rows; ++r) {
-      const Partial sum = total.row(r);
-      float* out = call_.out.row<float>(run_.first + r) + kv_head_ * heads * dim;
-      for (std::int64_t h = 0; h < heads; ++h) {
-        // No token at all: zeros.
-        const float factor = sum.l[h] == 0 ? 0 : 1 / sum.l[h];
-        call_.kernels.scale_add(sum.o + h * dim, factor, nullptr, dim, out + h * dim);
-      }
+    for (std::int64_t block = next_block(first); block < last;) {
+      const std::int64_t next = next_block(block + 1);
+      attend_block(block, next, sums.partial);
+      block = next;
     }
+  }
+
+  void merge(const Sums& group, const Sums& total) const {
+    call_.kernels.merge(group.partial, run_.rows * heads(), call_.columns(), total.partial);
+  }
+
+  void write(const Sums& total) const {
+    const std::int64_t dim = call_.dim();
+    for (std::int64_t r = 0; r < run_.rows; ++r)
+      for (std::int64_t h = 0; h < heads(); ++h) {
+        const std::int64_t query = r * heads() + h;
+        // No token at all: zeros.
+        const float factor = total.partial.l[query] == 0 ? 0 : 1 / total.partial.l[query];
+        call_.kernels.scale_add(
+            total.partial.o + query * call_.columns(), factor, nullptr, dim,
+            call_.out.row<float>(run_.first + r) + (kv_head_ * heads() + h) * dim);
+      }
   }
 
  private:
-  void pack_queries() {
-    const std::int64_t heads = call_.heads(), dim = call_.dim(), bytes = call_.packed_bytes();
-    const auto pack = call_.bf16() ? call_.kernels.pack_row : call_.kernels.pack_f32;
-    for (std::int64_t i = 0; i < run_.rows * heads; ++i) {
-      const float* row = call_.q.row<float>(run_.first + i / heads);
-      pack(row + (kv_head_ * heads + i % heads) * dim, dim, packed_ + i * bytes);
-      queries_[i] = packed_ + i * bytes;
-    }
+  std::int64_t heads() const { return call_.heads(); }
+
+  void attend_block(std::int64_t block, std::int64_t next, const Partial& sums) {
+    const std::int64_t page = visits_.page(block);
+    keys_ = call_.cache.keys(page, kv_head_);
+    values_ = call_.cache.values(page, kv_head_);
+    next_page_ = next == kNoBlock ? nullptr : call_.cache.keys(visits_.page(next), kv_head_).data;
+    keys_bf16_ = in_bf16(call_.kernels, keys_, wide_keys_);
+    values_bf16_ = in_bf16(call_.kernels, values_, wide_values_);
+    visits_.for_each_span(block, [&](std::int64_t row, std::int64_t rows, std::int64_t tokens) {
+      attend_span(row * heads(), rows * heads(), tokens, sums);
+    });
   }
 
-  std::int64_t next_block(std::int64_t r, std::int64_t from) const {
-    const std::int64_t row = run_.first + r;
-    if (call_.blocks == nullptr) {
-      const std::int64_t last = call_.rows.slots.as<std::int64_t>()[row] / call_.cache.page_tokens;
-      return from <= last ? from : kNoBlock;
-    }
-    const std::int64_t topk = call_.blocks->dim(2);
-    const std::int32_t* list = call_.blocks->row<std::int32_t>(row) + kv_head_ * topk;
-    std::int64_t next = kNoBlock;
-    for (std::int64_t i = 0; i < topk; ++i)
-      if (list[i] >= from) next = std::min<std::int64_t>(next, list[i]);
-    return next;
-  }
-
-  void attend_page(std::int64_t r, std::int64_t block, const Partial& sum) {
+  // Queries that see the same tokens of the page.
+  void attend_span(std::int64_t first, std::int64_t queries, std::int64_t tokens,
+                   const Partial& sums) {
     const Kernels& kernels = call_.kernels;
-    const SeenPages seen(call_.rows, run_.first + r, call_.cache.page_tokens);
-    const std::int64_t page = seen.page(block), tokens = seen.tokens(block);
-    const std::int64_t heads = call_.heads(), dim = call_.dim();
-    score(queries_ + r * heads, call_.cache.keys(page, kv_head_), tokens);
-    const Partial mine = page_.row(0);
-    kernels.softmax_page(scores_, call_.cache.page_tokens, heads, tokens, call_.scale, mine.m,
-                         mine.l);
-    kernels.weigh_values({.p = scores_,
-                          .p_stride = call_.cache.page_tokens,
-                          .heads = heads,
-                          .tokens = tokens,
-                          .values = call_.cache.values(page, kv_head_).data,
-                          .bf16 = call_.bf16(),
-                          .dim = dim,
-                          .out = mine.o});
-    kernels.merge(mine, heads, dim, sum);
+    const std::int64_t width = round_up(call_.dim(), 2), columns = call_.columns();
+    float* mixed = sums.o + first * columns;
+    // In bfloat16 the values follow at once; what was widened has all been read.
+    const bool wide = wide_keys_ != keys_bf16_;
+    multiply_page(kernels, {.x = queries_ + first * width,
+                            .x_stride = width,
+                            .rows = queries,
+                            .y = keys_bf16_,
+                            .shape = keys_.paired(),
+                            .columns = tokens,
+                            .pairs = keys_.paired().pairs(),
+                            .out = scores_,
+                            .out_stride = tokens_stride_,
+                            .ahead = wide ? values_.data : nullptr,
+                            .ahead_bytes = wide ? values_.bytes() : 0});
+    kernels.softmax_piece({.s = scores_,
+                           .s_stride = tokens_stride_,
+                           .rows = queries,
+                           .tokens = tokens,
+                           .scale = call_.scale,
+                           .m = sums.m + first,
+                           .l = sums.l + first,
+                           .factor = factors_,
+                           .p = weights_,
+                           .p_stride = tokens_stride_});
+    for (std::int64_t i = 0; i < queries; ++i)
+      if (factors_[i] != 1)
+        kernels.scale_add(mixed + i * columns, factors_[i], nullptr, columns, mixed + i * columns);
+    add_values(queries, tokens, mixed);
   }
 
-  // scores_ [heads, page_tokens] of the first `tokens` keys.
-  void score(const void* const* queries, const Tensor& keys, std::int64_t tokens) {
-    const auto dot = call_.bf16() ? call_.kernels.dot_rows : call_.kernels.dot_f32;
-    DotJob job{.x = queries,
-               .rows = call_.heads(),
-               .w = {call_.bf16() ? WeightFormat::kBF16 : WeightFormat::kF32, nullptr, nullptr},
-               .k = call_.dim(),
-               .out_stride = call_.cache.page_tokens,
-               .scratch = dot_scratch_};
-    for (std::int64_t t = 0; t < tokens; t += kOutputBlock) {
-      job.w.values = static_cast<const std::byte*>(keys.data) +
-                     t * call_.dim() * dtype_size(call_.cache.dtype);
-      job.outputs = std::min(kOutputBlock, tokens - t);
-      job.out = scores_ + t;
-      dot(job);
+  void add_values(std::int64_t queries, std::int64_t tokens, float* mixed) {
+    PageProduct product{.x = weights_,
+                        .x_stride = tokens_stride_,
+                        .rows = queries,
+                        .y = values_bf16_,
+                        .shape = values_.paired(),
+                        .columns = call_.dim(),
+                        .pairs = tokens / 2,
+                        .out = mixed,
+                        .out_stride = call_.columns(),
+                        .adds = true,
+                        .ahead = next_page_,
+                        .ahead_bytes = next_page_ == nullptr ? 0 : keys_.bytes()};
+    if (product.pairs > 0) multiply_page(call_.kernels, product);
+    if (tokens % 2 == 0) return;
+    // The other value of the last pair belongs to a token that these queries do not see: a weight
+    // of zero would not silence a NaN there.
+    const PairedMatrix& shape = product.shape;
+    for (std::int64_t c = 0; c < shape.columns; ++c) {
+      last_pair_[PairedMatrix{2, shape.columns}.place(0, c)] =
+          values_bf16_[shape.place(tokens - 1, c)];
+      last_pair_[PairedMatrix{2, shape.columns}.place(1, c)] = 0;
     }
+    product.x += tokens - 1;
+    product.y = last_pair_;
+    product.shape.depth = 2;
+    product.pairs = 1;
+    product.ahead = nullptr;
+    product.ahead_bytes = 0;
+    multiply_page(call_.kernels, product);
   }
 
   const AttentionCall& call_;
   const RowRun run_;
   const std::int64_t kv_head_;
-  std::byte* packed_;
-  const void** queries_;  // [rows, heads] packed
-  float* scores_;
-  Partials page_;
-  std::byte* dot_scratch_;
+  const BlockVisits visits_;
+  std::int64_t tokens_stride_;
+  std::uint16_t* queries_;    // [rows, heads, dim], an odd dim padded
+  float* scores_;             // [queries, tokens_stride]
+  std::uint16_t* weights_;    // the same
+  float* factors_;            // [queries]
+  std::uint16_t* last_pair_;  // one pair of values
+  std::uint16_t *wide_keys_, *wide_values_;
+  // The page that is visited.
+  PagePart keys_, values_;
+  const std::uint16_t *keys_bf16_, *values_bf16_;
+  const std::byte* next_page_;
 };
 
 void check_call(const AttentionCall& call) {
   const KvView& cache = call.cache;
   expect_cache("attention: cache", cache);
+  expect_pairs("attention", cache);
   expect_rank("attention: q", call.q, 2);
   const std::int64_t rows = call.q.dim(0), width = call.q.dim(1);
   M3_CHECK(width > 0 && width % (cache.kv_heads * cache.head_dim) == 0,
            "attention: rows of {} for {} heads of {}", width, cache.kv_heads, cache.head_dim);
-  M3_CHECK(call.heads() <= kRowBlock, "attention: {} query heads share a K/V head", call.heads());
   expect_tensor("attention: out", call.out, DType::kF32, {rows, width});
   expect_rows("attention: rows", call.rows, rows);
   if (call.blocks == nullptr) return;
@@ -227,39 +242,45 @@ void CpuBackend::attention(const Tensor& q, const Rows& rows, const KvView& cach
   const AttentionCall call{kernels_, q, rows, cache, scale, blocks, out};
   check_call(call);
   if (q.dim(0) == 0) return;
-  cut_runs(rows, kRunRows, runs_);
-  const std::int64_t heads = call.heads(), dim = call.dim(), kv_heads = cache.kv_heads;
+  cut_runs(rows, call.run_rows(), runs_);
+  const std::int64_t columns = call.columns(), kv_heads = cache.kv_heads;
   const std::int64_t tasks = std::ssize(runs_) * kv_heads;
   const std::int64_t groups = groups_of(rows, cache.page_tokens);
-  const std::int64_t sums = Partials::floats(kRunRows, heads, dim);
-  tasks_.reserve(RunAttention::scratch_bytes(call) + 2 * TaskScratch::bytes_for<float>(sums));
+  std::int64_t rows_most = 0;
+  for (const RowRun& run : runs_) rows_most = std::max(rows_most, run.rows);
+  const std::int64_t floats = Sums::floats(rows_most * call.heads(), columns);
+  tasks_.reserve(RunAttention::scratch_bytes(call) + 2 * TaskScratch::bytes_for<float>(floats));
 
-  const bool split = groups > 1 && tasks < 2 * pool_.threads() &&
-                     tasks * groups * sums * std::int64_t{sizeof(float)} <= kSplitBytesMax;
-  float* partials = split ? partials_.take<float>(tasks * groups * sums) : nullptr;
+  const bool split = groups > 1 && tasks < 4 * pool_.threads() &&
+                     tasks * groups * floats * std::int64_t{sizeof(float)} <= kSplitBytesMax;
+  float* partials = split ? partials_.take<float>(tasks * groups * floats) : nullptr;
+  // The last runs of a prompt take longest, so they come first.
   const auto run_of = [&](std::int64_t task) -> const RowRun& {
-    return runs_[static_cast<std::size_t>(task / kv_heads)];
+    return runs_[runs_.size() - 1 - static_cast<std::size_t>(task / kv_heads)];
+  };
+  const auto sums_at = [&](float* memory, std::int64_t task) {
+    return Sums(memory, run_of(task).rows * call.heads(), columns);
   };
   if (split) {
     for_each_task(pool_, tasks * groups, [&](std::int64_t i) {
       const std::int64_t task = i / groups, first = i % groups * kGroupPages;
+      if (!BlockVisits::any(call, run_of(task), task % kv_heads, first, first + kGroupPages))
+        return;
       TaskScratch::Slice slice(tasks_);
       RunAttention run(call, run_of(task), task % kv_heads, slice);
-      run.attend(first, first + kGroupPages,
-                 Partials(partials + i * sums, run_of(task).rows, heads, dim));
+      run.attend(first, first + kGroupPages, sums_at(partials + i * floats, task));
     });
   }
   for_each_task(pool_, tasks, [&](std::int64_t task) {
     TaskScratch::Slice slice(tasks_);
-    const std::int64_t count = run_of(task).rows;
     RunAttention run(call, run_of(task), task % kv_heads, slice);
-    const Partials total(slice.take<float>(sums), count, heads, dim);
-    const Partials own(slice.take<float>(sums), count, heads, dim);
+    const Sums total = sums_at(slice.take<float>(floats), task);
+    const Sums own = sums_at(slice.take<float>(floats), task);
     total.clear();
     for (std::int64_t b = run.next_block(0); b != kNoBlock;) {
       const std::int64_t group = b / kGroupPages, end = (group + 1) * kGroupPages;
       if (split) {
-        run.merge(Partials(partials + (task * groups + group) * sums, count, heads, dim), total);
+        run.merge(sums_at(partials + (task * groups + group) * floats, task), total);
       } else {
         run.attend(group * kGroupPages, end, own);
         run.merge(own, total);

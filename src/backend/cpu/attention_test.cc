@@ -13,9 +13,20 @@ INSTANTIATE_TEST_SUITE_P(Isas, LongAttention, testing::ValuesIn(cpu_isas()), cpu
 
 constexpr std::int64_t kTokens = 4, kHeads = 4, kKvHeads = 2, kDim = 24, kPages = 150;
 
+KvView view() {
+  KvView cache{.dtype = DType::kBF16,
+               .order = PageOrder::kPairs,
+               .page_tokens = kTokens,
+               .kv_heads = kKvHeads,
+               .head_dim = kDim};
+  cache.head_stride = cache.head_bytes();
+  cache.page_stride = kKvHeads * cache.head_stride;
+  return cache;
+}
+
 struct LongSequence {
   explicit LongSequence(std::int64_t rows)
-      : cached(kPages * kKvHeads * 2 * kTokens * kDim * 2),
+      : cached(kPages * view().page_stride),
         q(rows * kHeads * kDim * 4),
         slots(rows * 8),
         sequences(rows * 4),
@@ -41,9 +52,8 @@ struct LongSequence {
   std::vector<float> attend(const std::string& isa, int threads) const {
     ThreadPool pool(threads);
     const auto backend = make_cpu_backend(isa, pool).value();
-    const std::int64_t head_bytes = 2 * kTokens * kDim * 2;
-    const KvView cache{cached.data(), DType::kBF16,          kTokens,   kKvHeads,
-                       kDim,          kKvHeads * head_bytes, head_bytes};
+    KvView cache = view();
+    cache.base = cached.data();
     const Rows rows{slots.tensor(DType::kI64, {count}), sequences.tensor(DType::kI32, {count}),
                     pages.tensor(DType::kI32, {1, kPages})};
     std::vector<float> out(static_cast<std::size_t>(count * kHeads * kDim));

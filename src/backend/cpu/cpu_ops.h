@@ -53,7 +53,9 @@ class CpuBackend final : public Backend {
 
   std::string_view name() const override { return "cpu"; }
   std::string_view isa() const override { return kernels_.name; }
-  DType cache_dtype() const override { return DType::kBF16; }
+  CacheFormat cache_format() const override {
+    return {DType::kBF16, DType::kBF16, PageOrder::kPairs};
+  }
   std::string_view packed_layout() const override { return "panels-16"; }
   std::int64_t packed_bytes(const Matrix& w) const override;
   void pack(const Matrix& w, std::byte* out) override;
@@ -125,7 +127,8 @@ class CpuBackend final : public Backend {
   // rope.cc. One head of row `row`: x [dim] to out [dim].
   void norm_rope_head(const float* x, std::int64_t dim, const HeadNorm& norm, std::int64_t row,
                       float* out) const;
-  void store_row(const float* x, const Tensor& page, std::int64_t token) const;
+  // A token's key, value or index key; `scratch` has room for x in the cache's type.
+  void store_token(const float* x, const PagePart& page, std::int64_t token, void* scratch) const;
 
   const Kernels& kernels_;
   ThreadPool& pool_;
@@ -133,6 +136,7 @@ class CpuBackend final : public Backend {
   TaskScratch tasks_;
   OpScratch packed_, packed_int8_, packed_f32_, low_rank_packed_, low_rank_, sums_, partials_;
   OpScratch segment_keys_, segment_values_;
+  OpScratch candidates_, candidate_counts_;
   std::vector<Product> products_;
   std::int64_t planned_tasks_ = 0;
   std::vector<RowRun> runs_;

@@ -45,10 +45,9 @@ constexpr Kernels make_kernels(const char* name, const char* multiply_instructio
   k.exp = exp<S>;
   k.largest = largest<S>;
   k.log_sum_exp = log_sum_exp<S>;
-  k.softmax_page = softmax_page<S>;
   k.softmax_piece = softmax_piece<D>;
-  k.weigh_values = weigh_values<S>;
   k.merge = merge<S>;
+  k.widen_e4m3 = widen_e4m3<S>;
   k.read_streams = read_streams<S>;
   k.multiply_in_registers = multiply_f32<S>;
   k.flops_per_round = kF32FlopsPerRound<S>;

@@ -29,7 +29,7 @@ TEST(CpuIsas, CanEachBeForced) {
     ASSERT_TRUE(backend.has_value()) << backend.error().message;
     EXPECT_EQ((*backend)->name(), "cpu");
     EXPECT_EQ((*backend)->isa(), name);
-    EXPECT_EQ((*backend)->cache_dtype(), DType::kBF16);
+    EXPECT_EQ((*backend)->cache_format().kv, DType::kBF16);
   }
 }
 

@@ -135,6 +135,9 @@ struct PairsJob {
   float* out = nullptr;      // [rows, out_stride]
   std::int64_t out_stride = 0;
   bool adds = false;  // to what out holds
+  // Memory that will be read next, asked for along the way; null for none.
+  const void* ahead = nullptr;
+  std::int64_t ahead_bytes = 0;
 };
 inline constexpr std::int64_t kPairColumns = 16;
 
@@ -166,24 +169,12 @@ struct SoftmaxPiece {
   std::int64_t p_stride = 0;
 };
 
-// One page of V for the query heads that share it.
-struct ValuesJob {
-  const float* p = nullptr;  // [heads, p_stride]
-  std::int64_t p_stride = 0;
-  std::int64_t heads = 0;
-  std::int64_t tokens = 0;
-  const void* values = nullptr;  // [tokens, dim], dense
-  bool bf16 = false;             // else float32
-  std::int64_t dim = 0;
-  float* out = nullptr;  // [heads, dim], overwritten
-};
-
-// Softmax attention over some tokens, not yet divided (spec: text-model §3.6): m = max score,
-// l = sum of exp(score - m), o = sum of exp(score - m) * v. No tokens: -inf, 0, 0.
+// Softmax attention of some queries over some tokens, not yet divided (spec: text-model §3.6): m =
+// max score, l = sum of exp(score - m), o = sum of exp(score - m) * v. No tokens: -inf, 0, 0.
 struct Partial {
-  float* m = nullptr;  // [heads]
-  float* l = nullptr;  // [heads]
-  float* o = nullptr;  // [heads, dim]
+  float* m = nullptr;  // [queries]
+  float* l = nullptr;  // [queries]
+  float* o = nullptr;  // [queries, dim]
 };
 
 struct Kernels {
@@ -249,13 +240,11 @@ struct Kernels {
   float (*largest)(const float* x, std::int64_t n);
   // log(sum(exp(x))). n >= 1.
   float (*log_sum_exp)(const float* x, std::int64_t n);
-  // s [heads, stride], of which `tokens` count: s = exp(scale * s - m); m and l as in Partial.
-  void (*softmax_page)(float* s, std::int64_t stride, std::int64_t heads, std::int64_t tokens,
-                       float scale, float* m, float* l);
   void (*softmax_piece)(const SoftmaxPiece& piece);
-  void (*weigh_values)(const ValuesJob& job);
-  // total = total and page together; page's tokens come after total's.
-  void (*merge)(const Partial& page, std::int64_t heads, std::int64_t dim, const Partial& total);
+  // total = total and part together; part's tokens come after total's.
+  void (*merge)(const Partial& part, std::int64_t queries, std::int64_t dim, const Partial& total);
+  // The bfloat16 bits of e4m3 numbers, which are exact.
+  void (*widen_e4m3)(const std::uint8_t* x, std::int64_t n, std::uint16_t* out);
 
   // Probes. Reads `bytes` at `base`, walking `streams` (1, 2, 4 or 8) places at once.
   std::uint64_t (*read_streams)(const void* base, std::int64_t bytes, int streams);

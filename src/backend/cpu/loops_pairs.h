@@ -10,8 +10,26 @@
 namespace m3::cpu {
 namespace {
 
+// What PairsJob wants asked for: so many lines along each pair of each tile.
+struct LinesAhead {
+  const char* next;
+  const char* end;
+  std::int64_t lines;
+
+  LinesAhead(const PairsJob& job, std::int64_t tiles)
+      : next(static_cast<const char*>(job.ahead)),
+        end(next + job.ahead_bytes),
+        lines((job.ahead_bytes / 64 + tiles * job.pairs - 1) / (tiles * job.pairs)) {}
+  // Into the second-level cache: the first one is full of what is multiplied now.
+  void ask() {
+    if (next >= end) return;
+    for (std::int64_t i = 0; i < lines; ++i) __builtin_prefetch(next + i * 64, 0, 2);
+    next += lines * 64;
+  }
+};
+
 template <class D, int kRows, int kVectors>
-void pairs_tile(const PairsJob& job, std::int64_t row, std::int64_t column) {
+void pairs_tile(const PairsJob& job, std::int64_t row, std::int64_t column, LinesAhead& ahead) {
   using S = typename D::Simd;
   using F = typename D::F;
   const std::uint16_t* x = job.x + row * job.x_stride;
@@ -24,6 +42,7 @@ void pairs_tile(const PairsJob& job, std::int64_t row, std::int64_t column) {
     for (int v = 0; v < kVectors; ++v)
       sums[i][v] = job.adds ? S::load(out + i * job.out_stride + v * S::kLanes) : S::zero();
   for (std::int64_t pair = 0; pair < job.pairs; ++pair, x += 2, y += job.y_stride) {
+    ahead.ask();
     typename D::W ys[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) ys[v] = D::load_w(y + v * 2 * S::kLanes);
@@ -47,27 +66,31 @@ void pairs_tile(const PairsJob& job, std::int64_t row, std::int64_t column) {
 // Makes the numbers of rows and of vectors constants.
 template <class D, int kRows, int kVectors>
 void pairs_tile_of(const PairsJob& job, std::int64_t row, std::int64_t rows, std::int64_t column,
-                   std::int64_t vectors) {
+                   std::int64_t vectors, LinesAhead& ahead) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return pairs_tile_of<D, kRows - 1, kVectors>(job, row, rows, column, vectors);
+    if (rows < kRows)
+      return pairs_tile_of<D, kRows - 1, kVectors>(job, row, rows, column, vectors, ahead);
   }
   if constexpr (kVectors > 1) {
     if (vectors < kVectors)
-      return pairs_tile_of<D, kRows, kVectors - 1>(job, row, rows, column, vectors);
+      return pairs_tile_of<D, kRows, kVectors - 1>(job, row, rows, column, vectors, ahead);
   }
-  pairs_tile<D, kRows, kVectors>(job, row, column);
+  pairs_tile<D, kRows, kVectors>(job, row, column, ahead);
 }
 
 template <class D>
 void multiply_pairs(const PairsJob& job) {
   using S = typename D::Simd;
+  const auto groups_of = [](std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit; };
+  const std::int64_t column_groups = groups_of(job.columns / S::kLanes, S::kPairVectors);
+  LinesAhead ahead(job, column_groups * groups_of(job.rows, D::kPairRows));
   std::int64_t column = 0;
   // As even as may be: five vectors are three and two, not four and one.
   for (std::int64_t left = job.columns / S::kLanes; left > 0;) {
-    const std::int64_t groups = (left + S::kPairVectors - 1) / S::kPairVectors;
-    const std::int64_t vectors = (left + groups - 1) / groups;
+    const std::int64_t vectors = groups_of(left, groups_of(left, S::kPairVectors));
     for (std::int64_t row = 0; row < job.rows; row += D::kPairRows)
-      pairs_tile_of<D, D::kPairRows, S::kPairVectors>(job, row, job.rows - row, column, vectors);
+      pairs_tile_of<D, D::kPairRows, S::kPairVectors>(job, row, job.rows - row, column, vectors,
+                                                      ahead);
     column += vectors * S::kLanes;
     left -= vectors;
   }

@@ -1,9 +1,10 @@
-// The kernels that segment_attention is made of, at every number of rows and columns.
+// The kernels that attention is made of, at every number of rows and columns.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "backend/cpu/kernels_testing.h"
 #include "base/random.h"
@@ -145,8 +146,7 @@ TEST_P(PairKernels, SoftmaxOfPiecesIsThatOfTheWhole) {
   for (std::size_t r = 0; r < kRows; ++r) {
     const float* row = s.data() + r * kStride;
     const float largest = scale * *std::max_element(row, row + kTokens);
-    double sum = 0;
-    for (std::int64_t t = 0; t < kTokens; ++t) sum += std::exp(double{scale} * row[t] - largest);
+    const double sum = std::accumulate(weights[r].begin(), weights[r].end(), 0.0);
     EXPECT_EQ(m[r], largest);
     EXPECT_NEAR(l[r], sum, 1e-5 * sum);
     for (std::int64_t t = 0; t < kTokens; ++t) {
@@ -170,6 +170,25 @@ TEST_P(PairKernels, SoftmaxOfANanIsNan) {
                           .p = p.data(),
                           .p_stride = 16});
   EXPECT_TRUE(std::isnan(m) && std::isnan(l) && std::isnan(to_float(BF16{p[0]})));
+}
+
+// Every number, and any count of them.
+TEST_P(PairKernels, WidenE4m3) {
+  std::vector<std::uint8_t> x(256);
+  for (std::size_t i = 0; i < 256; ++i) x[i] = static_cast<std::uint8_t>(i);
+  for (const std::int64_t n : {256, 255, 33, 1}) {
+    std::vector<std::uint16_t> wide(257, 0x1234);
+    kernels_.widen_e4m3(x.data(), n, wide.data());
+    for (std::int64_t i = 0; i < n; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      const float expected = e4m3_to_float(x[at]), actual = to_float(BF16{wide[at]});
+      if (std::isnan(expected))
+        EXPECT_TRUE(std::isnan(actual)) << i;
+      else
+        EXPECT_EQ(actual, expected) << i;
+    }
+    EXPECT_EQ(wide[static_cast<std::size_t>(n)], 0x1234) << "written beyond the end";
+  }
 }
 
 }  // namespace

@@ -1,13 +1,47 @@
 // Rotations, and the heads that are normalised and rotated: queries, and keys on their way into the
-// cache (spec: text-model §3.3, §3.4). All in float32; rounded once, when stored.
+// cache (spec: text-model §3.3, §3.4). All in float32; rounded once, when stored in pairs.
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "backend/cpu/cpu_ops.h"
+#include "backend/cpu/page_product.h"
 #include "backend/cpu/paging.h"
 #include "ops/arguments.h"
 
 namespace m3::cpu {
+namespace {
+
+// One token's numbers to their places in a page.
+template <typename T>
+void scatter(const T* x, const PagePart& page, std::int64_t token) {
+  auto* out = reinterpret_cast<T*>(page.data);
+  const PairedMatrix shape = page.paired();
+  if (page.sums_tokens) {
+    for (std::int64_t panel = 0; panel < page.dim; panel += kPagePanel) {
+      T* at = out + shape.place(token, panel);
+      const std::int64_t columns = std::min(kPagePanel, page.dim - panel);
+      for (std::int64_t c = 0; c < columns; ++c) at[2 * c] = x[panel + c];
+    }
+    return;
+  }
+  T* at = out + shape.place(0, token);
+  const std::int64_t stride = 2 * shape.panel_columns(token / kPagePanel * kPagePanel);
+  for (std::int64_t i = 0; i + 1 < page.dim; i += 2, at += stride) {
+    at[0] = x[i];
+    at[1] = x[i + 1];
+  }
+  if (page.dim % 2 != 0) {
+    at[0] = x[page.dim - 1];
+    at[1] = 0;
+  }
+}
+
+// Tokens that one task stores: neighbours share lines of their page.
+std::int64_t store_grain(std::int64_t rows, const ThreadPool& pool) {
+  return std::clamp<std::int64_t>(rows / (4 * pool.threads()), 1, 32);
+}
+
+}  // namespace
 
 void CpuBackend::rope_table(const Tensor& positions, const Rope& rope, const Tensor& out) {
   const std::int64_t axes = expect_rope_table(positions, rope, out);
@@ -43,12 +77,16 @@ void CpuBackend::norm_rope_head(const float* x, std::int64_t dim, const HeadNorm
   kernels_.rotate(out, norm.rotations.row<float>(row), norm.rotations.dim(1));
 }
 
-void CpuBackend::store_row(const float* x, const Tensor& page, std::int64_t token) const {
-  const std::int64_t dim = page.dim(1);
-  if (page.dtype == DType::kF32) {
-    std::memcpy(page.row<float>(token), x, static_cast<std::size_t>(dim) * sizeof(float));
+void CpuBackend::store_token(const float* x, const PagePart& page, std::int64_t token,
+                             void* scratch) const {
+  if (page.dtype == DType::kBF16) {
+    auto* rounded = static_cast<std::uint16_t*>(scratch);
+    kernels_.to_bf16(x, page.dim, rounded);
+    scatter(rounded, page, token);
   } else {
-    kernels_.to_bf16(x, dim, &page.row<BF16>(token)->bits);
+    auto* rounded = static_cast<std::uint8_t*>(scratch);
+    std::transform(x, x + page.dim, rounded, float_to_e4m3);
+    scatter(rounded, page, token);
   }
 }
 
@@ -73,16 +111,21 @@ void CpuBackend::store_kv(const Tensor& k, const Tensor& v, const HeadNorm& norm
   expect_tensor("store_kv: v", v, DType::kF32, {count, cache.kv_heads * dim});
   expect_head_rotation("store_kv: norm", norm, count, dim);
   expect_rows("store_kv: rows", rows, count);
-  tasks_.reserve(TaskScratch::bytes_for<float>(dim));
-  for_each_task(pool_, count, [&](std::int64_t row) {
+  expect_pairs("store_kv", cache);
+  tasks_.reserve(2 * TaskScratch::bytes_for<float>(dim));
+  for_ranges(pool_, count, store_grain(count, pool_), [&](std::int64_t begin, std::int64_t end) {
     TaskScratch::Slice slice(tasks_);
     float* key = slice.take<float>(dim);
-    const SeenPages seen(rows, row, cache.page_tokens);
-    const std::int64_t page = seen.page(seen.count() - 1), token = seen.slot() % cache.page_tokens;
-    for (std::int64_t h = 0; h < cache.kv_heads; ++h) {
-      norm_rope_head(k.row<float>(row) + h * dim, dim, norm, row, key);
-      store_row(key, cache.keys(page, h), token);
-      store_row(v.row<float>(row) + h * dim, cache.values(page, h), token);
+    void* rounded = slice.take<float>(dim);
+    for (std::int64_t row = begin; row < end; ++row) {
+      const SeenPages seen(rows, row, cache.page_tokens);
+      const std::int64_t page = seen.page(seen.count() - 1);
+      const std::int64_t token = seen.slot() % cache.page_tokens;
+      for (std::int64_t h = 0; h < cache.kv_heads; ++h) {
+        norm_rope_head(k.row<float>(row) + h * dim, dim, norm, row, key);
+        store_token(key, cache.keys(page, h), token, rounded);
+        store_token(v.row<float>(row) + h * dim, cache.values(page, h), token, rounded);
+      }
     }
   });
 }
@@ -95,13 +138,18 @@ void CpuBackend::store_index(const Tensor& k, const HeadNorm& norm, const Rows& 
   expect_tensor("store_index: k", k, DType::kF32, {count, cache.dim});
   expect_head_norm("store_index: norm", norm, count, cache.dim);
   expect_rows("store_index: rows", rows, count);
-  tasks_.reserve(TaskScratch::bytes_for<float>(cache.dim));
-  for_each_task(pool_, count, [&](std::int64_t row) {
+  expect_pairs("store_index", cache);
+  tasks_.reserve(2 * TaskScratch::bytes_for<float>(cache.dim));
+  for_ranges(pool_, count, store_grain(count, pool_), [&](std::int64_t begin, std::int64_t end) {
     TaskScratch::Slice slice(tasks_);
     float* key = slice.take<float>(cache.dim);
-    const SeenPages seen(rows, row, cache.page_tokens);
-    norm_rope_head(k.row<float>(row), cache.dim, norm, row, key);
-    store_row(key, cache.keys(seen.page(seen.count() - 1)), seen.slot() % cache.page_tokens);
+    void* rounded = slice.take<float>(cache.dim);
+    for (std::int64_t row = begin; row < end; ++row) {
+      const SeenPages seen(rows, row, cache.page_tokens);
+      norm_rope_head(k.row<float>(row), cache.dim, norm, row, key);
+      store_token(key, cache.keys(seen.page(seen.count() - 1)), seen.slot() % cache.page_tokens,
+                  rounded);
+    }
   });
 }
 

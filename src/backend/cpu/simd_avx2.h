@@ -14,7 +14,6 @@ struct Avx2 {
   using H = __m256i;
   static constexpr int kLanes = 8;
   static constexpr int kRowTile = 3;        // 3 x 4 sums, 3 of x and 1 of w: all 16 registers
-  static constexpr int kValueHeads = 4;     // 4 x 2 sums
   static constexpr int kPanelTileRows = 3;  // 3 x 2 chains and as many sums
   static constexpr int kPanelFewRows = 1;
   static constexpr int kPairVectors = 2;
@@ -57,6 +56,11 @@ struct Avx2 {
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), shifted));
   }
 
+  static float largest(F a) {
+    const F half = max_or_nan(a, _mm256_permute2f128_ps(a, a, 1));
+    const F quarter = max_or_nan(half, _mm256_permute_ps(half, 0x4e));
+    return _mm256_cvtss_f32(max_or_nan(quarter, _mm256_permute_ps(quarter, 0xb1)));
+  }
   static float sum(F a) { return _mm_cvtss_f32(sum4(a, a, a, a)); }
   static void store_sums(float* p, F a, F b, F c, F d) { _mm_storeu_ps(p, sum4(a, b, c, d)); }
 
@@ -161,6 +165,26 @@ struct Avx2 {
     w0 = e4m3_half(_mm256_unpacklo_epi8(_mm256_setzero_si256(), dealt), bias[0]);
     w1 = e4m3_half(_mm256_unpackhi_epi8(_mm256_setzero_si256(), dealt), bias[0]);
     return true;
+  }
+
+  static H widen_e4m3(const std::uint8_t* p) {
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i v = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    const __m256i size = _mm256_and_si256(v, _mm256_set1_epi16(0x7f));
+    const __m256i normal =
+        _mm256_add_epi16(_mm256_slli_epi16(size, 4), _mm256_set1_epi16(120 << 7));
+    const auto small = [](__m256i n) {
+      const __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(n), _mm256_set1_ps(0x1p-9f));
+      return _mm256_srli_epi32(_mm256_castps_si256(value), 16);
+    };
+    const __m256i subnormal = _mm256_packs_epi32(small(_mm256_unpacklo_epi16(size, zero)),
+                                                 small(_mm256_unpackhi_epi16(size, zero)));
+    const __m256i is_normal = _mm256_cmpgt_epi16(size, _mm256_set1_epi16(7));
+    const __m256i is_nan = _mm256_cmpeq_epi16(size, _mm256_set1_epi16(0x7f));
+    const __m256i bits = _mm256_blendv_epi8(subnormal, normal, is_normal);
+    const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(v, _mm256_set1_epi16(0x80)), 8);
+    return _mm256_or_si256(_mm256_or_si256(bits, sign),
+                           _mm256_and_si256(is_nan, _mm256_set1_epi16(0x7fc0)));
   }
 
  private:

@@ -9,12 +9,26 @@
 namespace m3::cpu {
 namespace {
 
+// The bfloat16 bits of the 128 e4m3 numbers without a sign.
+struct E4m3Table {
+  alignas(64) std::uint16_t bits[128];
+
+  constexpr E4m3Table() : bits{} {
+    for (int i = 8; i < 127; ++i) bits[i] = static_cast<std::uint16_t>((i << 4) + (120 << 7));
+    for (int i = 1; i < 8; ++i) {  // subnormal: i times 2^-9
+      const int exponent = i >= 4 ? 2 : i >= 2 ? 1 : 0;
+      const int mantissa = (i << (7 - exponent)) & 0x7f;
+      bits[i] = static_cast<std::uint16_t>(((127 - 9 + exponent) << 7) + mantissa);
+    }
+    bits[127] = 0x7fc0;
+  }
+};
+
 struct Avx512 {
   using F = __m512;
   using H = __m512i;
   static constexpr int kLanes = 16;
   static constexpr int kRowTile = 6;        // 6 x 4 sums, 6 of x and 1 of w: 31 of 32 registers
-  static constexpr int kValueHeads = 8;     // 8 x 2 sums
   static constexpr int kPanelTileRows = 6;  // 6 x 2 chains and as many sums
   static constexpr int kPanelFewRows = 4;
   static constexpr int kPairVectors = 4;
@@ -52,6 +66,12 @@ struct Avx512 {
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), shifted));
   }
 
+  static float largest(F a) {
+    const F half = max_or_nan(a, _mm512_shuffle_f32x4(a, a, 0x4e));
+    const F quarter = max_or_nan(half, _mm512_shuffle_f32x4(half, half, 0xb1));
+    const F pair = max_or_nan(quarter, _mm512_permute_ps(quarter, 0x4e));
+    return _mm512_cvtss_f32(max_or_nan(pair, _mm512_permute_ps(pair, 0xb1)));
+  }
   static float sum(F a) { return _mm_cvtss_f32(sum4(a, a, a, a)); }
   static void store_sums(float* p, F a, F b, F c, F d) { _mm_storeu_ps(p, sum4(a, b, c, d)); }
 
@@ -147,6 +167,17 @@ struct Avx512 {
     w0 = e4m3_half(_mm512_unpacklo_epi8(_mm512_setzero_si512(), dealt), bias[0]);
     w1 = e4m3_half(_mm512_unpackhi_epi8(_mm512_setzero_si512(), dealt), bias[1]);
     return true;
+  }
+
+  static H widen_e4m3(const std::uint8_t* p) {
+    static constexpr E4m3Table kTable;
+    const __m512i v = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    const auto quarter_of = [](int i) { return _mm512_load_si512(kTable.bits + 32 * i); };
+    const __m512i below_64 = _mm512_permutex2var_epi16(quarter_of(0), v, quarter_of(1));
+    const __m512i from_64 = _mm512_permutex2var_epi16(quarter_of(2), v, quarter_of(3));
+    const __mmask32 high = _mm512_test_epi16_mask(v, _mm512_set1_epi16(0x40));
+    const __m512i sign = _mm512_slli_epi16(_mm512_and_si512(v, _mm512_set1_epi16(0x80)), 8);
+    return _mm512_or_si512(_mm512_mask_mov_epi16(below_64, high, from_64), sign);
   }
 
  private:

@@ -16,7 +16,6 @@ struct Sse2 {
   using H = __m128i;
   static constexpr int kLanes = 4;
   static constexpr int kRowTile = 2;        // 2 x 4 sums, 2 of x, 1 of w, and the products
-  static constexpr int kValueHeads = 4;     // 4 x 2 sums
   static constexpr int kPanelTileRows = 3;  // 3 x 2 chains and as many sums
   static constexpr int kPanelFewRows = 1;
   static constexpr int kPairVectors = 2;
@@ -66,6 +65,11 @@ struct Sse2 {
     return _mm_castsi128_ps(_mm_add_epi32(_mm_castps_si128(x), shifted));
   }
 
+  // NaN if any lane is.
+  static float largest(F a) {
+    const F half = max_or_nan(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(max_or_nan(half, _mm_shuffle_ps(half, half, 1)));
+  }
   // The sums over the lanes, halving: lane l + lane l + kLanes / 2, and so on.
   static float sum(F a) { return _mm_cvtss_f32(sum4(a, a, a, a)); }
   static void store_sums(float* p, F a, F b, F c, F d) { _mm_storeu_ps(p, sum4(a, b, c, d)); }
@@ -176,6 +180,27 @@ struct Sse2 {
     w0 = e4m3_half(_mm_unpacklo_epi8(_mm_setzero_si128(), v), bias[0]);
     w1 = e4m3_half(_mm_unpackhi_epi8(_mm_setzero_si128(), v), bias[0]);
     return true;
+  }
+
+  // 2 * kLanes e4m3 bytes of any kind to bfloat16, which holds them all.
+  static H widen_e4m3(const std::uint8_t* p) {
+    const __m128i zero = _mm_setzero_si128();
+    const __m128i v = _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), zero);
+    const __m128i size = _mm_and_si128(v, _mm_set1_epi16(0x7f));
+    const __m128i normal = _mm_add_epi16(_mm_slli_epi16(size, 4), _mm_set1_epi16(120 << 7));
+    // Subnormal: so many times 2^-9.
+    const auto small = [](__m128i n) {
+      const __m128 value = _mm_mul_ps(_mm_cvtepi32_ps(n), _mm_set1_ps(0x1p-9f));
+      return _mm_srli_epi32(_mm_castps_si128(value), 16);
+    };
+    const __m128i subnormal = _mm_packs_epi32(small(_mm_unpacklo_epi16(size, zero)),
+                                              small(_mm_unpackhi_epi16(size, zero)));
+    const __m128i is_normal = _mm_cmpgt_epi16(size, _mm_set1_epi16(7));
+    const __m128i is_nan = _mm_cmpeq_epi16(size, _mm_set1_epi16(0x7f));
+    const __m128i bits =
+        _mm_or_si128(_mm_and_si128(is_normal, normal), _mm_andnot_si128(is_normal, subnormal));
+    const __m128i sign = _mm_slli_epi16(_mm_and_si128(v, _mm_set1_epi16(0x80)), 8);
+    return _mm_or_si128(_mm_or_si128(bits, sign), _mm_and_si128(is_nan, _mm_set1_epi16(0x7fc0)));
   }
 
  private:

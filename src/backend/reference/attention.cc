@@ -68,7 +68,7 @@ class GroupAttention {
     probabilities_.resize(static_cast<std::size_t>(heads_ * tokens_));
     std::int64_t token = 0;
     for (const PageTokens& p : pages) {
-      const Tensor keys = cache_.keys(p.page, kv_head_);
+      const PagePart keys = cache_.keys(p.page, kv_head_);
       for (std::int64_t t = 0; t < p.tokens; ++t, ++token) {
         const float* key = cached_row(keys, t, scratch_.data());
         for (std::int64_t h = 0; h < heads_; ++h)
@@ -83,7 +83,7 @@ class GroupAttention {
     std::vector<double> sums(static_cast<std::size_t>(heads_ * dim), 0.0);
     std::int64_t token = 0;
     for (const PageTokens& p : pages) {
-      const Tensor values = cache_.values(p.page, kv_head_);
+      const PagePart values = cache_.values(p.page, kv_head_);
       for (std::int64_t t = 0; t < p.tokens; ++t, ++token) {
         const float* value = cached_row(values, t, scratch_.data());
         for (std::int64_t h = 0; h < heads_; ++h) {

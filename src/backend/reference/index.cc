@@ -41,7 +41,7 @@ class BlockScores {
         scores_(static_cast<std::size_t>(cache.page_tokens)) {}
 
   float score(const float* q, const VisibleBlocks& visible, std::int64_t block) {
-    const Tensor page = cache_.keys(visible.page(block));
+    const PagePart page = cache_.keys(visible.page(block));
     const auto tokens = static_cast<std::size_t>(visible.tokens(block));
     for (std::size_t t = 0; t < tokens; ++t) {
       const float* key = cached_row(page, static_cast<std::int64_t>(t), scratch_.data());

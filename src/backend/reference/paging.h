@@ -42,21 +42,17 @@ class VisibleBlocks {
   const std::int32_t* pages_;
 };
 
-// Row `index` of a page as float32: where it lies, or widened into `scratch`.
-inline const float* cached_row(const Tensor& page, std::int64_t index, float* scratch) {
-  if (page.dtype == DType::kF32) return page.row<float>(index);
-  const BF16* stored = page.row<BF16>(index);
-  for (std::int64_t i = 0; i < page.dim(1); ++i) scratch[i] = to_float(stored[i]);
+// A token's row of a page as float32: where it lies, or read into `scratch`.
+inline const float* cached_row(const PagePart& page, std::int64_t token, float* scratch) {
+  if (page.dtype == DType::kF32 && page.order == PageOrder::kRows)
+    return reinterpret_cast<const float*>(page.data) + page.place(token, 0);
+  for (std::int64_t i = 0; i < page.dim; ++i) scratch[i] = page.get(token, i);
   return scratch;
 }
 
 // The one rounding of a key or value: to the type in which the cache keeps it.
-inline void store_cached_row(const float* x, const Tensor& page, std::int64_t index) {
-  if (page.dtype == DType::kF32) {
-    std::copy_n(x, page.dim(1), page.row<float>(index));
-    return;
-  }
-  std::transform(x, x + page.dim(1), page.row<BF16>(index), to_bf16);
+inline void store_cached_row(const float* x, const PagePart& page, std::int64_t token) {
+  for (std::int64_t i = 0; i < page.dim; ++i) page.set(token, i, x[i]);
 }
 
 }  // namespace m3::reference

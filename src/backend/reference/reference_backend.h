@@ -23,7 +23,7 @@ class ReferenceBackend final : public Backend {
 
   std::string_view name() const override { return "reference"; }
   std::string_view isa() const override { return ""; }
-  DType cache_dtype() const override { return DType::kF32; }
+  CacheFormat cache_format() const override { return {}; }
 
   // embed.cc
   void embed(const Matrix& table, const Tensor& ids, const Tensor& out) override;

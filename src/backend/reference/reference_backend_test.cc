@@ -43,7 +43,7 @@ TEST_F(ReferenceTest, RoundsNothingToBfloat16) {
   backend_->linear(floats({odd}, {1, 1}), {&output, 1});
   EXPECT_EQ(output.out.as<float>()[0], odd);
   EXPECT_EQ(output.out.as<float>()[1], 1 + 0x1p-22f);
-  EXPECT_EQ(backend_->cache_dtype(), DType::kF32);
+  EXPECT_EQ(backend_->cache_format(), (CacheFormat{DType::kF32, DType::kF32, PageOrder::kRows}));
 }
 
 TEST_F(ReferenceTest, RanksTiesByIndexAndNanLast) {
