@@ -25,7 +25,6 @@ constexpr Kernels make_kernels(const char* name, const char* multiply_instructio
   k.panel_dot_int8 = panel_dot_int8<D>;
   k.packed_row_bytes = packed_bytes<D>;
   k.pack_row = pack<D>;
-  k.dot_rows = dot<D>;
   k.x_panel_rows = 1;
   k.dot = dot<D>;
   k.packed_bytes_f32 = packed_bytes<F32Dot<S>>;

@@ -182,8 +182,19 @@ struct Kernels {
 
   const char* name;
 
+  // Linear layers multiply packed rows where x_panel_rows is 1, else panels of x.
+  std::int64_t x_panel_rows;  // 1 or kXPanelRows
   // Bytes of a packed row of k elements; a multiple of 64.
-  // For weights in panels of kMxfp8, kMxfp4 or kNvfp4; rows packed by pack. Values are exact in
+  std::int64_t (*packed_row_bytes)(std::int64_t k);
+  void (*pack_row)(const float* x, std::int64_t k, void* packed);
+  // Of `rows` <= x_panel_rows rows; null where x_panel_rows is 1. A multiple of 64.
+  std::int64_t (*x_panel_bytes)(std::int64_t k, std::int64_t rows);
+  void (*pack_x_panel)(const float* const* x, std::int64_t rows, std::int64_t k, void* panel);
+  // x rounded to bfloat16, products and sums in float32. Every format gives what its weights,
+  // without w.scale and rounded to bfloat16, would give in kBF16 with that scale, bit for bit.
+  Dot dot;
+
+  // For weights in panels of kMxfp8, kMxfp4 or kNvfp4; x in packed rows. Values are exact in
   // bfloat16; sums of whole blocks are multiplied by their scales in float32.
   void (*panel_dot)(const PanelJob& job);
 
@@ -192,20 +203,6 @@ struct Kernels {
   std::int64_t (*packed_bytes_int8)(std::int64_t k);
   void (*pack_int8)(const float* x, std::int64_t k, void* packed);
   void (*panel_dot_int8)(const PanelJob& job);
-
-  std::int64_t (*packed_row_bytes)(std::int64_t k);
-  void (*pack_row)(const float* x, std::int64_t k, void* packed);
-  // x, as packed rows, rounded to bfloat16, products and sums in float32. Every format gives what
-  // its weights, rounded to bfloat16, would give in kBF16, bit for bit.
-  Dot dot_rows;
-
-  // What linear layers multiply by: dot_rows and packed rows where x_panel_rows is 1, else panels
-  // of x.
-  std::int64_t x_panel_rows;  // 1 or kXPanelRows
-  // Of `rows` <= x_panel_rows rows; null where x_panel_rows is 1. A multiple of 64.
-  std::int64_t (*x_panel_bytes)(std::int64_t k, std::int64_t rows);
-  void (*pack_x_panel)(const float* const* x, std::int64_t rows, std::int64_t k, void* panel);
-  Dot dot;
 
   // The same in float32 throughout; rows packed by pack_f32; kF32 weights only.
   std::int64_t (*packed_bytes_f32)(std::int64_t k);

@@ -5,18 +5,17 @@
 // address, and one row of x takes the same sums in the same order as many: decode and prefill agree
 // bit for bit. A tile of kRowTile x 4 sums keeps the registers full.
 //
-// Few rows (decode) are limited by reading W: a tile runs over the whole of K, so that each row is
-// one sequential stream, prefetched across its end. Many rows (prefill) are limited by
+// Few rows (decode) are limited by reading W: a tile runs over the whole of K, one row of W after
+// the other where that is fast enough, so that W is one stream; the second-level cache is told 2
+// KiB ahead. (Zen 4, two threads, of the read bandwidth: 0.95; without being told 0.86; four rows
+// side by side 0.75; telling the first-level cache 0.72.) Many rows (prefill) are limited by
 // multiplications: K is cut into column_block() columns, so that a tile's x and W come from the
 // first- and second-level caches; the sums wait between two cuts as whole vectors, which changes no
 // rounding.
 //
 // Measured on AMD EPYC (Zen 4), per core, K = 6144, with the time of the core alone (the machine
-// was shared; bench/ops.cc measures all threads):
-//   share of the multiplication peak, 192 rows: avx512-bf16 0.90, avx512 0.91, avx2 0.88, x86-64
-//   0.52; MXFP8 0.01-0.03 less; 16 rows the same.
-//   one row, weights from memory, of 18-30 GB/s that one core reads and half of 36 that two share:
-//   avx512-bf16 19-20 GB/s (bfloat16), 18 GB/s (MXFP8); avx2 18 and 14.
+// was shared; bench/ops.cc measures all threads): share of the multiplication peak, 192 rows:
+// avx512-bf16 0.90, avx512 0.91, avx2 0.88, x86-64 0.52; 16 rows the same.
 #pragma once
 
 #include <cstdint>
@@ -39,9 +38,12 @@ struct Piece {
 };
 
 // All tiles of a piece. `w` starts at the piece's first output and column.
-template <class D, class Source>
-void run_tiles(const DotJob& job, const Piece& piece, const Source& w) {
-  constexpr int kRows = Source::kRowTileMax;
+template <class D>
+void run_tiles(const DotJob& job, const Piece& piece, const WeightTileRows& w) {
+  constexpr int kRows = D::kRowTile;
+  const bool streams = is_few(job, kRows);
+  // One stream of weights where that is enough to keep the multiplier busy.
+  const int outputs_max = streams && D::kParts == 1 ? 1 : 4;
   const std::int64_t vector_bytes = D::Simd::kLanes * 4;
   for (std::int64_t row = 0; row < job.rows; row += kRows) {
     const std::int64_t rows = job.rows - row < kRows ? job.rows - row : kRows;
@@ -51,12 +53,13 @@ void run_tiles(const DotJob& job, const Piece& piece, const Source& w) {
                       round_up(piece.end - piece.begin, kPairColumns<D>) / D::kStep,
                       piece.begin == 0,
                       piece.end == job.k,
+                      streams,
                       job.w.scale,
                       static_cast<char*>(job.scratch) + (row * kOutputBlock + n) * vector_bytes,
                       job.out + row * job.out_stride + n,
                       job.out_stride};
-      const Source here = w.rows_from(n - piece.first);
-      if (piece.last - n >= 4) {
+      const WeightTileRows here{w.base + (n - piece.first) * w.stride, w.stride};
+      if (piece.last - n >= outputs_max && outputs_max == 4) {
         run_tile_of<D, 4, kRows>(rows, tile, here);
         n += 4;
       } else {
@@ -92,7 +95,7 @@ std::int64_t run_decoded(const DotJob& job, Piece piece) {
     decode_row<typename D::Simd>(job.w, n, job.k, piece.begin, piece.end, decoded);
     for (std::int64_t k = columns; k < stride; ++k) decoded[k] = 0;
   }
-  run_tiles<D>(job, piece, PlainRows<D>{decoded_weights(job), stride * 2});
+  run_tiles<D>(job, piece, WeightTileRows{decoded_weights(job), stride * 2});
   return piece.end;
 }
 
@@ -103,30 +106,7 @@ std::int64_t run_bf16(const DotJob& job, Piece piece) {
   if (piece.end == piece.begin) return run_decoded<D>(job, piece);
   const char* base =
       static_cast<const char*>(job.w.values) + (piece.first * job.k + piece.begin) * 2;
-  run_tiles<D>(job, piece, PlainRows<D>{base, job.k * 2});
-  return piece.end;
-}
-
-template <class D>
-std::int64_t run_mxfp8(const DotJob& job, Piece piece) {
-  constexpr std::int64_t kColumns = 16384;  // more than any row of this model
-  constexpr std::int64_t kBiases = kColumns / kScaleColumns;
-  piece.end = in_place_end<D>(job, piece.begin, kColumns);
-  // Groups of four outputs, as run() cuts them for few rows.
-  if (job.rows > Mxfp8Rows<D>::kRowTileMax || piece.end == piece.begin)
-    return run_decoded<D>(job, piece);
-  std::uint32_t bias[4 * kBiases];
-  const std::int64_t scale_stride = round_up(job.k, kScaleColumns) / kScaleColumns;
-  const std::int64_t blocks = round_up(piece.end - piece.begin, kScaleColumns) / kScaleColumns;
-  bool ordinary = true;
-  for (std::int64_t n = piece.first; n < piece.last; ++n) {
-    const std::uint8_t* scales = job.w.scales + n * scale_stride + piece.begin / kScaleColumns;
-    ordinary &= exponent_biases(scales, blocks, bias + (n - piece.first) * kBiases);
-  }
-  if (!ordinary) return run_decoded<D>(job, piece);
-  const auto* values = static_cast<const std::uint8_t*>(job.w.values);
-  run_tiles<D>(job, piece,
-               Mxfp8Rows<D>{values + piece.first * job.k + piece.begin, job.k, bias, kBiases});
+  run_tiles<D>(job, piece, WeightTileRows{base, job.k * 2});
   return piece.end;
 }
 
@@ -136,16 +116,8 @@ void dot(const DotJob& job) {
   for (std::int64_t n = 0; n < job.outputs; n += group) {
     Piece piece{n, n + group < job.outputs ? n + group : job.outputs, 0, 0};
     while (piece.begin < job.k) {
-      switch (job.w.format) {
-        case WeightFormat::kBF16:
-          piece.begin = run_bf16<D>(job, piece);
-          break;
-        case WeightFormat::kMxfp8:
-          piece.begin = run_mxfp8<D>(job, piece);
-          break;
-        default:
-          piece.begin = run_decoded<D>(job, piece);
-      }
+      piece.begin = job.w.format == WeightFormat::kBF16 ? run_bf16<D>(job, piece)
+                                                        : run_decoded<D>(job, piece);
     }
   }
 }
@@ -161,7 +133,7 @@ void dot_f32(const DotJob& job) {
       piece.end = in_place_end<D>(job, piece.begin, column_block<D>());
       const char* base = weights + (piece.first * job.k + piece.begin) * 4;
       if (piece.end != piece.begin) {
-        run_tiles<D>(job, piece, PlainRows<D>{base, job.k * 4});
+        run_tiles<D>(job, piece, WeightTileRows{base, job.k * 4});
         continue;
       }
       // The ragged end of each row, padded with zeros.
@@ -174,7 +146,7 @@ void dot_f32(const DotJob& job) {
           padded[i * stride + k] = 0;
           if (k < columns) __builtin_memcpy(padded + i * stride + k, base + (i * job.k + k) * 4, 4);
         }
-      run_tiles<D>(job, piece, PlainRows<D>{decoded_weights(job), stride * 4});
+      run_tiles<D>(job, piece, WeightTileRows{decoded_weights(job), stride * 4});
     }
   }
 }

@@ -98,20 +98,31 @@ constexpr std::int64_t column_block() {
   return fits < kColumnBlockMax ? fits / kScaleColumns * kScaleColumns : kColumnBlockMax;
 }
 
+// How far ahead of its use a weight is asked for, into the second-level cache, when weights stream
+// from memory: the processor's own prefetching is too timid for the memory's full speed.
+constexpr std::int64_t kStreamAhead = 2048;
+
+// The rows of W of a tile, vectors of bfloat16 or float32 in memory.
+struct WeightTileRows {
+  const char* base;
+  std::int64_t stride;  // bytes
+};
+
 // Some columns of a tile of rows and outputs.
 struct Tile {
   const void* const* x;     // [rows]
   std::int64_t first_step;  // in x
   std::int64_t steps;       // even
   bool begins, ends;        // the first and the last columns of K
+  bool streams;             // weights come from memory in order, and are used once
   float scale;              // of every finished sum
   char* partial;            // [rows, kOutputBlock] vectors
   float* out;
   std::int64_t out_stride;
 };
 
-template <class D, int kRows, int kOutputs, class Source>
-void run_tile(const Tile& t, const Source& w) {
+template <class D, int kRows, int kOutputs>
+void run_tile(const Tile& t, const WeightTileRows& w) {
   using S = typename D::Simd;
   using F = typename D::F;
   const char* x[kRows];
@@ -126,24 +137,29 @@ void run_tile(const Tile& t, const Source& w) {
       sums[i][j] = t.begins ? S::zero() : S::load(kept);
     }
   }
-  for (std::int64_t step = 0; step < t.steps; step += Source::kSteps) {
-    typename D::W weights[kOutputs][Source::kSteps];
+  const char* base = w.base;
+  for (std::int64_t step = 0; step < t.steps; ++step, base += D::kStepBytes) {
+    typename D::W weights[kOutputs];
 #pragma GCC unroll 8
-    for (int j = 0; j < kOutputs; ++j) w.load(j, step, weights[j]);
-#pragma GCC unroll 2
-    for (int u = 0; u < Source::kSteps; ++u)
-#pragma GCC unroll 2
-      for (int p = 0; p < D::kParts; ++p) {
-        decltype(D::load_x(x[0], 0, 0)) xs[kRows];
-#pragma GCC unroll 8
-        for (int i = 0; i < kRows; ++i) xs[i] = D::load_x(x[i], step + u, p);
-#pragma GCC unroll 8
-        for (int j = 0; j < kOutputs; ++j) {
-          const auto wj = D::part(weights[j][u], p);
-#pragma GCC unroll 8
-          for (int i = 0; i < kRows; ++i) sums[i][j] = D::multiply_add(wj, xs[i], sums[i][j]);
-        }
+    for (int j = 0; j < kOutputs; ++j) {
+      // A full tile's multiplications hide the reading, and leave no room for more.
+      if constexpr (kRows < D::kRowTile || kOutputs == 1) {
+        if (t.streams) __builtin_prefetch(base + j * w.stride + kStreamAhead, 0, 2);
       }
+      weights[j] = D::load_w(base + j * w.stride);
+    }
+#pragma GCC unroll 2
+    for (int p = 0; p < D::kParts; ++p) {
+      decltype(D::load_x(x[0], 0, 0)) xs[kRows];
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) xs[i] = D::load_x(x[i], step, p);
+#pragma GCC unroll 8
+      for (int j = 0; j < kOutputs; ++j) {
+        const auto wj = D::part(weights[j], p);
+#pragma GCC unroll 8
+        for (int i = 0; i < kRows; ++i) sums[i][j] = D::multiply_add(wj, xs[i], sums[i][j]);
+      }
+    }
   }
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
@@ -164,8 +180,8 @@ void run_tile(const Tile& t, const Source& w) {
 }
 
 // Makes the number of rows a constant.
-template <class D, int kOutputs, int kRows, class Source>
-void run_tile_of(std::int64_t rows, const Tile& tile, const Source& w) {
+template <class D, int kOutputs, int kRows>
+void run_tile_of(std::int64_t rows, const Tile& tile, const WeightTileRows& w) {
   if constexpr (kRows > 1) {
     if (rows < kRows) return run_tile_of<D, kOutputs, kRows - 1>(rows, tile, w);
   }

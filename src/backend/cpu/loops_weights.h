@@ -1,5 +1,5 @@
-// Weights on their way to the dot loop: bfloat16 is read in place; other formats are decoded, MXFP8
-// in registers where few rows of x make the reading the bottleneck. For isa_*.cc only.
+// Weights as stored, on their way to the dot loop: bfloat16 is read in place; other formats are
+// decoded. For isa_*.cc only.
 #pragma once
 
 #include <cstdint>
@@ -209,67 +209,6 @@ void decode(const WeightRows& w, std::int64_t outputs, std::int64_t k, std::int6
   for (std::int64_t n = 0; n < outputs; ++n)
     decode_row<S>(w, n, k, begin, end, out + n * (end - begin));
 }
-
-// Where the dot loop takes its weights from. load(j, step, w) gives kSteps vectors of row j, which
-// lie at address(j, step).
-
-// Rows of vectors in memory: bfloat16 in place, or decoded into scratch.
-template <class D>
-struct PlainRows {
-  static constexpr int kSteps = 1;  // vectors of one load
-  static constexpr int kRowTileMax = D::kRowTile;
-  const char* base;
-  std::int64_t stride;  // bytes
-
-  PlainRows rows_from(std::int64_t n) const { return {base + n * stride, stride}; }
-  const char* address(int j, std::int64_t step) const {
-    return base + j * stride + step * D::kStepBytes;
-  }
-  void load(int j, std::int64_t step, typename D::W* w) const {
-    w[0] = D::load_w(address(j, step));
-  }
-};
-
-// MXFP8 rows, decoded in registers two vectors at a time.
-template <class D>
-struct Mxfp8Rows {
-  static constexpr int kSteps = 2;
-  // Beyond, decoding once into scratch costs less than the registers that decoding takes.
-  static constexpr int kRowTileMax = D::kRowTile < 3 ? D::kRowTile : 3;
-  const std::uint8_t* base;
-  std::int64_t stride;
-  const std::uint32_t* bias;  // [rows, bias_stride]
-  std::int64_t bias_stride;
-
-  Mxfp8Rows rows_from(std::int64_t n) const {
-    return {base + n * stride, stride, bias + n * bias_stride, bias_stride};
-  }
-  const std::uint8_t* address(int j, std::int64_t step) const {
-    return base + j * stride + step * D::kStep;
-  }
-  void load(int j, std::int64_t step, typename D::W* w) const {
-    const std::uint8_t* values = address(j, step);
-    const std::uint32_t* biases = bias + j * bias_stride + step * D::kStep / kScaleColumns;
-    if (!D::Simd::e4m3(values, biases, w[0], w[1])) [[unlikely]] {
-      // By way of memory of its own: w then stays in registers.
-      alignas(64) std::uint16_t decoded[2 * D::kStep];
-      decode_slowly(values, biases, decoded);
-      w[0] = D::load_w(decoded);
-      w[1] = D::load_w(decoded + D::kStep);
-    }
-  }
-
- private:
-  [[gnu::noinline]] static void decode_slowly(const std::uint8_t* values,
-                                              const std::uint32_t* biases, std::uint16_t* out) {
-    constexpr std::int64_t kPair = 2 * D::kStep;
-    constexpr std::int64_t kBlock = kPair < kScaleColumns ? kPair : kScaleColumns;
-    for (std::int64_t i = 0; i < kPair; i += kBlock) {
-      const auto scale = static_cast<std::uint8_t>((biases[i / kScaleColumns] >> 23) + 7);
-      decode_e4m3_slowly(values + i, scale, kBlock, out + i);
-    }
-  }
-};
 
 }  // namespace
 }  // namespace m3::cpu
