@@ -25,6 +25,7 @@ void add_inspect(CLI::App& app, Run& run);
 void add_synth(CLI::App& app, Run& run);
 void add_quantize(CLI::App& app, Run& run);
 void add_perplexity(CLI::App& app, Run& run);
+void add_pack(CLI::App& app, Run& run);
 void add_bench(CLI::App& app, Run& run);
 
 // Parses the command line and runs the command. Returns the exit status: 0; 1 when the command

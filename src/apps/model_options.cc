@@ -19,6 +19,9 @@ namespace {
 
 using nlohmann::json;
 
+// Seconds from which on a pack file is worth a word.
+constexpr double kLongPacking = 3;
+
 // Every field is optional. Errors: not JSON, an end token that is no id, or a number out of range.
 Result<GenerationDefaults> read_generation_defaults(const std::string& directory) {
   GenerationDefaults defaults;
@@ -98,9 +101,14 @@ Result<std::unique_ptr<LoadedModel>> load_model(const ModelOptions& options) {
   }
   ProgressBar bar("loading " + options.model, "weights");
   ProgressBar packing_bar("packing weights for " + std::string(loaded->backend->isa()), "B");
+  ProgressBar reading_bar("reading packed weights", "B");
   parts.packing = packing_bar.callback();
+  parts.reading_pack = reading_bar.callback();
   M3_TRY(Weights weights, load_weights(config, checkpoint, bar.callback(), &loaded->pool, parts));
   show_warnings(weights.warnings);
+  if (weights.packing_seconds > kLongPacking)
+    std::fprintf(stderr, "note: weights were packed in %.0f s; `m3 pack %s` saves that\n",
+                 weights.packing_seconds, options.model.c_str());
   M3_TRY(loaded->defaults, read_generation_defaults(options.model));
   if (std::filesystem::exists(options.model + "/tokenizer.json")) {
     M3_TRY(loaded->tokenizer, Tokenizer::load(options.model));

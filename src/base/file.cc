@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -24,11 +25,24 @@ struct Descriptor {
   }
 };
 
-Result<std::size_t> regular_size(int fd, const std::string& path) {
+Result<struct stat> regular_file(int fd, const std::string& path) {
   struct stat info {};
   if (::fstat(fd, &info) != 0) return fail("cannot read {}: {}", path, reason());
   if (!S_ISREG(info.st_mode)) return fail("{} is not a regular file", path);
-  return static_cast<std::size_t>(info.st_size);
+  return info;
+}
+
+// Advice about a part of a mapping. A refusal changes nothing.
+void advise(std::span<const std::byte> mapping, std::span<const std::byte> part, int advice) {
+  // A page fault maps the pages around, too: all of its window, or some would stay behind.
+  constexpr std::uintptr_t kWindow = 64 << 10;
+  const auto address = [](const std::byte* p) { return reinterpret_cast<std::uintptr_t>(p); };
+  const std::uintptr_t from = address(mapping.data()), to = from + mapping.size();
+  std::uintptr_t begin = address(part.data()), end = begin + part.size();
+  if (begin < from || end > to || part.empty()) return;
+  begin = std::max(from, begin / kWindow * kWindow);
+  end = std::min(to, (end + kWindow - 1) / kWindow * kWindow);
+  ::madvise(reinterpret_cast<void*>(begin), end - begin, advice);
 }
 
 }  // namespace
@@ -37,28 +51,29 @@ Result<std::shared_ptr<const MappedFile>> MappedFile::open(const std::string& pa
   // Without O_NONBLOCK, a pipe among the files would keep us waiting for its writer.
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (file.fd < 0) return fail("cannot open {}: {}", path, reason());
-  M3_TRY(const std::size_t size, regular_size(file.fd, path));
+  M3_TRY(const struct stat info, regular_file(file.fd, path));
+  const auto size = static_cast<std::size_t>(info.st_size);
+  const std::int64_t modified_ns =
+      std::int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
   void* data = nullptr;
   if (size > 0) {
     data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd, 0);
     if (data == MAP_FAILED) return fail("cannot map {} ({} bytes): {}", path, size, reason());
   }
   return std::shared_ptr<const MappedFile>(
-      new MappedFile(path, static_cast<const std::byte*>(data), size));
+      new MappedFile(path, static_cast<const std::byte*>(data), size, modified_ns));
 }
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
-void release_pages(std::span<const std::byte> mapped) {
-  if (mapped.empty()) return;
-  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<std::uintptr_t>(mapped.data()) / page * page;
-  const auto end = reinterpret_cast<std::uintptr_t>(mapped.data() + mapped.size());
-  // Advice: where it is not taken, nothing is wrong.
-  [[maybe_unused]] const int status = ::madvise(
-      reinterpret_cast<void*>(begin), (end - begin + page - 1) / page * page, MADV_DONTNEED);
+void MappedFile::release(std::span<const std::byte> part) const {
+  advise(bytes(), part, MADV_DONTNEED);
+}
+
+void MappedFile::will_need(std::span<const std::byte> part) const {
+  advise(bytes(), part, MADV_WILLNEED);
 }
 
 Result<std::string> read_text_file(const std::string& path, std::int64_t limit) {

@@ -23,18 +23,23 @@ class MappedFile {
 
   const std::string& path() const { return path_; }
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  // When the file's content last changed, as it was opened; in ns since 1970.
+  std::int64_t modified_ns() const { return modified_ns_; }
+
+  // Lets the system take back the memory of a part of the mapping, which is read again when it is
+  // next used. What of `part` lies outside the mapping is left alone.
+  void release(std::span<const std::byte> part) const;
+  // Asks the system to begin reading a part of the mapping.
+  void will_need(std::span<const std::byte> part) const;
 
  private:
-  MappedFile(std::string path, const std::byte* data, std::size_t size)
-      : path_(std::move(path)), data_(data), size_(size) {}
+  MappedFile(std::string path, const std::byte* data, std::size_t size, std::int64_t modified_ns)
+      : path_(std::move(path)), data_(data), size_(size), modified_ns_(modified_ns) {}
   std::string path_;
   const std::byte* data_;
   std::size_t size_;
+  std::int64_t modified_ns_;
 };
-
-// Lets the system take back the memory of some bytes of a MappedFile, for who walks through files
-// larger than the memory: read again, they are read from the file again.
-void release_pages(std::span<const std::byte> mapped);
 
 // Reads a small text file. Errors: cannot be read, or is larger than `limit` bytes.
 Result<std::string> read_text_file(const std::string& path, std::int64_t limit = 256 << 20);

@@ -111,6 +111,12 @@ const CheckpointTensor* Checkpoint::find(std::string_view name) const {
   return at == tensors_.end() ? nullptr : &at->second;
 }
 
+void Checkpoint::release(const Tensor& tensor) const {
+  const std::span bytes(static_cast<const std::byte*>(tensor.data),
+                        static_cast<std::size_t>(tensor.bytes()));
+  for (const auto& file : files_) file->mapping().release(bytes);
+}
+
 std::string Checkpoint::synthetic() const {
   for (const auto& file : files_)
     if (const auto at = file->metadata().find(kSyntheticKey); at != file->metadata().end())

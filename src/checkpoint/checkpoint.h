@@ -35,6 +35,9 @@ class Checkpoint {
   const std::map<std::string, CheckpointTensor, std::less<>>& tensors() const { return tensors_; }
   const CheckpointTensor* find(std::string_view name) const;
   const std::vector<std::string>& warnings() const { return warnings_; }
+  // Lets the system take back the memory of a tensor, which is read again when it is next used.
+  // Tensors of other checkpoints are left alone.
+  void release(const Tensor& tensor) const;
   // One sentence if the weights are random, as their writer noted under kSyntheticKey; else empty.
   std::string synthetic() const;
 

@@ -37,6 +37,7 @@ class SafetensorsFile {
   static Result<std::shared_ptr<const SafetensorsFile>> open(const std::string& path);
 
   const std::string& path() const { return file_->path(); }
+  const MappedFile& mapping() const { return *file_; }
   const std::vector<TensorInfo>& tensors() const { return tensors_; }  // in order of their data
   const TensorInfo* find(std::string_view name) const;
   const Metadata& metadata() const { return metadata_; }

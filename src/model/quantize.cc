@@ -22,22 +22,19 @@ struct Source {
   MatchedWeights matched;
 };
 
-std::span<const std::byte> bytes_of(const Tensor& tensor) {
-  return {static_cast<const std::byte*>(tensor.data), static_cast<std::size_t>(tensor.bytes())};
-}
-
-void release(const Matrix& matrix) {
-  release_pages(bytes_of(matrix.values));
-  release_pages(bytes_of(matrix.scales));
+void release(const Checkpoint& checkpoint, const Matrix& matrix) {
+  checkpoint.release(matrix.values);
+  if (matrix.scales) checkpoint.release(matrix.scales);
 }
 
 // A NaN in the last scale should not be found after an hour of writing.
-Status read_all_numbers(std::vector<FoundWeight>& weights, ThreadPool* pool) {
+Status read_all_numbers(const Checkpoint& checkpoint, std::vector<FoundWeight>& weights,
+                        ThreadPool* pool) {
   std::vector<Status> results(weights.size());
   const auto read = [&](std::int64_t begin, std::int64_t end) {
     for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
       results[i] = read_numbers(weights[i]);
-      release_pages(bytes_of(weights[i].matrix.scales));
+      if (weights[i].matrix.scales) checkpoint.release(weights[i].matrix.scales);
     }
   };
   const auto count = static_cast<std::int64_t>(weights.size());
@@ -58,7 +55,7 @@ Result<std::unique_ptr<Source>> open_source(const QuantizeOptions& options) {
   M3_TRY(source->table, weight_table(source->config, mtp_modules));
   if (!options.vision) leave_out_vision(source->table, *source->checkpoint);
   M3_TRY(source->matched, match_weights(source->table, source->config, *source->checkpoint));
-  M3_TRY_STATUS(read_all_numbers(source->matched.found, options.pool));
+  M3_TRY_STATUS(read_all_numbers(*source->checkpoint, source->matched.found, options.pool));
   return source;
 }
 
@@ -122,8 +119,9 @@ std::string config_text(const std::string& json, std::span<const FormattedWeight
 // Rows of the source, decoded.
 class SourceRows final : public RowSource {
  public:
-  SourceRows(const std::vector<FoundWeight>& weights, QuantizeReport& report) : report_(report) {
-    for (const FoundWeight& found : weights) {
+  SourceRows(const Source& source, QuantizeReport& report)
+      : checkpoint_(*source.checkpoint), report_(report) {
+    for (const FoundWeight& found : source.matched.found) {
       by_spec_[found.spec] = &found.matrix;
       report_.source_bytes += found.matrix.bytes();
     }
@@ -141,12 +139,13 @@ class SourceRows final : public RowSource {
     const Matrix& matrix = matrix_of(weight);
     report_.weights.push_back({weight.spec->name, weight.spec->kind, matrix.codec, weight.codec,
                                weight.spec->elements(), weight.bytes(), error});
-    release(matrix);
+    release(checkpoint_, matrix);
   }
 
  private:
   const Matrix& matrix_of(const WrittenWeight& weight) const { return *by_spec_.at(weight.spec); }
   std::unordered_map<const WeightSpec*, const Matrix*> by_spec_;
+  const Checkpoint& checkpoint_;
   QuantizeReport& report_;
 };
 
@@ -180,7 +179,7 @@ Result<QuantizeReport> quantize_checkpoint(const QuantizeOptions& options) {
                              report.bytes));
   M3_TRY_STATUS(write_text_file(options.directory + "/config.json", text));
   M3_TRY(report.left_out, copy_small_files(options.source, options.directory));
-  SourceRows rows(source->matched.found, report);
+  SourceRows rows(*source, report);
   M3_TRY_STATUS(write_model_files(files, rows,
                                   {options.directory, notes(*source->checkpoint, options.format),
                                    options.progress, options.pool}));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "model/packed_weights.h"
 #include "model/weight_match.h"
 #include "model/weight_table.h"
 
@@ -69,16 +70,19 @@ struct Placer {
 
 // Reads all scales, in parallel over weights. Of several errors, tells the first in table order, so
 // that the message does not depend on the threads.
-Status read_numbers(std::vector<FoundWeight>& weights, const Progress& progress, ThreadPool* pool) {
+Status read_numbers(std::vector<FoundWeight>& weights, const Checkpoint& checkpoint,
+                    const Progress& progress, ThreadPool* pool) {
   constexpr std::int64_t kBetweenReports = 512;
   std::vector<Status> results(weights.size());
   const auto count = static_cast<std::int64_t>(weights.size());
   for (std::int64_t first = 0; first < count; first += kBetweenReports) {
     const std::int64_t part = std::min(kBetweenReports, count - first);
     const auto check = [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = first + begin; i < first + end; ++i)
-        results[static_cast<std::size_t>(i)] =
-            m3::read_numbers(weights[static_cast<std::size_t>(i)]);
+      for (std::int64_t i = first + begin; i < first + end; ++i) {
+        FoundWeight& weight = weights[static_cast<std::size_t>(i)];
+        results[static_cast<std::size_t>(i)] = m3::read_numbers(weight);
+        if (weight.matrix.scales) checkpoint.release(weight.matrix.scales);
+      }
     };
     if (pool != nullptr)
       pool->parallel_for(part, 1, check);
@@ -94,9 +98,9 @@ Status read_numbers(std::vector<FoundWeight>& weights, const Progress& progress,
 // Finds, checks and places the weights of a table.
 Status fill(const std::vector<WeightSpec>& table, const Config& config,
             const Checkpoint& checkpoint, const Progress& progress, ThreadPool* pool,
-            Weights& weights, std::vector<PackableWeight>& linears) {
+            Weights& weights, PackableWeights& linears) {
   M3_TRY(auto matched, match_weights(table, config, checkpoint));
-  M3_TRY_STATUS(read_numbers(matched.found, progress, pool));
+  M3_TRY_STATUS(read_numbers(matched.found, checkpoint, progress, pool));
   Arena arena(matched.found);
   for (const FoundWeight& found : matched.found) {
     std::visit(Placer{found, arena}, found.spec->place);
@@ -155,7 +159,7 @@ Status expect_mtp(const Config& config, const Checkpoint& checkpoint, std::int64
 }
 
 Status load_standalone(const StandaloneMtp& mtp, const Progress& progress, ThreadPool* pool,
-                       Weights& weights, std::vector<PackableWeight>& linears) {
+                       Weights& weights, PackableWeights& linears) {
   M3_TRY(const std::int64_t modules, count_mtp_modules(*mtp.checkpoint));
   M3_TRY_STATUS(expect_mtp(mtp.config, *mtp.checkpoint, modules, weights));
   M3_TRY(const auto table, mtp_weight_table(mtp.config, modules, &weights));
@@ -176,10 +180,10 @@ Weights empty_weights(const Config& config) {
   return weights;
 }
 
-Result<Weights> load_weights(const Config& config, std::shared_ptr<const Checkpoint> checkpoint,
-                             const Progress& progress, ThreadPool* pool,
-                             const LoadOptions& options) {
-  Weights weights = empty_weights(config);
+Status load_stored(const Config& config, std::shared_ptr<const Checkpoint> checkpoint,
+                   const Progress& progress, ThreadPool* pool, const LoadOptions& options,
+                   Weights& weights, Linears& linears) {
+  weights = empty_weights(config);
   weights.checkpoint = checkpoint;
   M3_TRY(weights.mtp_modules, count_mtp_modules(*checkpoint));
   const bool own_mtp = options.mtp && !options.standalone_mtp;
@@ -187,16 +191,22 @@ Result<Weights> load_weights(const Config& config, std::shared_ptr<const Checkpo
   if (!options.vision) weights.vision.reset();
   M3_TRY(auto table, weight_table(config, weights.mtp_modules, &weights));
   if (!options.vision) leave_out_vision(table, *checkpoint);
-  std::vector<PackableWeight> linears;
-  M3_TRY_STATUS(fill(table, config, *checkpoint, progress, pool, weights, linears));
+  M3_TRY_STATUS(fill(table, config, *checkpoint, progress, pool, weights, linears.own));
   if (options.standalone_mtp)
-    M3_TRY_STATUS(load_standalone(*options.standalone_mtp, progress, pool, weights, linears));
-  else
-    note_mtp(config, *checkpoint, weights.mtp_modules, weights);
-  if (options.backend != nullptr) {
-    M3_TRY(Buffer packed, pack_weights(*options.backend, linears, options.packing));
-    weights.converted.push_back(std::move(packed));
-  }
+    return load_standalone(*options.standalone_mtp, progress, pool, weights, linears.standalone);
+  note_mtp(config, *checkpoint, weights.mtp_modules, weights);
+  return {};
+}
+
+Result<Weights> load_weights(const Config& config, std::shared_ptr<const Checkpoint> checkpoint,
+                             const Progress& progress, ThreadPool* pool,
+                             const LoadOptions& options) {
+  Weights weights;
+  Linears linears;
+  M3_TRY_STATUS(
+      load_stored(config, std::move(checkpoint), progress, pool, options, weights, linears));
+  if (options.backend != nullptr)
+    M3_TRY_STATUS(provide_packed(config, linears, pool, options, weights));
   return weights;
 }
 

@@ -82,8 +82,10 @@ struct Weights {
 
   std::shared_ptr<const Checkpoint> checkpoint;      // keeps the mappings alive
   std::shared_ptr<const Checkpoint> mtp_checkpoint;  // the same of standalone MTP modules, or null
+  std::shared_ptr<const PackFile> pack;              // mapped packed weights, or null
   std::vector<Buffer> converted;                     // small weights in float32, and packed ones
   std::vector<std::string> warnings;                 // each a sentence
+  double packing_seconds = 0;                        // that a pack file would have saved
 };
 
 // Weights with every optional member present that the config asks for, and no data yet.
@@ -95,9 +97,11 @@ struct LoadOptions {
   bool mtp = false;                             // the MTP modules, all of them
   bool vision = true;                           // the vision tower, where there is one
   std::optional<StandaloneMtp> standalone_mtp;  // these instead of the checkpoint's own
-  // Packs the weights for it; null: all are used as stored.
+  // Provides the weights in its layout, from the pack file where there is one; null: all are used
+  // as stored.
   Backend* backend = nullptr;
-  Progress packing;  // counts bytes
+  Progress packing;       // counts bytes
+  Progress reading_pack;  // counts bytes
 };
 
 // Loads the text model of a checkpoint: checks every tensor against the weight table, converts the
