@@ -6,7 +6,7 @@
 namespace m3 {
 namespace {
 
-constexpr std::size_t kGlobsMax = 1000;  // each is tried on every weight
+constexpr std::size_t kGlobsMax = 256;  // each is tried on every weight
 
 // Names of formats, as `quant_algo` and `moe_quant_algo` have them, and what they mean.
 constexpr std::string_view kAlgorithms[] = {"NVFP4", "MXFP8", "MXFP4", "INT8", "MIXED_PRECISION"};
