@@ -64,7 +64,8 @@ class HeaderReader : public nlohmann::json_sax<Json> {
     const auto type = dtype_named(text);
     if (!type)
       return stop(
-          "tensor '{}' has type '{}'; read are F32, BF16, F16, F8_E4M3, F8_E8M0, U8, I8, I32 and I64",
+          "tensor '{}' has type '{}'; read are F32, BF16, F16, F8_E4M3, F8_E8M0, U8, I8, I32 and "
+          "I64",
           shown(name_), shown(text));
     if (dtype_) return twice();
     dtype_ = type;
