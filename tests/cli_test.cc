@@ -20,7 +20,7 @@ TEST(Usage, HelpTeachesAndMistakesAreStatusTwo) {
   const Outcome help = run_m3("--help");
   EXPECT_EQ(help.status, 0);
   for (const char* command :
-       {"chat", "generate", "logits", "inspect", "synth", "bench", "tokenize"})
+       {"chat", "generate", "logits", "inspect", "synth", "pack", "bench", "tokenize"})
     EXPECT_NE(help.out.find(command), std::string::npos) << command;
   EXPECT_EQ(run_m3("generate --help").status, 0);
   EXPECT_EQ(run_m3("").status, 2);
@@ -138,6 +138,32 @@ TEST(Generate, DraftersThatCannotBeAreRefused) {
   const std::string without = "generate " + nano() + " --prompt x ";
   expect_refused(run_m3(without + "--draft-tokens 3"), {"--draft-tokens", "--speculative"});
   expect_refused(run_m3(without + "--draft-model " + nano()), {"--draft-model", "--speculative"});
+}
+
+TEST(Pack, ChangesTheStartAndNotTheAnswer) {
+  const TemporaryDirectory work;
+  const std::string model = work.path() + "/model";
+  fs::copy(tiny_model_directory("nano-mxfp8"), model);
+  const std::string generate =
+      "generate " + model + " --prompt Hello --max-tokens 12 --seed 3 --json --isa avx2";
+  const std::string pack = "pack " + model + " --isa avx2";
+  const Outcome before = run_m3(generate);
+  ASSERT_EQ(before.status, 0) << before.err;
+  expect_refused(run_m3(pack, "", "ulimit -f 3000; "), {"m3-panels-16.pack"});
+  EXPECT_FALSE(fs::exists(model + "/m3-panels-16.pack"));
+  const Outcome written = run_m3(pack);
+  ASSERT_EQ(written.status, 0) << written.err;
+  EXPECT_NE(written.out.find("written in"), std::string::npos) << written.out;
+  EXPECT_NE(run_m3(pack).out.find("up to date"), std::string::npos);
+  const Outcome after = run_m3(generate);
+  EXPECT_EQ(after.err, "");
+  EXPECT_EQ(json::parse(after.out)["ids"], json::parse(before.out)["ids"]);
+  fs::resize_file(model + "/m3-panels-16.pack", 3'000'000);
+  const Outcome damaged = run_m3(generate);
+  EXPECT_NE(damaged.err.find("written anew"), std::string::npos) << damaged.err;
+  EXPECT_EQ(json::parse(damaged.out)["ids"], json::parse(before.out)["ids"]);
+  EXPECT_EQ(run_m3(generate).err, "");
+  EXPECT_NE(run_m3("pack " + nano()).out.find("nothing to pack"), std::string::npos);
 }
 
 TEST(Bench, DecodesWithoutAndWithDrafts) {

@@ -16,6 +16,7 @@ constexpr const char* kDescription =
     "  m3 synth --preset nano --out models/nano    write a tiny model with random weights\n"
     "  m3 chat models/nano                         talk to it\n"
     "  m3 inspect MODEL                            what is in a checkpoint, and what it needs\n"
+    "  m3 pack MODEL                               make every later start of it short\n"
     "  m3 bench MODEL                              how fast it is here, beside this machine's "
     "limits\n\n"
     "MODEL is a directory with config.json and safetensors files, as released.\n"

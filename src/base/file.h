@@ -27,7 +27,7 @@ class MappedFile {
   std::int64_t modified_ns() const { return modified_ns_; }
 
   // Lets the system take back the memory of a part of the mapping, which is read again when it is
-  // next used. What of `part` lies outside the mapping is left alone.
+  // next used. A part that does not lie in the mapping is left alone.
   void release(std::span<const std::byte> part) const;
   // Asks the system to begin reading a part of the mapping.
   void will_need(std::span<const std::byte> part) const;

@@ -4,7 +4,6 @@
 #include <xxh_x86dispatch.h>
 #include <xxhash.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <filesystem>
@@ -35,10 +34,12 @@ std::span<const std::byte> part(std::span<const std::byte> bytes, std::int64_t b
   return bytes.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
 }
 
+// The magic, then zeros: the first of them is one, and each is like the one before.
 bool is_head(std::span<const std::byte> head) {
   const auto zeros = head.subspan(kPackMagic.size());
   return std::memcmp(head.data(), kPackMagic.data(), kPackMagic.size()) == 0 &&
-         std::all_of(zeros.begin(), zeros.end(), [](std::byte b) { return b == std::byte{0}; });
+         zeros.front() == std::byte{0} &&
+         std::memcmp(zeros.data(), zeros.data() + 1, zeros.size() - 1) == 0;
 }
 
 Result<PackTable> read_table(std::span<const std::byte> file, const std::string& path) {
