@@ -10,17 +10,19 @@
 namespace m3::cpu {
 namespace {
 
-// NaN if any element is.
-template <class S>
-float largest(const float* x, std::int64_t n) {
+// With kOrNan NaN if any element is, else anything then.
+template <class S, bool kOrNan>
+float largest_of(const float* x, std::int64_t n) {
   constexpr int kChains = 4;  // one alone would wait for each of its maxima
   typename S::F chains[kChains];
   for (auto& chain : chains) chain = S::set1(-__builtin_inff());
   std::int64_t i = 0;
   for (; i + kChains * S::kLanes <= n; i += kChains * S::kLanes)
 #pragma GCC unroll 4
-    for (int c = 0; c < kChains; ++c)
-      chains[c] = S::max_or_nan(chains[c], S::load(x + i + c * S::kLanes));
+    for (int c = 0; c < kChains; ++c) {
+      const auto v = S::load(x + i + c * S::kLanes);
+      chains[c] = kOrNan ? S::max_or_nan(chains[c], v) : S::max(chains[c], v);
+    }
   for (; i + S::kLanes <= n; i += S::kLanes) chains[0] = S::max_or_nan(chains[0], S::load(x + i));
   auto most = chains[0];
   for (int c = 1; c < kChains; ++c) most = S::max_or_nan(most, chains[c]);
@@ -29,18 +31,9 @@ float largest(const float* x, std::int64_t n) {
   return result;
 }
 
-// x = exp(x - m), and their sum.
 template <class S>
-float exp_in_place(float* x, std::int64_t n, float m) {
-  auto sum = S::zero();
-  const auto shift = S::set1(m);
-  for_lanes<S>(n, [&](std::int64_t i, int lanes) {
-    const auto e = exp_lanes<S>(S::sub(load_lanes<S>(x + i, lanes), shift));
-    store_lanes<S>(x + i, e, lanes);
-    // The lanes beyond the end hold exp(-m); what was stored is read back without them.
-    sum = S::add(sum, load_lanes<S>(x + i, lanes));
-  });
-  return S::sum(sum);
+float largest(const float* x, std::int64_t n) {
+  return largest_of<S, true>(x, n);
 }
 
 template <class S>
@@ -63,23 +56,39 @@ float log_sum_exp(const float* x, std::int64_t n) {
   return m + __builtin_logf(S::sum(sum));
 }
 
+// 2^x for x <= 0 (a little more does no harm): 2^n times a polynomial in x - n, |x - n| <= 1 / 2,
+// with a relative error of 2e-7; results below 2^-126 may be zero. NaN stays NaN.
+template <class S>
+typename S::F exp2_lanes(typename S::F x) {
+  const auto bounded = S::max(S::set1(-200.0f), x);
+  const auto n = S::round(bounded), r = S::sub(bounded, n);
+  auto p = S::set1(1.32764725e-3f);
+  p = S::fma(p, r, S::set1(9.67554096e-3f));
+  p = S::fma(p, r, S::set1(5.55071309e-2f));
+  p = S::fma(p, r, S::set1(2.40221202e-1f));
+  p = S::fma(p, r, S::set1(6.93146944e-1f));
+  p = S::fma(p, r, S::set1(1.0f));
+  return S::times_power_of_two(p, n);
+}
+
 // p = exp(scale * s - m) in bfloat16, then zeros; and their sum, rounded as they are: so weights
 // that are divided by it still add up to one.
 template <class D>
 float exp_to_bf16(const float* s, std::int64_t n, float scale, float m, std::uint16_t* p,
                   std::int64_t p_stride) {
   using S = typename D::Simd;
-  const auto factor = S::set1(scale), shift = S::set1(-m);
+  constexpr float kLog2E = 1.44269504f;
+  const auto factor = S::set1(scale * kLog2E), shift = S::set1(-m * kLog2E);
   auto sum = S::zero();
   std::int64_t i = 0;
   for (; i + S::kLanes <= n; i += S::kLanes) {
-    D::store_factor(p + i, exp_lanes<S>(S::fma(S::load(s + i), factor, shift)));
+    D::store_factor(p + i, exp2_lanes<S>(S::fma(S::load(s + i), factor, shift)));
     sum = S::add(sum, S::load(p + i));
   }
   if (i < n) {
     const int lanes = static_cast<int>(n - i);
     float part[S::kLanes] = {};
-    S::store_part(part, exp_lanes<S>(S::fma(S::load_part(s + i, lanes), factor, shift)), lanes);
+    S::store_part(part, exp2_lanes<S>(S::fma(S::load_part(s + i, lanes), factor, shift)), lanes);
     D::store_factor(p + i, S::load(part));
     sum = S::add(sum, S::load(p + i));
     i += S::kLanes;
@@ -93,8 +102,8 @@ void softmax_piece(const SoftmaxPiece& piece) {
   using S = typename D::Simd;
   for (std::int64_t r = 0; r < piece.rows; ++r) {
     const float* s = piece.s + r * piece.s_stride;
-    const float old_m = piece.m[r], here = piece.scale * largest<S>(s, piece.tokens);
-    // NaN wins, so that it is seen.
+    // A NaN among the scores is seen in l and p.
+    const float old_m = piece.m[r], here = piece.scale * largest_of<S, false>(s, piece.tokens);
     const float m = here <= old_m ? old_m : here;
     const float factor = old_m == m ? 1 : one_exp<S>(old_m - m);
     const float sum = exp_to_bf16<D>(s, piece.tokens, piece.scale, m, piece.p + r * piece.p_stride,

@@ -10,21 +10,15 @@
 namespace m3::cpu {
 namespace {
 
-// What PairsJob wants asked for: so many lines along each pair of each tile.
+// What PairsJob wants asked for, spread over its tiles: `step` bytes along each pair.
 struct LinesAhead {
   const char* next;
   const char* end;
-  std::int64_t lines;
+  std::int64_t step = 128;
 
   LinesAhead(const PairsJob& job, std::int64_t tiles)
-      : next(static_cast<const char*>(job.ahead)),
-        end(next + job.ahead_bytes),
-        lines((job.ahead_bytes / 64 + tiles * job.pairs - 1) / (tiles * job.pairs)) {}
-  // Into the second-level cache: the first one is full of what is multiplied now.
-  void ask() {
-    if (next >= end) return;
-    for (std::int64_t i = 0; i < lines; ++i) __builtin_prefetch(next + i * 64, 0, 2);
-    next += lines * 64;
+      : next(static_cast<const char*>(job.ahead)), end(next + job.ahead_bytes) {
+    while (step * tiles * job.pairs < job.ahead_bytes) step *= 2;
   }
 };
 
@@ -41,8 +35,16 @@ void pairs_tile(const PairsJob& job, std::int64_t row, std::int64_t column, Line
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v)
       sums[i][v] = job.adds ? S::load(out + i * job.out_stride + v * S::kLanes) : S::zero();
+  const char* next = ahead.next;
+  const char* end = ahead.end;
   for (std::int64_t pair = 0; pair < job.pairs; ++pair, x += 2, y += job.y_stride) {
-    ahead.ask();
+    if (next < end) {
+      // Into the second-level cache: the first one is full of what is multiplied now.
+      for (const char* stop = next + ahead.step; next < stop; next += 128) {
+        __builtin_prefetch(next, 0, 2);
+        __builtin_prefetch(next + 64, 0, 2);
+      }
+    }
     typename D::W ys[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) ys[v] = D::load_w(y + v * 2 * S::kLanes);
@@ -56,6 +58,7 @@ void pairs_tile(const PairsJob& job, std::int64_t row, std::int64_t column, Line
           sums[i][v] = D::multiply_add(D::part(ys[v], p), xi, sums[i][v]);
       }
   }
+  ahead.next = next;
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 4

@@ -61,6 +61,8 @@ struct Avx512 {
   static F zero_if_below(F x, F limit, F value) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), value);
   }
+  static F round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT); }
+  static F times_power_of_two(F p, F n) { return _mm512_scalef_ps(p, n); }
   static F add_to_exponent(F x, F n) {
     const __m512i shifted = _mm512_slli_epi32(_mm512_castps_si512(n), 23);
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), shifted));

@@ -59,6 +59,14 @@ struct Sse2 {
   static F zero_if_below(F x, F limit, F value) {
     return _mm_and_ps(_mm_cmpnlt_ps(x, limit), value);
   }
+  // To nearest, |x| < 2^31.
+  static F round(F x) { return _mm_cvtepi32_ps(_mm_cvtps_epi32(x)); }
+  // p * 2^n for whole n <= 127, p around 1; below 2^-126 it may be zero.
+  static F times_power_of_two(F p, F n) {
+    const __m128i exponent = _mm_cvtps_epi32(_mm_max_ps(_mm_set1_ps(-127.0f), n));
+    const __m128i power = _mm_slli_epi32(_mm_add_epi32(exponent, _mm_set1_epi32(127)), 23);
+    return _mm_mul_ps(p, _mm_castsi128_ps(power));
+  }
   // x * 2^i, where i are the low bits of n. The product must be a normal number.
   static F add_to_exponent(F x, F n) {
     const __m128i shifted = _mm_slli_epi32(_mm_castps_si128(n), 23);
