@@ -304,6 +304,23 @@ TEST(Chat, CommandsAreReadAsPeopleTypeThem) {
   EXPECT_EQ(run_m3("chat " + nano() + " --fps 0").status, 2);
 }
 
+TEST(CacheTypes, AreChosenByName) {
+  const TemporaryDirectory work;
+  const std::string ids = " --ids-file " + work.write("ids.json", "[1, 2, 3]");
+  for (const char* command : {"generate ", "logits "}) {
+    const std::string out =
+        command[0] == 'l' ? " --out " + work.path() + "/out" : " --max-tokens 4";
+    EXPECT_EQ(run_m3(command + nano() + ids + out + " --kv-dtype fp8 --index-dtype bf16").status,
+              0);
+    EXPECT_EQ(run_m3(command + nano() + ids + out + " --kv-dtype int4").status, 2);
+  }
+  const Outcome outcome = run_m3("inspect " + nano() + " --index-dtype fp8 --json");
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const json memory = json::parse(outcome.out)["memory"];
+  EXPECT_EQ(memory["index_dtype"], "F8_E4M3");
+  EXPECT_EQ(memory["kv_dtype"], "BF16");
+}
+
 TEST(Inspect, CountsFromTheHeaders) {
   const Outcome outcome = run_m3("inspect " + nano() + " --context 1000 --json");
   ASSERT_EQ(outcome.status, 0) << outcome.err;

@@ -53,7 +53,8 @@ std::vector<Platform> platforms() {
   return all;
 }
 
-TinyModel::TinyModel(const std::string& directory, const Platform& platform, int threads)
+TinyModel::TinyModel(const std::string& directory, const Platform& platform, int threads,
+                     const CacheTypes& cache)
     : pool(threads) {
   auto made = make_backend(platform.backend, platform.isa, pool);
   M3_CHECK(made.has_value(), "{}", made.error().message);
@@ -64,7 +65,7 @@ TinyModel::TinyModel(const std::string& directory, const Platform& platform, int
   M3_CHECK(checkpoint.has_value(), "{}", checkpoint.error().message);
   auto weights = load_weights(*config, *checkpoint, {}, &pool, {.mtp = config->mtp_modules > 0});
   M3_CHECK(weights.has_value(), "{}", weights.error().message);
-  model = std::make_unique<Model>(*config, std::move(*weights), *backend, group);
+  model = std::make_unique<Model>(*config, std::move(*weights), *backend, group, cache);
 }
 
 }  // namespace m3

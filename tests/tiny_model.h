@@ -32,7 +32,8 @@ struct TinyModel {
   LocalGroup group;
   std::unique_ptr<Model> model;
 
-  TinyModel(const std::string& directory, const Platform& platform, int threads);
+  TinyModel(const std::string& directory, const Platform& platform, int threads,
+            const CacheTypes& cache = {});
 };
 
 }  // namespace m3

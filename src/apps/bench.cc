@@ -10,6 +10,7 @@
 #include "apps/bench_vision.h"
 #include "apps/commands.h"
 #include "apps/model_options.h"
+#include "apps/option_checks.h"
 #include "apps/progress_bar.h"
 #include "backend/cpu/probe.h"
 
@@ -237,6 +238,7 @@ void add_bench(CLI::App& app, Run& run) {
       "done "
       "per second over the peak of the best matrix instruction");
   add_model_options(*command, o->model);
+  add_cache_options(*command, o->model.cache);
   const auto list = [&](const char* name, std::vector<std::int64_t>& values, const char* help,
                         std::int64_t least) {
     command->add_option(name, values, help)

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "apps/commands.h"
+#include "apps/option_checks.h"
 #include "checkpoint/checkpoint.h"
 #include "model/config.h"
 #include "model/inspect.h"
@@ -13,6 +14,7 @@ namespace {
 struct InspectOptions {
   std::string model;
   std::int64_t context = 0;
+  CacheTypes cache;
   bool language_model_only = false;
   bool json = false;
 };
@@ -20,8 +22,10 @@ struct InspectOptions {
 Status run_inspect(const InspectOptions& options) {
   M3_TRY(const Config config, load_config(options.model));
   M3_TRY(const auto checkpoint, Checkpoint::open(options.model));
-  M3_TRY(const ModelSummary summary,
-         summarise(config, checkpoint.get(), options.context, !options.language_model_only));
+  M3_TRY(const ModelSummary summary, summarise(config, checkpoint.get(),
+                                               {.tokens = options.context,
+                                                .cache = options.cache,
+                                                .vision = !options.language_model_only}));
   const std::string text =
       options.json ? summary_json(config, summary) : summary_text(config, summary);
   std::printf("%s%s", text.c_str(), text.ends_with('\n') ? "" : "\n");
@@ -40,6 +44,7 @@ void add_inspect(CLI::App& app, Run& run) {
       ->add_option("--context", options->context,
                    "plan the memory for this many tokens (default: all of the model's positions)")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40));
+  add_cache_options(*command, options->cache);
   command->add_flag("--language-model-only", options->language_model_only,
                     "the files may lack the vision tower");
   command->add_flag("--json", options->json, "print one JSON object");

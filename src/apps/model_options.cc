@@ -114,7 +114,7 @@ Result<std::unique_ptr<LoadedModel>> load_model(const ModelOptions& options) {
     M3_TRY(loaded->tokenizer, Tokenizer::load(options.model));
   }
   loaded->model = std::make_unique<Model>(std::move(config), std::move(weights), *loaded->backend,
-                                          loaded->group);
+                                          loaded->group, options.cache);
   loaded->load_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return loaded;

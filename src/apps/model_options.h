@@ -27,6 +27,7 @@ struct ModelOptions {
   bool language_model_only = false;  // without the vision tower
   bool mtp = false;                  // load the MTP modules, too
   std::string mtp_model;             // from this directory instead of MODEL, or ""
+  CacheTypes cache;
 };
 
 // MODEL, --backend, --isa and --threads.

@@ -1,5 +1,8 @@
 #include "apps/option_checks.h"
 
+#include <map>
+#include <string>
+
 #include <charconv>
 
 #include "apps/media_part.h"
@@ -38,6 +41,20 @@ CLI::Option* add_long_side_option(CLI::App& command, std::int64_t& pixels) {
                   "shrink pictures and frames to this long side, in pixels, in place of the "
                   "model's limits of their area; a multiple of 28")
       ->check(CLI::Validator(check, ""));
+}
+
+void add_cache_options(CLI::App& command, CacheTypes& types) {
+  static const std::map<std::string, DType> kTypes{{"bf16", DType::kBF16}, {"fp8", DType::kF8E4M3}};
+  const auto add = [&](const char* name, std::optional<DType>& type, const char* help) {
+    command
+        .add_option_function<std::string>(
+            name, [&type](const std::string& text) { type = kTypes.at(text); }, help)
+        ->check(CLI::IsMember({"bf16", "fp8"}));
+  };
+  add("--kv-dtype", types.kv,
+      "how the cache keeps keys and values: bf16, or fp8 (e4m3) in half the memory (default: bf16; "
+      "reference: float32)");
+  add("--index-dtype", types.index, "the same for the keys of the index");
 }
 
 }  // namespace m3

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/result.h"
+#include "model/cache.h"
 
 namespace m3 {
 
@@ -16,5 +17,8 @@ CLI::Option* add_fps_option(CLI::App& command, double& fps);
 
 // --max-long-side: the long side of pictures and frames, in pixels (spec: vision §3.7).
 CLI::Option* add_long_side_option(CLI::App& command, std::int64_t& pixels);
+
+// --kv-dtype and --index-dtype.
+void add_cache_options(CLI::App& command, CacheTypes& types);
 
 }  // namespace m3

@@ -7,8 +7,6 @@
 namespace m3 {
 namespace {
 
-constexpr std::int64_t kCacheElementBytes = 2;  // bfloat16
-
 void add_tensor(ModelSummary& summary, DType type, std::int64_t elements) {
   const std::int64_t bytes = elements * dtype_size(type);
   TypeSummary& entry = summary.types[std::string(dtype_name(type))];
@@ -83,17 +81,21 @@ std::vector<LayerSummary> layer_map(const Config& config) {
 }
 
 Result<MemoryPlan> plan_memory(const Config& c, std::int64_t mtp_modules, std::int64_t weights,
-                               std::int64_t tokens) {
+                               const SummaryOptions& options) {
+  const std::int64_t tokens = options.tokens;
   if (tokens > c.positions_max)
     return fail("a context of {} tokens is asked for; the model has {} positions", tokens,
                 c.positions_max);
   MemoryPlan plan;
   plan.tokens = tokens > 0 ? tokens : c.positions_max;
   plan.weights = weights;
-  plan.kv_per_token = c.layers * 2 * c.kv_heads * c.head_dim * kCacheElementBytes;
-  plan.index_per_token = c.sparse_layer_count() * c.index_dim * kCacheElementBytes;
-  plan.mtp_per_token =
-      mtp_modules * (2 * c.kv_heads * c.head_dim + c.index_dim) * kCacheElementBytes;
+  plan.kv_dtype = options.cache.kv.value_or(plan.kv_dtype);
+  plan.index_dtype = options.cache.index.value_or(plan.index_dtype);
+  const std::int64_t kv = 2 * c.kv_heads * c.head_dim * dtype_size(plan.kv_dtype);
+  const std::int64_t index = c.index_dim * dtype_size(plan.index_dtype);
+  plan.kv_per_token = c.layers * kv;
+  plan.index_per_token = c.sparse_layer_count() * index;
+  plan.mtp_per_token = mtp_modules * (kv + index);
   const std::int64_t pages = (plan.tokens + c.block_tokens - 1) / c.block_tokens;
   plan.kv = pages * c.block_tokens * plan.kv_per_token;
   plan.index = pages * c.block_tokens * plan.index_per_token;
@@ -105,7 +107,7 @@ Result<MemoryPlan> plan_memory(const Config& c, std::int64_t mtp_modules, std::i
 }  // namespace
 
 Result<ModelSummary> summarise(const Config& config, const Checkpoint* checkpoint,
-                               std::int64_t tokens, bool vision) {
+                               const SummaryOptions& options) {
   ModelSummary summary;
   summary.from_files = checkpoint != nullptr;
   summary.layers = layer_map(config);
@@ -114,12 +116,12 @@ Result<ModelSummary> summarise(const Config& config, const Checkpoint* checkpoin
     M3_TRY(summary.mtp_modules, count_mtp_modules(*checkpoint));
   }
   M3_TRY(auto table, weight_table(config, summary.mtp_modules));
-  if (checkpoint != nullptr && !vision) leave_out_vision(table, *checkpoint);
+  if (checkpoint != nullptr && !options.vision) leave_out_vision(table, *checkpoint);
   if (checkpoint != nullptr)
     M3_TRY_STATUS(count_files(config, *checkpoint, table, summary));
   else
     count_table(config, table, summary);
-  M3_TRY(summary.memory, plan_memory(config, summary.mtp_modules, summary.bytes, tokens));
+  M3_TRY(summary.memory, plan_memory(config, summary.mtp_modules, summary.bytes, options));
   return summary;
 }
 

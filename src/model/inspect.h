@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "checkpoint/checkpoint.h"
+#include "model/cache.h"
 #include "model/config.h"
 
 namespace m3 {
@@ -35,9 +36,11 @@ struct FormatSummary {
   std::int64_t bytes = 0;
 };
 
-// Bytes that a context of `tokens` tokens needs with a bfloat16 cache, besides the weights (spec:
-// text-model §4). Whole pages of block_tokens tokens.
+// Bytes that a context of `tokens` tokens needs besides the weights (spec: text-model §4). Whole
+// pages of block_tokens tokens.
 struct MemoryPlan {
+  DType kv_dtype = DType::kBF16;
+  DType index_dtype = DType::kBF16;
   std::int64_t tokens = 0;
   std::int64_t weights = 0;
   std::int64_t kv_per_token = 0;     // K and V of all layers
@@ -67,12 +70,17 @@ struct ModelSummary {
   std::vector<std::string> warnings;
 };
 
+struct SummaryOptions {
+  std::int64_t tokens = 0;  // to plan for; 0: positions_max
+  CacheTypes cache = {};    // bfloat16 where it says nothing
+  bool vision = true;       // without, the checkpoint may lack the tower
+};
+
 // With a checkpoint, checks all headers against the weight table and counts what is there; without
-// (null), counts what the table says. Reads no weights. `tokens` <= 0 plans for positions_max.
-// Without `vision` the checkpoint may lack the tower. Errors: those of match_weights(), or more
+// (null), counts what the table says. Reads no weights. Errors: those of match_weights(), or more
 // tokens than positions.
 Result<ModelSummary> summarise(const Config& config, const Checkpoint* checkpoint,
-                               std::int64_t tokens = 0, bool vision = true);
+                               const SummaryOptions& options = {});
 
 // One JSON object with the names of the members above.
 std::string summary_json(const Config& config, const ModelSummary& summary);

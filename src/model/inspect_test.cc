@@ -51,7 +51,7 @@ void write_hollow(const Config& config, const TestDirectory& directory, int shar
 
 ModelSummary summary_of(const Config& config, const Checkpoint* checkpoint,
                         std::int64_t tokens = 0) {
-  auto summary = summarise(config, checkpoint, tokens);
+  auto summary = summarise(config, checkpoint, {.tokens = tokens});
   EXPECT_TRUE(summary) << summary.error().message;
   return summary ? *summary : ModelSummary{};
 }
@@ -125,6 +125,10 @@ TEST(Inspect, MemoryOfTheReleasedModel) {
   EXPECT_EQ(summary_of(released(false), nullptr, 1).memory.kv, 128 * 122'880);  // a whole page
   EXPECT_EQ(summary_of(released(false), nullptr).memory.tokens, 1048576);
   EXPECT_EQ(s.memory.mtp, 0);
+  const auto fp8 = summarise(released(false), nullptr, {.cache = {DType::kF8E4M3, {}}});
+  ASSERT_TRUE(fp8);
+  EXPECT_EQ(fp8->memory.kv_per_token, 61'440);
+  EXPECT_EQ(fp8->memory.index_per_token, 14'592);
   const ModelSummary with_mtp = summary_of(released(false), nullptr, 131072);
   EXPECT_EQ(with_mtp.memory.mtp_per_token, 7 * 2304);
   EXPECT_EQ(with_mtp.memory.mtp, 131072LL * 7 * 2304);
@@ -133,7 +137,7 @@ TEST(Inspect, MemoryOfTheReleasedModel) {
 }
 
 TEST(Inspect, RefusesWhatDoesNotFit) {
-  expect_error(summarise(released(false), nullptr, 1048577), {"1048577", "1048576"});
+  expect_error(summarise(released(false), nullptr, {.tokens = 1048577}), {"1048577", "1048576"});
   const TestDirectory directory;
   StoredModel model = tiny_model(tiny_config(), Format::kBF16);
   model.erase("language_model.model.norm.weight");

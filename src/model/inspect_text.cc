@@ -44,6 +44,8 @@ Json types_json(const std::map<std::string, TypeSummary>& types) {
 Json memory_json(const MemoryPlan& plan) {
   return {{"tokens", plan.tokens},
           {"weights", plan.weights},
+          {"kv_dtype", dtype_name(plan.kv_dtype)},
+          {"index_dtype", dtype_name(plan.index_dtype)},
           {"kv_per_token", plan.kv_per_token},
           {"index_per_token", plan.index_per_token},
           {"mtp_per_token", plan.mtp_per_token},
@@ -129,8 +131,9 @@ std::string cache_line(const char* name, std::int64_t bytes, std::int64_t per_to
 }
 
 std::string memory_lines(const MemoryPlan& plan) {
-  std::string text = fmt::format("memory for {} tokens, cache in bfloat16\n  {:>9}  {}\n",
-                                 grouped(plan.tokens), "weights", readable(plan.weights));
+  std::string text = fmt::format(
+      "memory for {} tokens, cache in {}, its index in {}\n  {:>9}  {}\n", grouped(plan.tokens),
+      dtype_name(plan.kv_dtype), dtype_name(plan.index_dtype), "weights", readable(plan.weights));
   text += cache_line("K/V", plan.kv, plan.kv_per_token);
   text += cache_line("index", plan.index, plan.index_per_token);
   if (plan.mtp > 0) text += cache_line("MTP", plan.mtp, plan.mtp_per_token);
