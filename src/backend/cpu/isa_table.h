@@ -51,6 +51,9 @@ constexpr Kernels make_kernels(const char* name, const char* multiply_instructio
   k.multiply_in_registers = multiply_f32<S>;
   k.flops_per_round = kF32FlopsPerRound<S>;
   k.multiply_instruction = multiply_instruction;
+  k.multiply_int8_in_registers = multiply_int8<D>;
+  k.int8_ops_per_round = kInt8OpsPerRound<S>;
+  k.multiply_int8_instruction = D::kQuadsInstruction;
   return k;
 }
 

@@ -249,6 +249,10 @@ struct Kernels {
   float (*multiply_in_registers)(std::int64_t rounds);
   double flops_per_round;
   const char* multiply_instruction;
+  // The same of 8-bit integers, with which panel_dot_int8 multiplies.
+  std::int32_t (*multiply_int8_in_registers)(std::int64_t rounds);
+  double int8_ops_per_round;
+  const char* multiply_int8_instruction;
 };
 
 // "amx", its portable twin beside AVX-512-BF16, and the twin beside x86-64.

@@ -59,6 +59,30 @@ float multiply_f32(std::int64_t rounds) {
   return multiply_rounds<S>(rounds, S::set1(1e-9f), [](F sum, F x) { return S::fma(x, x, sum); });
 }
 
+// Products of 8-bit integers, four to each sum of 32 bits: the peak of D::dot_quads where the bytes
+// of x and w need no unpacking, as when many rows share them.
+template <class D>
+std::int32_t multiply_int8(std::int64_t rounds) {
+  using S = typename D::Simd;
+  typename S::H sums[kProbeSums], x = S::set1_32(0x01010101), w = S::set1_32(0x02020202);
+  for (auto& s : sums) s = S::set1_32(0);
+  for (std::int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kProbeSums; ++i) {
+      // For every product: the compiler must not see that all of them are the same.
+      asm volatile("" : "+x"(x));
+      sums[i] = D::probe_quads(sums[i], x, w);
+    }
+  }
+  for (int i = 1; i < kProbeSums; ++i) sums[0] = S::add_32(sums[0], sums[i]);
+  std::int32_t lanes[S::kLanes];
+  S::store_h(lanes, sums[0]);
+  return lanes[0];
+}
+
+template <class S>
+constexpr double kInt8OpsPerRound = kProbeSums* S::kLanes * 4 * 2;
+
 template <class S>
 constexpr double kF32FlopsPerRound = kProbeSums* S::kLanes * 2;
 

@@ -33,6 +33,9 @@ struct WideningDot {
   }
   static F multiply_add(F w, F x, F sum) { return S::fma(w, x, sum); }
   static W dot_quads(W sum, W x, W w) { return S::dot_quads(sum, x, w); }
+  static constexpr const char* kQuadsInstruction = S::kProductsInstruction;
+  // The products and additions of one dot_quads, of bytes that were unpacked before.
+  static W probe_quads(W sum, W x, W w) { return S::add_products(sum, x, x, w, x); }
   // Rounds what will be multiplied.
   static void store_factor(std::uint16_t* p, F x) { S::store_bf16(p, x); }
   static void pack_step(const float* x, char* packed) {

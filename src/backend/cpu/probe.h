@@ -20,6 +20,8 @@ struct MachineLimits {
   int read_streams = 0;            // places that each thread read from at once in the best run
   double matrix_tflop_per_s = 0;   // multiplications in registers; a multiply-add is two
   std::string matrix_instruction;  // what was measured, as in "VDPBF16PS zmm"
+  double int8_top_per_s = 0;       // the same of 8-bit integers
+  std::string int8_instruction;    // as in "VPDPBUSD zmm"
 };
 
 // Keeps the memory to read from, so that limits can be measured again around every sample: other
@@ -31,7 +33,7 @@ class MachineProbe {
   // Errors: an unknown or absent instruction set.
   static Result<MachineProbe> create(ThreadPool& pool, std::string_view isa);
 
-  // Best of 1, 2, 4 and 8 streams a thread, over more than 3 GB each: about a second.
+  // Best of 1, 2, 4 and 8 streams a thread, over 4 GB each: about a second.
   MachineLimits measure();
   // With the streams that were best so far, less than 0.2 s on a desktop machine.
   MachineLimits measure_quickly();

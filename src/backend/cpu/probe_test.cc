@@ -18,6 +18,9 @@ TEST(MachineProbe, MeasuresPlausibleLimits) {
   EXPECT_GT(limits.matrix_tflop_per_s, 1e-5);
   EXPECT_LT(limits.matrix_tflop_per_s, 1000);
   EXPECT_FALSE(limits.matrix_instruction.empty());
+  EXPECT_GT(limits.int8_top_per_s, 1e-5);
+  EXPECT_LT(limits.int8_top_per_s, 1000);
+  EXPECT_FALSE(limits.int8_instruction.empty());
   EXPECT_GE(limits.read_streams, 1);
 }
 

@@ -136,11 +136,14 @@ struct Avx2 {
                   _mm256_shuffle_epi8(high, _mm256_slli_epi16(nibble, 8)));
   }
   static H dot_quads(H sum, H x, H w) {
-    const H even =
-        _mm256_madd_epi16(bit_and(x, set1_16(0xff)), _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8));
-    const H odd = _mm256_madd_epi16(_mm256_srli_epi16(x, 8), _mm256_srai_epi16(w, 8));
-    return _mm256_add_epi32(sum, _mm256_add_epi32(even, odd));
+    return add_products(sum, bit_and(x, set1_16(0xff)), _mm256_srli_epi16(x, 8),
+                        _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8));
   }
+  static H add_products(H sum, H x, H y, H w, H v) {
+    return _mm256_add_epi32(sum,
+                            _mm256_add_epi32(_mm256_madd_epi16(x, w), _mm256_madd_epi16(y, v)));
+  }
+  static constexpr const char* kProductsInstruction = "VPMADDWD ymm";
   static F even(H x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)); }
   static F odd(H x) {
     return _mm256_castsi256_ps(

@@ -136,11 +136,14 @@ struct Avx512 {
     return _mm512_permutexvar_epi16(x, _mm512_broadcast_i64x4(numbers));
   }
   static H dot_quads(H sum, H x, H w) {
-    const H even =
-        _mm512_madd_epi16(bit_and(x, set1_16(0xff)), _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8));
-    const H odd = _mm512_madd_epi16(_mm512_srli_epi16(x, 8), _mm512_srai_epi16(w, 8));
-    return _mm512_add_epi32(sum, _mm512_add_epi32(even, odd));
+    return add_products(sum, bit_and(x, set1_16(0xff)), _mm512_srli_epi16(x, 8),
+                        _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8), _mm512_srai_epi16(w, 8));
   }
+  static H add_products(H sum, H x, H y, H w, H v) {
+    return _mm512_add_epi32(sum,
+                            _mm512_add_epi32(_mm512_madd_epi16(x, w), _mm512_madd_epi16(y, v)));
+  }
+  static constexpr const char* kProductsInstruction = "VPMADDWD zmm";
   static F even(H x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }
   static F odd(H x) {
     return _mm512_castsi512_ps(

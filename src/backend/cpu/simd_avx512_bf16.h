@@ -27,6 +27,8 @@ struct Bf16Dot {
     return _mm512_dpbf16_ps(sum, __builtin_bit_cast(__m512bh, w), __builtin_bit_cast(__m512bh, x));
   }
   static W dot_quads(W sum, W x, W w) { return _mm512_dpbusd_epi32(sum, x, w); }
+  static constexpr const char* kQuadsInstruction = "VPDPBUSD zmm";
+  static W probe_quads(W sum, W x, W w) { return dot_quads(sum, x, w); }
   // As Avx512::store_bf16, in one instruction; subnormal numbers, which VDPBF16PS would take as
   // zero, become zero here.
   static void store_factor(std::uint16_t* p, F x) {

@@ -152,11 +152,14 @@ struct Sse2 {
   }
   // sum + the four products of bytes of each word of 32 bits; x unsigned, w signed.
   static H dot_quads(H sum, H x, H w) {
-    const H even =
-        _mm_madd_epi16(bit_and(x, set1_16(0xff)), _mm_srai_epi16(_mm_slli_epi16(w, 8), 8));
-    const H odd = _mm_madd_epi16(_mm_srli_epi16(x, 8), _mm_srai_epi16(w, 8));
-    return _mm_add_epi32(sum, _mm_add_epi32(even, odd));
+    return add_products(sum, bit_and(x, set1_16(0xff)), _mm_srli_epi16(x, 8),
+                        _mm_srai_epi16(_mm_slli_epi16(w, 8), 8), _mm_srai_epi16(w, 8));
   }
+  // sum + x w + y v, of each word of 32 bits the products of its two words of 16 bits.
+  static H add_products(H sum, H x, H y, H w, H v) {
+    return _mm_add_epi32(sum, _mm_add_epi32(_mm_madd_epi16(x, w), _mm_madd_epi16(y, v)));
+  }
+  static constexpr const char* kProductsInstruction = "PMADDWD xmm";
   // Elements 0, 2, 4, ... and 1, 3, 5, ...: a shift or a mask each, no shuffle.
   static F even(H x) { return _mm_castsi128_ps(_mm_slli_epi32(x, 16)); }
   static F odd(H x) {
