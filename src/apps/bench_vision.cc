@@ -45,7 +45,7 @@ BenchSample VisionRun::sample() {
   const auto begin = Clock::now();
   tower_.encode(pixels_, std::span(&grid_, 1), features_);
   sample.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-  sample.work.matrix_flops = count_vision_flops(model_.config(), std::span(&grid_, 1));
+  sample.work = count_vision_work(model_.config(), std::span(&grid_, 1));
   return sample;
 }
 
