@@ -187,6 +187,10 @@ TEST(Bench, RefusesWhatItWouldNotMeasure) {
   expect_refused(run_m3(bench + " --speculative wrong --tg 0"), {"--tg"});
   expect_refused(run_m3(bench + " --speculative wrong --vision"), {"--speculative", "--vision"});
   expect_refused(run_m3(bench + " --pp 0 --tg 0"), {"nothing to measure"});
+  expect_refused(run_m3(bench + " --json --csv"), {"--json", "--csv"});
+  expect_refused(run_m3(bench + " --speculative wrong --plot x.svg"), {"--speculative", "--plot"});
+  expect_refused(run_m3(bench + " --plot /nowhere/x.svg"), {"/nowhere"});
+  expect_refused(run_m3(bench + " /nowhere"), {"/nowhere"});
   // Before the machine is measured, of which the first line tells.
   for (const char* options :
        {" --depth 5000", " --depth 5000 --speculative wrong", " --vision --language-model-only",

@@ -3,60 +3,36 @@
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 
-#include "apps/bench_limits.h"
-#include "apps/bench_run.h"
+#include "apps/bench_plot.h"
+#include "apps/bench_report.h"
 #include "apps/bench_speculative_report.h"
 #include "apps/bench_vision.h"
 #include "apps/commands.h"
-#include "apps/model_options.h"
 #include "apps/option_checks.h"
 #include "apps/progress_bar.h"
-#include "backend/cpu/probe.h"
+#include "base/file.h"
 
 namespace m3 {
 namespace {
 
 struct BenchOptions {
-  ModelOptions model;
+  std::vector<std::string> models;
+  ModelOptions machine;  // without a model
   std::vector<std::int64_t> prompts = {512};
   std::vector<std::int64_t> generations = {64};
   std::vector<std::int64_t> depths = {0};
   std::vector<std::int64_t> batches = {1};
   bool vision = false;
   SpeculativeBench speculative;
+  bool stages = false;
   bool json = false;
+  bool csv = false;
+  std::string plot;
+
+  bool table() const { return !json && !csv; }
 };
-
-constexpr int kSamples = 5;
-// Samples of disturbed moments are dropped, up to a limit.
-constexpr int kAttempts = 15;
-// Nor does a machine that never gets calm hold up a case for longer than this.
-constexpr double kPatienceSeconds = 60;
-
-struct BenchRow {
-  BenchCase bench_case;
-  BenchSample median;
-  int dropped = 0;   // samples of disturbed moments
-  bool calm = true;  // false: too few samples were left, and all were taken
-
-  std::string test() const {
-    const char* kind = bench_case.vision ? "vision" : bench_case.prefill ? "pp" : "tg";
-    return fmt::format("{}{}", kind, bench_case.tokens);
-  }
-  double tokens_per_s() const {
-    const auto sequences = static_cast<double>(bound_by_matrix() ? 1 : bench_case.batch);
-    return sequences * static_cast<double>(bench_case.tokens) / median.seconds;
-  }
-  bool bound_by_matrix() const { return bench_case.prefill || bench_case.vision; }
-  double gbps() const { return static_cast<double>(median.work.bytes()) / median.seconds / 1e9; }
-  double tflops() const { return static_cast<double>(median.work.flops()) / median.seconds / 1e12; }
-};
-
-double share(const BenchRow& row, const MachineLimits& limits) {
-  return row.bound_by_matrix() ? row.tflops() / limits.matrix_tflop_per_s
-                               : row.gbps() / limits.read_gb_per_s;
-}
 
 std::vector<BenchCase> cases_of(const BenchOptions& o) {
   std::vector<BenchCase> cases;
@@ -69,95 +45,6 @@ std::vector<BenchCase> cases_of(const BenchOptions& o) {
         if (tokens > 0) cases.push_back({.tokens = tokens, .depth = depth, .batch = batch});
   }
   return cases;
-}
-
-BenchSample median_of(std::vector<BenchSample> samples) {
-  const auto middle = samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2);
-  std::nth_element(samples.begin(), middle, samples.end(),
-                   [](const auto& a, const auto& b) { return a.seconds < b.seconds; });
-  return *middle;
-}
-
-// The median of several samples of a BenchRun or VisionRun.
-template <typename Run>
-BenchRow sample_often(Run& run, const BenchCase& bench_case, Limits& limits) {
-  run.sample();  // brings weights into memory and buffers into being
-  BenchRow row{.bench_case = bench_case, .median = {}};
-  std::vector<BenchSample> calm, disturbed;
-  bool before = limits.calm_now();
-  double spent = 0;
-  const auto enough = [&] {
-    const std::ptrdiff_t taken = std::ssize(calm) + std::ssize(disturbed);
-    return std::ssize(calm) == kSamples || taken == kAttempts ||
-           (taken >= kSamples && spent > kPatienceSeconds);
-  };
-  while (!enough()) {
-    const BenchSample sample = run.sample();
-    spent += sample.seconds;
-    const bool after = limits.calm_now();
-    (before && after ? calm : disturbed).push_back(sample);
-    before = after;
-  }
-  row.dropped = static_cast<int>(disturbed.size());
-  row.calm = std::ssize(calm) == kSamples;
-  if (!row.calm) calm.insert(calm.end(), disturbed.begin(), disturbed.end());
-  row.median = median_of(std::move(calm));
-  return row;
-}
-
-Result<BenchRow> measure(const Model& model, const BenchCase& bench_case, Limits& limits) {
-  if (bench_case.vision) {
-    M3_TRY(const auto run, VisionRun::create(model));
-    return sample_often(*run, {.vision = true, .tokens = run->tokens()}, limits);
-  }
-  M3_TRY(const auto run, BenchRun::create(model, bench_case));
-  return sample_often(*run, bench_case, limits);
-}
-
-void print_machine(const MachineLimits& limits, const LoadedModel& loaded) {
-  std::printf("this machine, %d threads: reads %.1f GB/s, %.3f TFLOP/s (%s)\n",
-              loaded.pool.threads(), limits.read_gb_per_s, limits.matrix_tflop_per_s,
-              limits.matrix_instruction.c_str());
-}
-
-void print_header() {
-  std::printf("%-8s %8s %6s %12s %10s %10s %8s\n", "test", "depth", "batch", "tokens/s", "GB/s",
-              "TFLOP/s", "of limit");
-  std::fflush(stdout);
-}
-
-void print_row(const BenchRow& row, const Limits& limits) {
-  std::printf("%-8s %8ld %6ld %12.2f %10.2f %10.4f %7.1f%%%s\n", row.test().c_str(),
-              static_cast<long>(row.bench_case.depth), static_cast<long>(row.bench_case.batch),
-              row.tokens_per_s(), row.gbps(), row.tflops(), 100 * share(row, limits.best()),
-              row.calm ? "" : "  (the machine was never calm)");
-  std::fflush(stdout);
-}
-
-nlohmann::ordered_json machine_json(const MachineLimits& limits, const LoadedModel& loaded) {
-  return {{"read_gbps", limits.read_gb_per_s},
-          {"bf16_tflops", limits.matrix_tflop_per_s},
-          {"threads", loaded.pool.threads()},
-          {"isa", loaded.backend->isa()},
-          {"matrix_instruction", limits.matrix_instruction}};
-}
-
-void print_json(const std::vector<BenchRow>& rows, const Limits& limits,
-                const LoadedModel& loaded) {
-  nlohmann::ordered_json out;
-  out["machine"] = machine_json(limits.best(), loaded);
-  out["rows"] = nlohmann::ordered_json::array();
-  for (const BenchRow& row : rows)
-    out["rows"].push_back({{"test", row.test()},
-                           {"depth", row.bench_case.depth},
-                           {"batch", row.bench_case.batch},
-                           {"tokens_per_s", row.tokens_per_s()},
-                           {"gbps", row.gbps()},
-                           {"tflops", row.tflops()},
-                           {"share", share(row, limits.best())},
-                           {"samples_dropped", row.dropped},
-                           {"calm", row.calm}});
-  std::printf("%s\n", out.dump(1).c_str());
 }
 
 std::vector<SpeculativeCase> speculative_cases(const BenchOptions& o) {
@@ -184,40 +71,89 @@ Status check_cases(const BenchOptions& o, const Model& model) {
   return {};
 }
 
-Status run_speculative(const BenchOptions& o, const LoadedModel& loaded, Limits& limits) {
-  const auto cases = speculative_cases(o);
+// What all models are measured with.
+struct Session {
+  Session(MachineProbe probe_in, BenchMachine machine_in)
+      : probe(std::move(probe_in)), limits(probe), machine(std::move(machine_in)) {}
+
+  MachineProbe probe;
+  Limits limits;
+  BenchMachine machine;
+  std::vector<BenchRow> rows;
+  nlohmann::ordered_json json_rows = nlohmann::ordered_json::array();
+};
+
+Status run_speculative(const BenchOptions& o, const std::string& path, const LoadedModel& loaded,
+                       Session& session) {
   if (!o.json) print_speculative_header(o.speculative);
-  auto rows = nlohmann::ordered_json::array();
-  for (const SpeculativeCase& c : cases) {
-    M3_TRY(const SpeculativeRow row, measure_speculative(*loaded.model, c, limits));
-    if (!o.json) print_speculative(row, limits.best());
-    rows.push_back(speculative_json(row, o.speculative, limits.best()));
+  for (const SpeculativeCase& c : speculative_cases(o)) {
+    M3_TRY(const SpeculativeRow row, measure_speculative(*loaded.model, c, session.limits));
+    if (!o.json) print_speculative(row);
+    nlohmann::ordered_json json = {{"model", model_name(path)},
+                                   {"format", main_weight(loaded.model->weights()).codec->name}};
+    json.update(speculative_json(row, o.speculative));
+    session.json_rows.push_back(std::move(json));
   }
-  const nlohmann::ordered_json out = {{"machine", machine_json(limits.best(), loaded)},
-                                      {"rows", std::move(rows)}};
-  if (o.json) std::printf("%s\n", out.dump(1).c_str());
   return {};
 }
 
-Status run_bench(const BenchOptions& o) {
-  M3_TRY(const auto loaded, load_model(o.model));
-  M3_TRY_STATUS(check_cases(o, *loaded->model));
+Status run_cases(const BenchOptions& o, const std::string& path, const LoadedModel& loaded,
+                 Session& session) {
+  if (o.table()) print_header(model_name(path), loaded);
+  ProgressBar bar("measuring " + model_name(path), "cases");
   const auto cases = cases_of(o);
-  const bool cpu = loaded->backend->name() == "cpu";
-  M3_TRY(MachineProbe probe, MachineProbe::create(loaded->pool, cpu ? o.model.isa : ""));
-  Limits limits(probe);
-  if (!o.json) print_machine(limits.best(), *loaded);
-  if (!o.speculative.kind.empty()) return run_speculative(o, *loaded, limits);
-  if (!o.json) print_header();
-  ProgressBar bar("measuring", "cases");
-  std::vector<BenchRow> rows;
-  for (const BenchCase& bench_case : cases) {
-    M3_TRY(rows.emplace_back(), measure(*loaded->model, bench_case, limits));
-    if (!o.json) print_row(rows.back(), limits);
-    if (o.json) bar.update(std::ssize(rows), std::ssize(cases));
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    M3_TRY(BenchRow row, measure_row(path, loaded, cases[i], session.limits));
+    if (o.table()) print_row(row);
+    if (!o.table()) bar.update(static_cast<std::int64_t>(i) + 1, std::ssize(cases));
+    session.rows.push_back(std::move(row));
   }
-  if (o.json) print_json(rows, limits, *loaded);
   return {};
+}
+
+void report(const BenchOptions& o, Session& session) {
+  const MachineLimits& best = session.limits.best();
+  if (o.csv) std::printf("%s", rows_csv(session.rows, session.machine, best).c_str());
+  if (o.table()) std::printf("the best of this run: %s\n", limits_text(best).c_str());
+  if (o.table() && o.stages) print_stages(session.rows);
+  if (!o.json) return;
+  for (const BenchRow& row : session.rows) session.json_rows.push_back(row_json(row, best));
+  const nlohmann::ordered_json out = {{"machine", machine_json(session.machine, best)},
+                                      {"rows", std::move(session.json_rows)}};
+  std::printf("%s\n", out.dump(1).c_str());
+}
+
+Status run_bench(const BenchOptions& o) {
+  // What is wrong with a name is told before minutes of measuring.
+  for (const std::string& path : o.models) M3_TRY_STATUS(load_config(path));
+  std::optional<FileWriter> plot;
+  if (!o.plot.empty()) {
+    M3_TRY(FileWriter file, FileWriter::create(o.plot));
+    plot.emplace(std::move(file));
+  }
+  ThreadPool pool(o.machine.threads);  // the probe's: models come and go
+  std::optional<Session> session;
+  for (const std::string& path : o.models) {
+    ModelOptions options = o.machine;
+    options.model = path;
+    options.timed = true;
+    M3_TRY(const auto loaded, load_model(options));
+    M3_TRY_STATUS(check_cases(o, *loaded->model));
+    if (!session) {
+      const bool cpu = loaded->backend->name() == "cpu";
+      M3_TRY(MachineProbe probe, MachineProbe::create(pool, cpu ? options.isa : ""));
+      session.emplace(std::move(probe), machine_of(*loaded));
+      if (o.table())
+        std::printf("%s\n", machine_line(session->machine, session->limits.best()).c_str());
+    }
+    M3_TRY_STATUS(o.speculative.kind.empty() ? run_cases(o, path, *loaded, *session)
+                                             : run_speculative(o, path, *loaded, *session));
+  }
+  report(o, *session);
+  if (!plot) return {};
+  M3_TRY_STATUS(
+      plot->write(plot_svg(session->rows, machine_line(session->machine, session->limits.best()))));
+  return plot->commit();
 }
 
 void refuse_nothing(const BenchOptions& o) {
@@ -233,12 +169,17 @@ void add_bench(CLI::App& app, Run& run) {
   auto o = std::make_shared<BenchOptions>();
   CLI::App* command = app.add_subcommand(
       "bench",
-      "Measure a model beside this machine's limits. 'of limit' is, for tg, the bytes that must be "
-      "read per second over the read bandwidth; for pp and vision, the operations that must be "
-      "done "
-      "per second over the peak of the best matrix instruction");
-  add_model_options(*command, o->model);
-  add_cache_options(*command, o->model.cache);
+      "Measure models beside this machine's limits. 'of limit' is the least time that the bytes "
+      "that must be read and the operations that must be done take at the limits, over the time "
+      "that they took; 'limit' is which of the two binds: read (bandwidth), matrix (multiplying "
+      "bfloat16) or int8 (models whose experts are int8). Limits are measured before and after "
+      "every sample; samples of disturbed moments are dropped, the median of five counts, and the "
+      "share is of the median of the limits around these samples. JSON and CSV also have the share "
+      "of the best limits of the run (share_of_best)");
+  command->add_option("MODEL", o->models, "directories with config.json and safetensors files")
+      ->required();
+  add_machine_options(*command, o->machine);
+  add_cache_options(*command, o->machine.cache);
   const auto list = [&](const char* name, std::vector<std::int64_t>& values, const char* help,
                         std::int64_t least) {
     command->add_option(name, values, help)
@@ -253,8 +194,16 @@ void add_bench(CLI::App& app, Run& run) {
   list("--batch", o->batches, "sequences that decode together", 1);
   CLI::Option* vision =
       command->add_flag("--vision", o->vision, "also a picture through the vision tower");
-  add_speculative_bench(*command, o->speculative)->excludes(vision);
-  command->add_flag("--json", o->json, "print one JSON object");
+  CLI::Option* stages = command->add_flag(
+      "--stages", o->stages,
+      "also what weights, attention, index, router and head take, each beside its limit; from one "
+      "more sample, in which every operation is waited for");
+  CLI::Option* csv = command->add_flag("--csv", o->csv, "print one line of CSV for each case");
+  CLI::Option* plot =
+      command->add_option("--plot", o->plot, "write a picture of the shares (SVG) to this file");
+  command->add_flag("--json", o->json, "print one JSON object")->excludes(csv);
+  CLI::Option* speculative = add_speculative_bench(*command, o->speculative);
+  for (CLI::Option* other : {vision, stages, csv, plot}) speculative->excludes(other);
   command->callback([o, &run] {
     refuse_nothing(*o);
     run = [o] { return run_bench(*o); };

@@ -1,31 +1,49 @@
-// The machine's limits, kept up to date around every sample of `m3 bench`.
+// The machine's limits, measured again beside every sample of `m3 bench`: other tenants come and
+// go.
+//
+// Two truths about a sample: what the machine gave around it, and the best that it gave in the
+// whole run. Shares are of the first, the median over the samples that count. A share of the best
+// mixes in what neighbours took; but a limit that was itself disturbed, while the sample was not,
+// flatters. So samples count only while the limits around them are near the best, which keeps the
+// two within a tenth of each other, and reports carry both.
 #pragma once
 
-#include <algorithm>
+#include <vector>
 
 #include "backend/cpu/probe.h"
+#include "ops/stage.h"
 
 namespace m3 {
 
 class Limits {
  public:
+  // `probe` outlives this.
   explicit Limits(MachineProbe& probe) : probe_(probe), best_(probe.measure()) {}
 
-  // Measures once more; true when the machine is (nearly) as fast as ever.
-  bool calm_now() {
-    // Samples beside which the machine was slower than this share of its best are not trusted.
-    constexpr double kCalm = 0.9;
-    const MachineLimits now = probe_.measure_quickly();
-    best_.read_gb_per_s = std::max(best_.read_gb_per_s, now.read_gb_per_s);
-    best_.matrix_tflop_per_s = std::max(best_.matrix_tflop_per_s, now.matrix_tflop_per_s);
-    return now.read_gb_per_s >= kCalm * best_.read_gb_per_s &&
-           now.matrix_tflop_per_s >= kCalm * best_.matrix_tflop_per_s;
-  }
+  // Measures once more.
+  MachineLimits measure();
+  // Whether these are (nearly) as good as the best.
+  bool calm(const MachineLimits& limits) const;
   const MachineLimits& best() const { return best_; }
 
  private:
   MachineProbe& probe_;
   MachineLimits best_;
 };
+
+// Of each limit the median. At least one.
+MachineLimits median_of(std::vector<MachineLimits> limits);
+
+// What a part of a step cannot be faster than.
+enum class Bound : std::uint8_t { kRead, kMatrix, kInt8 };
+inline constexpr std::string_view kBoundNames[] = {"read", "matrix", "int8"};
+
+struct Roof {
+  double seconds = 0;  // the least that bytes and operations take
+  Bound bound = Bound::kRead;
+};
+
+// `int8`: the multiplications run on integer units.
+Roof roof_of(std::int64_t bytes, std::int64_t flops, bool int8, const MachineLimits& limits);
 
 }  // namespace m3

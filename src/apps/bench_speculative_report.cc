@@ -17,12 +17,11 @@ double allowed_tokens_per_s(const DecodeSample& s, const MachineLimits& limits) 
   return s.tokens_per_s() * limits.read_gb_per_s / s.gbps();
 }
 
-void print_decoding(const char* name, const SpeculativeRow& row, const DecodeSample& s,
-                    const MachineLimits& limits) {
+void print_decoding(const char* name, const SpeculativeRow& row, const DecodeSample& s) {
   std::printf("%-8s %8ld %6ld %12.2f %12.2f %8.1f%% %12.2f %12.2f\n", name,
               static_cast<long>(row.run_case.depth), static_cast<long>(row.run_case.batch),
-              s.tokens_per_s(), allowed_tokens_per_s(s, limits),
-              100 * s.gbps() / limits.read_gb_per_s, s.tokens_per_step(row.run_case.batch),
+              s.tokens_per_s(), allowed_tokens_per_s(s, row.around),
+              100 * s.gbps() / row.around.read_gb_per_s, s.tokens_per_step(row.run_case.batch),
               s.experts);
 }
 
@@ -61,13 +60,14 @@ Result<SpeculativeRow> measure_speculative(const Model& model, const Speculative
   run->sample();  // reads the prompts and finds out how many drafts pay
   SpeculativeRow row{.run_case = run_case, .median = {}};
   std::vector<SpeculativeSample> samples;
-  bool before = limits.calm_now();
+  std::vector<MachineLimits> around = {limits.measure()};
   for (int i = 0; i < kSamples; ++i) {
+    const bool calm = limits.calm(around.back());
     samples.push_back(run->sample());
-    const bool after = limits.calm_now();
-    row.disturbed += !(before && after);
-    before = after;
+    around.push_back(limits.measure());
+    row.disturbed += !(calm && limits.calm(around.back()));
   }
+  row.around = median_of(std::move(around));
   const auto middle = samples.begin() + kSamples / 2;
   std::nth_element(samples.begin(), middle, samples.end(),
                    [](const auto& a, const auto& b) { return a.ratio() < b.ratio(); });
@@ -84,9 +84,9 @@ void print_speculative_header(const SpeculativeBench& options) {
   std::fflush(stdout);
 }
 
-void print_speculative(const SpeculativeRow& row, const MachineLimits& limits) {
-  print_decoding("without", row, row.median.plain, limits);
-  print_decoding("with", row, row.median.drafted, limits);
+void print_speculative(const SpeculativeRow& row) {
+  print_decoding("without", row, row.median.plain);
+  print_decoding("with", row, row.median.drafted);
   std::printf("  %.2f times as fast; accepted", row.median.ratio());
   for (const Acceptance::Count& place : row.median.places)
     std::printf(" %ld/%ld", static_cast<long>(place.accepted), static_cast<long>(place.drafted));
@@ -96,8 +96,8 @@ void print_speculative(const SpeculativeRow& row, const MachineLimits& limits) {
   std::fflush(stdout);
 }
 
-nlohmann::ordered_json speculative_json(const SpeculativeRow& row, const SpeculativeBench& options,
-                                        const MachineLimits& limits) {
+nlohmann::ordered_json speculative_json(const SpeculativeRow& row,
+                                        const SpeculativeBench& options) {
   const SpeculativeCase& c = row.run_case;
   auto drafted = nlohmann::ordered_json::array(), accepted = nlohmann::ordered_json::array();
   for (const Acceptance::Count& place : row.median.places) {
@@ -109,8 +109,8 @@ nlohmann::ordered_json speculative_json(const SpeculativeRow& row, const Specula
           {"batch", c.batch},
           {"speculative", options.kind},
           {"draft_tokens", c.draft_tokens},
-          {"plain", decoding_json(row.median.plain, c.batch, limits)},
-          {"drafted", decoding_json(row.median.drafted, c.batch, limits)},
+          {"plain", decoding_json(row.median.plain, c.batch, row.around)},
+          {"drafted", decoding_json(row.median.drafted, c.batch, row.around)},
           {"speed_ratio", row.median.ratio()},
           {"drafts", {{"drafted", std::move(drafted)}, {"accepted", std::move(accepted)}}},
           {"samples_disturbed", row.disturbed}};

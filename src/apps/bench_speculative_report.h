@@ -25,6 +25,7 @@ CLI::Option* add_speculative_bench(CLI::App& command, SpeculativeBench& options)
 struct SpeculativeRow {
   SpeculativeCase run_case;
   SpeculativeSample median;  // by the ratio of speeds
+  MachineLimits around;      // medians of what was measured beside the samples
   int disturbed = 0;         // samples beside which the machine was slower than it can be
 };
 
@@ -33,8 +34,7 @@ Result<SpeculativeRow> measure_speculative(const Model& model, const Speculative
                                            Limits& limits);
 
 void print_speculative_header(const SpeculativeBench& options);
-void print_speculative(const SpeculativeRow& row, const MachineLimits& limits);
-nlohmann::ordered_json speculative_json(const SpeculativeRow& row, const SpeculativeBench& options,
-                                        const MachineLimits& limits);
+void print_speculative(const SpeculativeRow& row);
+nlohmann::ordered_json speculative_json(const SpeculativeRow& row, const SpeculativeBench& options);
 
 }  // namespace m3

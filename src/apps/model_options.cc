@@ -8,6 +8,7 @@
 
 #include "apps/progress_bar.h"
 #include "backend/registry.h"
+#include "backend/timed_backend.h"
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
 #include "engine/sampler.h"
@@ -54,6 +55,13 @@ Result<GenerationDefaults> read_generation_defaults(const std::string& directory
   return defaults;
 }
 
+// Puts a timer around the backend.
+void add_timer(LoadedModel& loaded) {
+  auto timed = std::make_unique<TimedBackend>(std::move(loaded.backend));
+  loaded.timer = timed.get();
+  loaded.backend = std::move(timed);
+}
+
 void show_warnings(const std::vector<std::string>& warnings) {
   for (const std::string& warning : warnings)
     std::fprintf(stderr, "warning: %s\n", warning.c_str());
@@ -64,6 +72,10 @@ void show_warnings(const std::vector<std::string>& warnings) {
 void add_model_options(CLI::App& command, ModelOptions& options) {
   command.add_option("MODEL", options.model, "directory with config.json and safetensors files")
       ->required();
+  add_machine_options(command, options);
+}
+
+void add_machine_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--backend", options.backend, "cpu, or reference (slow, the definition)")
       ->capture_default_str();
   command.add_option("--isa", options.isa,
@@ -87,6 +99,7 @@ Result<std::unique_ptr<LoadedModel>> load_model(const ModelOptions& options) {
   const auto begin = std::chrono::steady_clock::now();
   auto loaded = std::make_unique<LoadedModel>(options.threads);
   M3_TRY(loaded->backend, make_backend(options.backend, options.isa, loaded->pool));
+  if (options.timed) add_timer(*loaded);
   M3_TRY(Config config, load_config(options.model));
   M3_TRY(auto checkpoint, Checkpoint::open(options.model));
   show_warnings(config.warnings);
@@ -115,6 +128,7 @@ Result<std::unique_ptr<LoadedModel>> load_model(const ModelOptions& options) {
   }
   loaded->model = std::make_unique<Model>(std::move(config), std::move(weights), *loaded->backend,
                                           loaded->group, options.cache);
+  if (loaded->timer) loaded->timer->set_head(&loaded->model->weights().head);
   loaded->load_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return loaded;

@@ -19,6 +19,8 @@ class App;
 
 namespace m3 {
 
+class TimedBackend;
+
 struct ModelOptions {
   std::string model;
   std::string backend = "cpu";
@@ -28,10 +30,13 @@ struct ModelOptions {
   bool mtp = false;                  // load the MTP modules, too
   std::string mtp_model;             // from this directory instead of MODEL, or ""
   CacheTypes cache;
+  bool timed = false;                // with a timer around the backend
 };
 
-// MODEL, --backend, --isa and --threads.
+// MODEL, and add_machine_options().
 void add_model_options(CLI::App& command, ModelOptions& options);
+// --backend, --isa, --threads and --language-model-only.
+void add_machine_options(CLI::App& command, ModelOptions& options);
 
 // generation_config.json, as far as we read it (spec: chat-and-api §1.5, §10).
 struct GenerationDefaults {
@@ -45,6 +50,7 @@ struct GenerationDefaults {
 struct LoadedModel {
   ThreadPool pool;
   std::unique_ptr<Backend> backend;
+  TimedBackend* timer = nullptr;  // the backend, where ModelOptions::timed asked for it
   LocalGroup group;
   std::unique_ptr<Model> model;
   std::optional<Tokenizer> tokenizer;  // absent where the directory has no tokenizer.json

@@ -75,6 +75,15 @@ int available_cores() {
   return std::max(1, quota < granted ? static_cast<int>(quota) : granted);
 }
 
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const std::size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown processor";
+}
+
 std::int64_t available_memory() {
   const CgroupLimits limits = read_cgroup_limits(contents("/proc/self/cgroup"));
   return std::min(system_memory(), limits.memory_left) / 10 * 9;

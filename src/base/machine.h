@@ -15,6 +15,10 @@ int available_cores();
 // has, or what the control group has left, where that is less.
 std::int64_t available_memory();
 
+// As the processor calls itself, "AMD EPYC 9554 64-Core Processor"; "unknown processor" where
+// nothing says so.
+std::string processor_name();
+
 struct CgroupLimits {
   double cores = std::numeric_limits<double>::infinity();
   std::int64_t memory_left = std::numeric_limits<std::int64_t>::max();

@@ -52,5 +52,10 @@ TEST(Machine, HasACoreAndMemory) {
   EXPECT_GT(available_memory(), 1 << 20);
 }
 
+TEST(Machine, TheProcessorHasAName) {
+  EXPECT_GT(processor_name().size(), 2u);
+  EXPECT_EQ(processor_name().find('\n'), std::string::npos);
+}
+
 }  // namespace
 }  // namespace m3
