@@ -30,7 +30,7 @@ struct ModelOptions {
   bool mtp = false;                  // load the MTP modules, too
   std::string mtp_model;             // from this directory instead of MODEL, or ""
   CacheTypes cache;
-  bool timed = false;                // with a timer around the backend
+  bool timed = false;  // with a timer around the backend
 };
 
 // MODEL, and add_machine_options().
