@@ -10,8 +10,11 @@
 // for many threads and gives the bits that one thread alone would give.
 //
 // Limits: 16 query heads share a K/V head, hence 16 multiply-adds for each number read. Prefill is
-// bound by multiplications. Decode too, where a core reads more than 14 GB/s; measured on AMD EPYC
-// (Zen 4), per core, a page of 128 tokens x 128: 4.5 us of multiplications for 64 KiB.
+// bound by multiplications; decode too, where a core reads more than 14 GB/s. Measured on AMD EPYC
+// (Zen 4), avx512-bf16, a page of 128 tokens x 128 (64 KiB) for 16 heads: 4.5 us at the peak of the
+// multiplications, 5.9 us in decode (products 4.9, softmax 0.6). A prompt of 2,048 rows reaches
+// 0.76 of that peak, and 0.62 where each row reads 16 blocks of 256 that its neighbours did not
+// choose.
 #include <algorithm>
 #include <limits>
 
