@@ -2,9 +2,10 @@
 // come to the limits of this machine, at the released sizes.
 //
 // One line of CSV per case: op, shape, format, isa, threads, median of the samples in ms, spread
-// (slowest - fastest) / median, rate, its unit, and the share of the limit, which is measured
-// just before and after the case. Weights are distinct memory of more than 1 GB, as in a model:
-// nothing is read twice while it may still be in a cache.
+// (slowest - fastest) / median, GB/s and TFLOP/s of what must be read and done, and the roofline:
+// which limit binds (read, matrix or int8) and the share of it. Limits are measured just before and
+// after the case. Weights are in the layout that the backend wants and, for few rows, distinct
+// memory of more than 1 GB, as in a model: nothing is read twice while it may still be in a cache.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -17,158 +18,29 @@
 #include <vector>
 
 #include "backend/cpu/cpu_backend.h"
-#include "backend/cpu/probe.h"
+#include "bench/ops_case.h"
+#include "bench/ops_weights.h"
 
 namespace m3 {
 namespace {
-
-struct Options {
-  std::string isa;
-  int threads = 0;
-  bool quick = false;
-  std::string filter;
-};
-
-struct Name {
-  std::string op, shape, format;
-};
-
-// What limits a case.
-enum class Limit { kMemory, kMatrix };
-
-struct Case {
-  Name name;
-  Limit limit;
-  double work;                            // bytes or flops of one run
-  std::function<void(std::int64_t)> run;  // its i-th run
-};
-
-class Bench {
- public:
-  Bench(const Options& options, Backend& backend, MachineProbe& probe, int threads)
-      : options_(options), backend_(backend), probe_(probe), threads_(threads) {}
-
-  // Asked before memory is filled for a case.
-  bool wants(const Name& name) const {
-    return (name.op + name.shape + name.format).find(options_.filter) != std::string::npos;
-  }
-
-  void measure(const Case& c) {
-    const double before = limit_of(c);
-    std::vector<double> times;
-    const double seconds_wanted = options_.quick ? 0.1 : 1.0;
-    double total = 0;
-    for (std::int64_t i = 0; i < 4 || (total < seconds_wanted && i < 10000); ++i) {
-      const double time = seconds([&] { c.run(i); });
-      total += time;
-      if (i > 0) times.push_back(time);  // the first grows the scratch
-    }
-    const double limit = (before + limit_of(c)) / 2;
-    std::sort(times.begin(), times.end());
-    const double median = times[times.size() / 2];
-    const double rate = c.work / median / (c.limit == Limit::kMemory ? 1e9 : 1e12);
-    fmt::print("{},{},{},{},{},{:.4f},{:.3f},{:.3f},{},{:.3f}\n", c.name.op, c.name.shape,
-               c.name.format, backend_.isa(), threads_, median * 1e3,
-               (times.back() - times.front()) / median, rate,
-               c.limit == Limit::kMemory ? "GB/s" : "TFLOP/s", rate / limit);
-    std::fflush(stdout);
-  }
-
- private:
-  double limit_of(const Case& c) {
-    const MachineLimits limits = probe_.measure_quickly();
-    return c.limit == Limit::kMemory ? limits.read_gb_per_s : limits.matrix_tflop_per_s;
-  }
-  template <typename Work>
-  static double seconds(const Work& work) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  }
-
-  const Options& options_;
-  Backend& backend_;
-  MachineProbe& probe_;
-  int threads_;
-};
-
-// Numbers that look like activations and like weights; only that they are ordinary matters.
-void fill(const Tensor& x) {
-  std::uint32_t state = 1;
-  for (std::int64_t i = 0; i < x.elements(); ++i) {
-    state = state * 1664525u + 1013904223u;
-    x.as<float>()[i] = static_cast<float>(state >> 8) * 0x1p-23f - 1;
-  }
-}
-
-// Matrix::scale of such weights.
-float factor_of(const Codec& codec) {
-  return codec.whole_scale == nullptr ? 1 : codec.whole_scale(1);
-}
-
-// Enough copies of a weight [outputs, k] to exceed `bytes_min`.
-class Weights {
- public:
-  Weights(const Codec& codec, std::int64_t outputs, std::int64_t k, std::int64_t bytes_min) {
-    Buffer row(k * 4), values(value_row_bytes(codec, k)), scales(scale_row_bytes(codec, k) + 1);
-    const Tensor x = row.tensor(DType::kF32, {k});
-    fill(x);
-    codec.encode(x.as<float>(), k, factor_of(codec), values.data(), scales.data());
-    const std::int64_t one = outputs * (values.bytes() + scale_row_bytes(codec, k));
-    const std::int64_t count = std::max<std::int64_t>(1, (bytes_min + one - 1) / one);
-    buffers_.reserve(static_cast<std::size_t>(2 * count));
-    for (std::int64_t i = 0; i < count; ++i) add(codec, outputs, k, values, scales);
-  }
-
-  const Linear& operator[](std::int64_t i) const {
-    return linears_[static_cast<std::size_t>(i) % linears_.size()];
-  }
-  std::span<const Linear> all() const { return linears_; }
-
- private:
-  void add(const Codec& codec, std::int64_t outputs, std::int64_t k, const Buffer& values,
-           const Buffer& scales) {
-    const std::int64_t scale_bytes = scale_row_bytes(codec, k);
-    Matrix w{&codec, repeat(values, values.bytes(), outputs)
-                         .tensor(codec.values_dtype, {outputs, values_cols(codec, k)})};
-    w.rows = outputs;
-    w.cols = k;
-    w.scale = factor_of(codec);
-    if (scale_bytes > 0)
-      w.scales = repeat(scales, scale_bytes, outputs)
-                     .tensor(codec.scales_dtype, {outputs, scale_cols(codec, k)});
-    linears_.push_back({w, nullptr});
-  }
-  const Buffer& repeat(const Buffer& row, std::int64_t bytes, std::int64_t times) {
-    Buffer& all = buffers_.emplace_back(bytes * times);
-    for (std::int64_t i = 0; i < times; ++i) std::copy_n(row.data(), bytes, all.data() + i * bytes);
-    return all;
-  }
-
-  std::vector<Buffer> buffers_;
-  std::vector<Linear> linears_;
-};
-
-constexpr std::int64_t kDistinctBytes = 1'100'000'000;
 
 void bench_linear(Bench& bench, Backend& backend, Format format, std::int64_t rows,
                   std::int64_t outputs, std::int64_t k) {
   const Codec& codec = codec_of(format);
   const Name name{"linear", fmt::format("{}x{}x{}", rows, outputs, k), std::string(codec.name)};
   if (!bench.wants(name)) return;
-  const Weights weights(codec, outputs, k, rows < 32 ? kDistinctBytes : 1);
+  const WeightCopies weights(backend, codec, outputs, k, rows <= kFewRows ? kDistinctBytes : 1);
   Buffer in(rows * k * 4), result(rows * outputs * 4);
   const Tensor x = in.tensor(DType::kF32, {rows, k});
   const Tensor out = result.tensor(DType::kF32, {rows, outputs});
   fill(x);
-  const bool few = rows < 32;
-  const auto bytes = static_cast<double>(weights[0].weight.bytes());
-  const double flops = 2.0 * static_cast<double>(rows * outputs * k);
-  bench.measure(
-      {name, few ? Limit::kMemory : Limit::kMatrix, few ? bytes : flops, [&](std::int64_t i) {
-         const LinearOutput output{&weights[i], out};
-         backend.linear(x, {&output, 1});
-       }});
+  const Matrix& w = weights[0].weight;
+  bench.measure({name, static_cast<double>(w.bytes()),
+                 2.0 * static_cast<double>(rows * outputs * k),
+                 format == Format::kInt8 && w.packed != nullptr, [&](std::int64_t i) {
+                   const LinearOutput output{&weights[i], out};
+                   backend.linear(x, {&output, 1});
+                 }});
 }
 
 // Where the last `rows` of `context` tokens of one sequence find their pages.
@@ -256,10 +128,9 @@ void bench_attention(Bench& bench, Backend& backend, bool sparse, std::int64_t r
   const bool few = rows < 4;
   const auto work = static_cast<double>(few ? tokens * kKvHeads * 2 * kHeadDim * dtype_size(dtype)
                                             : 4 * tokens * kHeads * kHeadDim);
-  bench.measure({name, few ? Limit::kMemory : Limit::kMatrix, work, [&](std::int64_t) {
-                   backend.attention(q, places.rows(), cache, 0.088f, sparse ? &blocks : nullptr,
-                                     out);
-                 }});
+  bench.measure(case_of(name, few, work, [&](std::int64_t) {
+    backend.attention(q, places.rows(), cache, 0.088f, sparse ? &blocks : nullptr, out);
+  }));
 }
 
 void bench_select(Bench& bench, Backend& backend, std::int64_t rows, std::int64_t context,
@@ -283,11 +154,10 @@ void bench_select(Bench& bench, Backend& backend, std::int64_t rows, std::int64_
   const Tensor blocks = result.tensor(DType::kI32, {rows, kIndexHeads, kTopk});
   fill(q);
   const double flops = static_cast<double>(rows * (2 * context - rows) * kIndexHeads * kHeadDim);
-  bench.measure({name, few ? Limit::kMemory : Limit::kMatrix,
-                 few ? static_cast<double>(bytes) : flops, [&](std::int64_t i) {
-                   cache.base = cached.data() + i % copies * bytes;
-                   backend.select_blocks(q, places.rows(), cache, {}, blocks);
-                 }});
+  bench.measure(case_of(name, few, few ? static_cast<double>(bytes) : flops, [&](std::int64_t i) {
+    cache.base = cached.data() + i % copies * bytes;
+    backend.select_blocks(q, places.rows(), cache, {}, blocks);
+  }));
 }
 
 // A picture of `rows` patches in the released vision tower.
@@ -306,9 +176,9 @@ void bench_segment_attention(Bench& bench, Backend& backend, std::int64_t rows) 
   Buffer ends(2 * 4);
   const Tensor segments = ends.tensor(DType::kI32, {2});
   segments.as<std::int32_t>()[1] = static_cast<std::int32_t>(rows);
-  bench.measure(
-      {name, Limit::kMatrix, 4.0 * static_cast<double>(rows * rows * kWidth),
-       [&](std::int64_t) { backend.segment_attention(q, k, v, segments, kDim, 0.112f, out); }});
+  bench.measure(case_of(
+      name, /*few=*/false, 4.0 * static_cast<double>(rows * rows * kWidth),
+      [&](std::int64_t) { backend.segment_attention(q, k, v, segments, kDim, 0.112f, out); }));
 }
 
 // Each row reads and writes `touched` times its bytes.
@@ -322,11 +192,11 @@ void bench_elementwise(Bench& bench, Backend& backend, std::int64_t rows, std::i
   const auto bytes = static_cast<double>(x.bytes());
   const Name norm{"rms_norm", shape, "f32"}, swiglu{"swiglu", shape, "f32"};
   if (bench.wants(norm))
-    bench.measure({norm, Limit::kMemory, 2 * bytes,
-                   [&](std::int64_t) { backend.rms_norm(x, weight, 1e-6f, y); }});
+    bench.measure(case_of(norm, /*few=*/true, 2 * bytes,
+                          [&](std::int64_t) { backend.rms_norm(x, weight, 1e-6f, y); }));
   if (bench.wants(swiglu))
-    bench.measure(
-        {swiglu, Limit::kMemory, 3 * bytes, [&](std::int64_t) { backend.swiglu(x, y, {}, y); }});
+    bench.measure(case_of(swiglu, /*few=*/true, 3 * bytes,
+                          [&](std::int64_t) { backend.swiglu(x, y, {}, y); }));
 }
 
 void run_all(Bench& bench, Backend& backend) {
@@ -337,7 +207,8 @@ void run_all(Bench& bench, Backend& backend) {
       bench_linear(bench, backend, format, rows, 6144, 3072);
       bench_linear(bench, backend, format, rows, 12288, 6144);
     }
-    for (std::int64_t rows : {64, 512}) bench_linear(bench, backend, format, rows, 3072, 6144);
+    for (std::int64_t rows : {64, 512, 2048})
+      bench_linear(bench, backend, format, rows, 3072, 6144);
   }
   // The vision tower's, as it cuts a picture of 2,304 patches.
   bench_linear(bench, backend, Format::kBF16, 2304, 1280, 1280);
@@ -366,10 +237,12 @@ int run(const Options& options) {
     return 1;
   }
   const MachineLimits limits = probe->measure();
-  fmt::print("# reads {:.1f} GB/s ({} streams a thread), {} {:.3f} TFLOP/s, {} threads\n",
-             limits.read_gb_per_s, limits.read_streams, limits.matrix_instruction,
-             limits.matrix_tflop_per_s, pool.threads());
-  fmt::print("op,shape,format,isa,threads,median_ms,spread,rate,unit,share\n");
+  fmt::print(
+      "# reads {:.1f} GB/s ({} streams a thread), {} {:.3f} TFLOP/s, {} {:.3f} TOP/s, {} "
+      "threads\n",
+      limits.read_gb_per_s, limits.read_streams, limits.matrix_instruction,
+      limits.matrix_tflop_per_s, limits.int8_instruction, limits.int8_top_per_s, pool.threads());
+  fmt::print("op,shape,format,isa,threads,median_ms,spread,gbps,tflops,limit,share\n");
   Bench bench(options, **backend, *probe, pool.threads());
   run_all(bench, **backend);
   return 0;
