@@ -162,7 +162,7 @@ void bench_select(Bench& bench, Backend& backend, std::int64_t rows, std::int64_
 
 // A picture of `rows` patches in the released vision tower.
 void bench_segment_attention(Bench& bench, Backend& backend, std::int64_t rows) {
-  constexpr std::int64_t kHeads = 16, kDim = 80, kWidth = kHeads * kDim;
+  constexpr std::int64_t kVisionHeads = 16, kDim = 80, kWidth = kVisionHeads * kDim;
   const Name name{"segment_attention", fmt::format("{}x{}", rows, kDim), "bf16"};
   if (!bench.wants(name)) return;
   Buffer buffers[4] = {Buffer(rows * kWidth * 4), Buffer(rows * kWidth * 4),
