@@ -28,4 +28,12 @@ void PagePart::set_at(std::int64_t place, float x) const {
   }
 }
 
+// Of a view without memory too, whose pages are being planned.
+std::int64_t KvView::head_bytes() const {
+  const PagePart keys{nullptr, dtype, order, /*sums_tokens=*/false, page_tokens, head_dim};
+  PagePart values = keys;
+  values.sums_tokens = true;
+  return keys.bytes() + values.bytes();
+}
+
 }  // namespace m3

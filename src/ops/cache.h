@@ -112,7 +112,7 @@ struct KvView {
     return part;
   }
   // Of K and V of one page and head.
-  std::int64_t head_bytes() const { return keys(0, 0).bytes() + values(0, 0).bytes(); }
+  std::int64_t head_bytes() const;
 };
 
 // Index keys of one layer: one key a token, shared by all index heads (spec: text-model §4).
