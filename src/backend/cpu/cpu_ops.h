@@ -32,10 +32,10 @@ struct Product {
   std::int64_t k = 0;
   PackedX x;
   float* out = nullptr;  // [rows, outputs]
-  // How the work is cut.
+  // How the work is cut: all output blocks of the first row block, then of the next.
   std::int64_t row_block = 0;
   std::int64_t output_block = 0;
-  std::int64_t row_blocks = 0;
+  std::int64_t output_blocks = 0;
   std::int64_t first_task = 0;
 };
 

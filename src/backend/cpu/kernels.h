@@ -57,7 +57,7 @@ struct DotJob {
   // [rows] packed rows; or, for a dot that takes panels, [ceil(rows / kXPanelRows)] of them, all
   // but the last one full.
   const void* const* x = nullptr;
-  std::int64_t rows = 0;  // <= kRowBlock; kTileRowBlock
+  std::int64_t rows = 0;  // panels: <= kTileRowBlock
   WeightRows w;
   std::int64_t outputs = 0;  // <= kOutputBlock; kTileOutputBlock
   std::int64_t k = 0;
@@ -90,10 +90,10 @@ static constexpr std::int64_t panel_bytes(WeightFormat format, std::int64_t k) {
 
 struct PanelJob {
   const void* const* x = nullptr;  // [rows] packed rows
-  std::int64_t rows = 0;           // <= kRowBlock
+  std::int64_t rows = 0;
   WeightFormat format = WeightFormat::kMxfp8;
   const std::byte* panels = nullptr;  // the first panel of these outputs
-  std::int64_t outputs = 0;           // <= kOutputBlock
+  std::int64_t outputs = 0;           // <= kPanelOutputBlock
   std::int64_t k = 0;
   float scale = 1;  // of the whole weight
   float* out = nullptr;
@@ -101,25 +101,22 @@ struct PanelJob {
   void* scratch = nullptr;      // kDotScratchBytes, 64-byte aligned
 };
 
-// A task's x (192 x 2048 bfloat16 = 768 KiB) is read once, and its weights (32 x 2048, 128 KiB)
-// stay in a 1 MiB second-level cache; the weights are read again for every kRowBlock rows, which by
-// then costs a few per cent of the multiplications.
-inline constexpr std::int64_t kRowBlock = 192;
-inline constexpr std::int64_t kOutputBlock = 32;
-// The same for tiles, whose multiplications are so fast that a task must be larger (see
-// loops_amx.h).
+// Outputs of a dot of packed rows: a block of 1536 columns of their weights (384 KiB) stays in a
+// 1 MiB second-level cache while the rows pass by.
+inline constexpr std::int64_t kOutputBlock = 128;
+inline constexpr std::int64_t kColumnBlockMax = 1536;
+// The same of panels, with all of their columns (64 x 6144 of MXFP8: 396 KiB).
+inline constexpr std::int64_t kPanelOutputBlock = 64;
+// Of tiles, whose multiplications are so fast that a task must be larger (see loops_amx.h).
 inline constexpr std::int64_t kXPanelRows = 16;
 inline constexpr std::int64_t kTileRowBlock = 512;
 inline constexpr std::int64_t kTileOutputBlock = 128;
-// Columns of decoded weights at a time, at most.
-inline constexpr std::int64_t kColumnBlockMax = 2048;
-inline constexpr std::int64_t kVectorBytesMax = 64;
 // Kept between packed rows: rows at a distance of 4 KiB would fight for the same lines of the
 // first-level cache (0.74 of the multiplication peak without, 0.9 with it).
 inline constexpr std::int64_t kPackedPadding = 11 * 64;
-inline constexpr std::int64_t kDotScratchBytes =
-    kRowBlock * kOutputBlock * kVectorBytesMax +  // partial sums
-    kOutputBlock * kColumnBlockMax * 4;           // decoded weights, bfloat16 or float32
+// The most of: a block of decoded weights in bfloat16 or float32; the sums of a panel job, and a
+// decoded chunk; a tile job's sums, and a strip of decoded weights.
+inline constexpr std::int64_t kDotScratchBytes = kOutputBlock * kColumnBlockMax * 4;
 
 // out[r, c] = sum over k of x[r, k] * y[k, c], products of bfloat16 and sums in float32, pair by
 // pair in ascending order: what an element gets does not depend on the number of rows or columns.

@@ -12,8 +12,13 @@ namespace {
 
 // With few rows a task is little more than reading its weights: 16 x 6144 of them are 100-200 KB,
 // some ten microseconds, and the smallest matrices still make tasks for dozens of threads.
-constexpr std::int64_t kFewRows = 8;
+constexpr std::int64_t kFewRows = 12;
 constexpr std::int64_t kFewRowsOutputBlock = 16;
+// Of a product with more rows, for each thread: those that end late leave something to steal.
+constexpr std::int64_t kTasksPerThread = 8;
+// Rows of such a task: fewer would be too little work for the weights that it fetches; more would
+// not stay in the third-level cache (512 x 6144: 6 MiB) while all weights pass by.
+constexpr std::int64_t kRowsMin = 48, kRowsMax = 512;
 
 WeightFormat format_of(const Matrix& w) {
   switch (w.codec->format) {
@@ -75,9 +80,8 @@ void run_panels(const Kernels& kernels, const Product& p, std::int64_t row, std:
 
 void run_task(const Kernels& kernels, const Product& p, std::int64_t task, Kernels::Dot dot,
               void* scratch) {
-  // Row blocks vary fastest: tasks that read the same weights run at about the same time.
-  const std::int64_t row = task % p.row_blocks * p.row_block;
-  const std::int64_t output = task / p.row_blocks * p.output_block;
+  const std::int64_t row = task / p.output_blocks * p.row_block;
+  const std::int64_t output = task % p.output_blocks * p.output_block;
   if (p.panels != nullptr) return run_panels(kernels, p, row, output, scratch);
   dot({.x = p.x.packed + row / p.x.panel_rows,
        .rows = std::min(p.row_block, p.x.rows - row),
@@ -89,20 +93,30 @@ void run_task(const Kernels& kernels, const Product& p, std::int64_t task, Kerne
        .scratch = scratch});
 }
 
-void cut(Product& p) {
+std::int64_t blocks_of(std::int64_t n, std::int64_t block) {
+  return (n + block - 1) / block;
+}
+
+void cut(Product& p, int threads) {
   const std::int64_t rows = p.x.rows;
   if (p.x.panel_rows == 1 || p.panels != nullptr) {
-    p.row_block = kRowBlock;
-    p.output_block = rows <= kFewRows ? kFewRowsOutputBlock : kOutputBlock;
-  } else {
-    // Equal blocks: one of a few rows would decode all weights for them. Wide tasks only where
-    // there are rows enough for many tasks.
-    const std::int64_t blocks = (rows + kTileRowBlock - 1) / kTileRowBlock;
-    const std::int64_t panels = (rows + blocks * kXPanelRows - 1) / (blocks * kXPanelRows);
-    p.row_block = panels * kXPanelRows;
-    p.output_block = rows <= 128 ? 32 : rows <= kTileRowBlock ? 64 : kTileOutputBlock;
+    const bool few = rows <= kFewRows;
+    p.output_block = few                   ? kFewRowsOutputBlock
+                     : p.panels != nullptr ? kPanelOutputBlock
+                                           : kOutputBlock;
+    p.output_blocks = blocks_of(p.outputs, p.output_block);
+    const std::int64_t for_threads = blocks_of(kTasksPerThread * threads, p.output_blocks);
+    const std::int64_t blocks =
+        few ? 1 : std::clamp(for_threads, blocks_of(rows, kRowsMax), blocks_of(rows, kRowsMin));
+    p.row_block = blocks_of(rows, blocks);
+    return;
   }
-  p.row_blocks = (rows + p.row_block - 1) / p.row_block;
+  // Equal blocks: one of a few rows would decode all weights for them. Wide tasks only where there
+  // are rows enough for many tasks.
+  const std::int64_t blocks = blocks_of(rows, kTileRowBlock);
+  p.row_block = blocks_of(rows, blocks * kXPanelRows) * kXPanelRows;
+  p.output_block = rows <= 128 ? 32 : rows <= kTileRowBlock ? 64 : kTileOutputBlock;
+  p.output_blocks = blocks_of(p.outputs, p.output_block);
 }
 
 }  // namespace
@@ -142,9 +156,9 @@ const void* const* CpuBackend::pack_rows(Packing packing, const float* x, std::i
 
 void CpuBackend::plan(Product p) {
   if (p.x.rows == 0 || p.outputs == 0) return;
-  cut(p);
+  cut(p, pool_.threads());
   p.first_task = planned_tasks_;
-  planned_tasks_ += p.row_blocks * ((p.outputs + p.output_block - 1) / p.output_block);
+  planned_tasks_ += p.output_blocks * blocks_of(p.x.rows, p.row_block);
   products_.push_back(p);
 }
 

@@ -18,6 +18,7 @@ namespace {
 constexpr WeightFormat kInt8 = WeightFormat::kInt8;
 constexpr std::int64_t kInt8Block = 32;
 constexpr int kInt8Loads = 8;  // of a block
+constexpr std::int64_t kInt8FewRows = 4;
 
 // A packed row: bytes of whole spans, then a float32 scale for each block.
 inline std::int64_t packed_bytes_int8(std::int64_t k) {
@@ -75,8 +76,8 @@ constexpr std::int64_t int8_scales_at(int b) {
 
 // One vector of outputs of a panel for kRows rows.
 template <class D, int kRows>
-void int8_few(const PanelJob& job, const std::uint8_t* span, int vector, float* out,
-              std::int64_t outputs) {
+[[gnu::noinline]] void int8_few(const PanelJob& job, const std::uint8_t* span, int vector,
+                                float* out, std::int64_t outputs) {
   using S = typename D::Simd;
   using H = typename S::H;
   typename S::F sums[kRows];
@@ -123,14 +124,15 @@ void int8_few(const PanelJob& job, const std::uint8_t* span, int vector, float* 
     write_sums<S>(sums[r], job.scale, outputs, out + r * job.out_stride);
 }
 
-// What many rows share of two panels' chunk: -128 times the sum of each block's weights, and the
-// scales in float32. Both [block][32 outputs].
+// What many rows share of one or two panels' chunk: -128 times the sum of each block's weights, and
+// the scales in float32. Both [block][32 outputs].
 template <class D>
-struct Int8Chunk {
+struct Int8Panels {
   using S = typename D::Simd;
+  static constexpr std::int64_t kOutputs = 2 * kPanelOutputs;
   static constexpr std::int64_t kChunkBlocks = kChunkSpans * kBlocks;
-  alignas(64) std::int32_t offsets[kChunkBlocks * kOutputBlock];
-  alignas(64) float scales[kChunkBlocks * kOutputBlock];
+  alignas(64) std::int32_t offsets[kChunkBlocks * kOutputs];
+  alignas(64) float scales[kChunkBlocks * kOutputs];
 
   void prepare(const std::uint8_t* span, std::int64_t s, std::int64_t panel) {
     using H = typename S::H;
@@ -141,18 +143,19 @@ struct Int8Chunk {
           sum = D::dot_quads(sum, S::set1_32(0x01010101),
                              S::load_h(span + int8_values_at(b, i) + v * S::kLanes * 4));
         const std::int64_t at =
-            (s * kBlocks + b) * kOutputBlock + panel * kPanelOutputs + v * S::kLanes;
+            (s * kBlocks + b) * kOutputs + panel * kPanelOutputs + v * S::kLanes;
         S::store_h(offsets + at, S::sub_32(S::set1_32(0), S::template shift_left_32<7>(sum)));
         S::store(scales + at, f16_scales<S>(span + int8_scales_at(b) + v * S::kLanes * 2));
       }
   }
 };
 
-// Two vectors of outputs, which lie at w0 and w1 of their spans, for kRows rows.
+// Two vectors of outputs for kRows rows, from `vector` on, which lie at w0 and w1 of the chunk's
+// first span.
 template <class D, int kRows>
-void int8_tile(const Int8Chunk<D>& chunk, const void* const* x, std::int64_t k, std::int64_t column,
-               std::int64_t spans, const std::uint8_t* w0, const std::uint8_t* w1, int vector,
-               bool begins, float* sums) {
+[[gnu::noinline]] void int8_tile(const void* const* x, std::int64_t k, const Chunk& chunk,
+                                 const Int8Panels<D>& shared, int vector, const std::uint8_t* w0,
+                                 const std::uint8_t* w1, float* sums) {
   using S = typename D::Simd;
   using H = typename S::H;
   const std::int64_t columns = spans_of(k) * kSpanColumns;
@@ -161,12 +164,12 @@ void int8_tile(const Int8Chunk<D>& chunk, const void* const* x, std::int64_t k, 
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v)
-      total[r][v] =
-          begins ? S::zero() : S::load(sums + r * kOutputBlock + (vector + v) * S::kLanes);
+      total[r][v] = chunk.begins() ? S::zero() : S::load(sums_at<S>(sums, r, v));
   std::int64_t at = vector * S::kLanes;
-  for (std::int64_t s = 0; s < spans; ++s, w0 += span_bytes(kInt8), w1 += span_bytes(kInt8))
-    for (int b = 0; b < kBlocks; ++b, column += kInt8Block, at += kOutputBlock) {
-      const H o0 = S::load_h(chunk.offsets + at), o1 = S::load_h(chunk.offsets + at + S::kLanes);
+  std::int64_t column = chunk.first * kSpanColumns;
+  for (std::int64_t s = 0; s < chunk.spans; ++s, w0 += span_bytes(kInt8), w1 += span_bytes(kInt8))
+    for (int b = 0; b < kBlocks; ++b, column += kInt8Block, at += Int8Panels<D>::kOutputs) {
+      const H o0 = S::load_h(shared.offsets + at), o1 = S::load_h(shared.offsets + at + S::kLanes);
       H chains[kRows][2];
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
@@ -183,7 +186,7 @@ void int8_tile(const Int8Chunk<D>& chunk, const void* const* x, std::int64_t k, 
           chains[r][1] = D::dot_quads(chains[r][1], xi, c);
         }
       }
-      const auto s0 = S::load(chunk.scales + at), s1 = S::load(chunk.scales + at + S::kLanes);
+      const auto s0 = S::load(shared.scales + at), s1 = S::load(shared.scales + at + S::kLanes);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
         const auto xs = S::set1(block_scale(x[r], columns, column / kInt8Block));
@@ -194,45 +197,35 @@ void int8_tile(const Int8Chunk<D>& chunk, const void* const* x, std::int64_t k, 
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v)
-      S::store(sums + r * kOutputBlock + (vector + v) * S::kLanes, total[r][v]);
+    for (int v = 0; v < 2; ++v) S::store(sums_at<S>(sums, r, v), total[r][v]);
 }
 
-// Makes the number of rows a constant.
-template <class D, int kRows, typename... Rest>
-void int8_tile_of(std::int64_t rows, const Rest&... rest) {
-  if constexpr (kRows > 1) {
-    if (rows < kRows) return int8_tile_of<D, kRows - 1>(rows, rest...);
-  }
-  int8_tile<D, kRows>(rest...);
-}
-
+// For at most kChunkRows rows.
 template <class D>
-void int8_many(const PanelJob& job) {
+void int8_by_chunks(const PanelJob& job) {
   using S = typename D::Simd;
-  constexpr int kRows = S::kPanelTileRows;
   auto* sums = static_cast<float*>(job.scratch);
-  auto* chunk = reinterpret_cast<Int8Chunk<D>*>(sums + kRowBlock * kOutputBlock);
-  const std::int64_t panels = (job.outputs + kPanelOutputs - 1) / kPanelOutputs;
-  const auto* first = reinterpret_cast<const std::uint8_t*>(job.panels);
-  const auto vector_at = [&](int v, std::int64_t span) {
-    // An odd last vector is taken twice.
-    const std::int64_t n = v / kPanelVectors<S> < panels ? v / kPanelVectors<S> : panels - 1;
-    return first + n * panel_bytes(kInt8, job.k) + span * span_bytes(kInt8) +
-           v % kPanelVectors<S> * S::kLanes * 4;
-  };
-  const std::int64_t spans = spans_of(job.k);
-  for (std::int64_t span = 0; span < spans; span += kChunkSpans) {
-    const std::int64_t here = spans - span < kChunkSpans ? spans - span : kChunkSpans;
-    for (std::int64_t n = 0; n < panels; ++n)
-      for (std::int64_t s = 0; s < here; ++s)
-        chunk->prepare(vector_at(static_cast<int>(n) * kPanelVectors<S>, span + s), s, n);
-    for (std::int64_t row = 0; row < job.rows; row += kRows)
-      for (int v = 0; v < static_cast<int>(panels) * kPanelVectors<S>; v += 2)
-        int8_tile_of<D, kRows>(job.rows - row, *chunk, job.x + row, job.k, span * kSpanColumns,
-                               here, vector_at(v, span), vector_at(v + 1, span), v, span == 0,
-                               sums + row * kOutputBlock);
-  }
+  auto* shared = reinterpret_cast<Int8Panels<D>*>(sums + kChunkRows * kPanelOutputBlock);
+  const std::int64_t panels = panels_of(job);
+  for_chunks(job, [&](const Chunk& chunk) {
+    for (std::int64_t n = 0; n < panels; n += 2) {
+      const std::int64_t here = panels - n < 2 ? panels - n : 2;
+      for (std::int64_t i = 0; i < here; ++i)
+        for (std::int64_t s = 0; s < chunk.spans; ++s)
+          shared->prepare(span_at(job, n + i, chunk.first + s), s, i);
+      // Of a last panel alone, its only vector is taken twice.
+      const auto vector_at = [&](int v) {
+        const std::int64_t i = v / kPanelVectors<S> < here ? v / kPanelVectors<S> : 0;
+        return span_at(job, n + i, chunk.first) + v % kPanelVectors<S> * S::kLanes * 4;
+      };
+      for_row_tiles<S::kPanelTileRows>(job.rows, [&](auto rows, std::int64_t row) {
+        for (int v = 0; v < static_cast<int>(here) * kPanelVectors<S>; v += 2)
+          int8_tile<D, decltype(rows)::value>(
+              job.x + row, job.k, chunk, *shared, v, vector_at(v), vector_at(v + 1),
+              sums_at<S>(sums, row, static_cast<int>(n) * kPanelVectors<S> + v));
+      });
+    }
+  });
   write_block<S>(job, sums);
 }
 
@@ -256,10 +249,10 @@ void int8_few_of(const PanelJob& job) {
 template <class D>
 void panel_dot_int8(const PanelJob& job) {
   if (job.rows == 0) return;
-  if (job.rows <= D::Simd::kPanelFewRows) {
-    int8_few_of<D, D::Simd::kPanelFewRows>(job);
+  if (job.rows <= kInt8FewRows) {
+    int8_few_of<D, kInt8FewRows>(job);
   } else {
-    int8_many<D>(job);
+    for_row_blocks(job, [](const PanelJob& block) { int8_by_chunks<D>(block); });
   }
 }
 

@@ -7,20 +7,21 @@
 // of 16 columns: the first halves of the four, then the second). Few rows and many rows share that
 // order, so decode and prefill agree bit for bit.
 //
-// Few rows (decode) are limited by reading the panel: it is decoded in registers, once for all
-// rows. Many rows (prefill) are limited by multiplications: kChunkSpans spans of two panels are
-// decoded into the first-level cache, and every row passes by.
+// Where vectors are wide, a panel is decoded in registers, once for every kPanelTileRows rows, in
+// the shadow of their multiplications: rows pass by panels that stay in the second-level cache.
+// Where they are narrow, that is only so for few rows; for many, chunks of two panels are decoded
+// into the first-level cache, and rows pass by those; between chunks the sums wait in scratch.
 #pragma once
 
 #include <cstdint>
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/loops_panel_codecs.h"
+#include "backend/cpu/loops_weights.h"
 
 namespace m3::cpu {
 namespace {
 
-constexpr std::int64_t kChunkSpans = 2;
 constexpr int kBlocks = kSpanColumns / 32;  // that lie side by side in a span
 
 template <class S>
@@ -69,36 +70,88 @@ void write_sums(typename S::F sums, float scale, std::int64_t outputs, float* ou
   }
 }
 
+// Splits rows into tiles of at most kRows, as equal as can be: a row alone would wait for its own
+// additions. f(rows, tile) with rows a constant.
+template <int n>
+struct Constant {
+  static constexpr int value = n;
+};
+template <int kRows, class F>
+void with_constant(std::int64_t rows, F f) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return with_constant<kRows - 1>(rows, f);
+  }
+  f(Constant<kRows>());
+}
+template <int kRows, class F>
+void for_row_tiles(std::int64_t rows, F f) {
+  const std::int64_t tiles = (rows + kRows - 1) / kRows;
+  for (std::int64_t i = 0; i < tiles; ++i) {
+    const std::int64_t begin = rows * i / tiles, end = rows * (i + 1) / tiles;
+    with_constant<kRows>(end - begin, [&](auto constant) { f(constant, begin); });
+  }
+}
+
+// What will be read later, and is asked for along the way.
+struct Ahead {
+  // The next rows of x, or null: the processor does not know where they begin.
+  const void* const* x = nullptr;
+  std::int64_t part = 0;  // line `part` of every four
+  // The panel comes from memory, and multiplications keep the processor from running ahead.
+  bool weights = false;
+};
+// Zen 4, two threads, MXFP8, 4 and 6 rows: 0.40 and 0.43 of the multiplication peak without, 0.71
+// and 0.81 with 8 KiB; with 4 KiB or the first-level cache 0.62 and 0.78 or less. One or two rows
+// lose by it.
+constexpr std::int64_t kPanelAhead = 8192;
+constexpr int kPanelAheadRows = 3;
+
 // One vector of outputs of a panel for kRows rows, decoded as it is read.
 template <class D, class P, int kRows>
-void panel_few(const PanelJob& job, const std::uint8_t* span, int vector, float* out,
-               std::int64_t outputs) {
+[[gnu::noinline]] void panel_tile_in_registers(const PanelJob& job, std::int64_t row,
+                                               const std::uint8_t* span, int vector, float* out,
+                                               std::int64_t outputs, const Ahead& ahead) {
   using S = typename D::Simd;
   using F = typename S::F;
   using Shape = SpanShape<P>;
+  constexpr std::int64_t kSpanOfX = kSpanColumns / D::kStep * D::kPackedStepBytes;
+  // Blocks side by side: chains enough not to wait for each other, and not more than registers.
+  constexpr int kSide = kRows >= 3 ? 2 : kBlocks;
   const void* x[kRows];
-  F sums[kRows];
+  F total[kRows];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
-    x[r] = job.x[r];
-    sums[r] = S::zero();
+    x[r] = job.x[row + r];
+    total[r] = S::zero();
   }
   const std::uint8_t* values = span + vector * S::kLanes * 4;
   const std::uint8_t* scales = span + vector * S::kLanes;
-  const std::int64_t pairs = spans_of(job.k) * kSpanColumns / 2;
-  for (std::int64_t first = 0; first < pairs; first += kSpanColumns / 2) {
-    for (int part = 0; part < Shape::kParts; ++part) {
-      F chains[kRows][kBlocks];
+  const std::int64_t spans = spans_of(job.k);
+  for (std::int64_t s = 0; s < spans; ++s) {
+    if (ahead.x != nullptr)
+      for (int r = 0; r < kRows; ++r)
+        for (std::int64_t at = ahead.part * 64; at < kSpanOfX; at += 256)
+          __builtin_prefetch(static_cast<const char*>(ahead.x[r]) + s * kSpanOfX + at, 0, 2);
+    if (kRows >= kPanelAheadRows && ahead.weights)
+      for (std::int64_t at = 0; at < Shape::kBytes; at += 64)
+        __builtin_prefetch(span + s * Shape::kBytes + kPanelAhead + at, 0, 2);
+#pragma GCC unroll 1
+    for (int block = 0; block < Shape::kParts * kBlocks; block += kSide) {
+      const int part = block / kBlocks, b0 = block % kBlocks;
+      const std::uint8_t* loads = values + Shape::values_at(part, b0, 0);
+      const std::int64_t pair = s * kSpanColumns / 2 + Shape::pair_at(part, b0);
+      F chains[kRows][kSide];
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
-        for (int b = 0; b < kBlocks; ++b) chains[r][b] = S::zero();
-#pragma GCC unroll 8
+        for (int b = 0; b < kSide; ++b) chains[r][b] = S::zero();
+          // Unrolled further, the loop would leave the cache of decoded instructions.
+#pragma GCC unroll 2
       for (int i = 0; i < Shape::kLoads; ++i)
 #pragma GCC unroll 4
-        for (int b = 0; b < kBlocks; ++b) {
+        for (int b = 0; b < kSide; ++b) {
           typename S::H w[P::kVectors];
-          P::load(values + Shape::values_at(part, b, i), w);
+          P::load(loads + Shape::values_at(0, b, i) - Shape::values_at(0, 0, 0), w);
 #pragma GCC unroll 4
           for (int u = 0; u < P::kVectors; ++u)
 #pragma GCC unroll 2
@@ -107,14 +160,14 @@ void panel_few(const PanelJob& job, const std::uint8_t* span, int vector, float*
               for (int r = 0; r < kRows; ++r)
                 chains[r][b] = D::multiply_add(
                     D::part(w[u], p),
-                    broadcast_x<D>(x[r], first + Shape::pair_at(part, b) + i * P::kVectors + u, p),
+                    broadcast_x<D>(x[r], pair + Shape::pair_at(0, b) + i * P::kVectors + u, p),
                     chains[r][b]);
         }
 #pragma GCC unroll 4
-      for (int b = 0; b < kBlocks; ++b) {
-        const F scale = P::scales(scales + Shape::scales_at(part, b));
+      for (int b = 0; b < kSide; ++b) {
+        const F scale = P::scales(scales + Shape::scales_at(part, b0 + b));
 #pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) sums[r] = S::fma(chains[r][b], scale, sums[r]);
+        for (int r = 0; r < kRows; ++r) total[r] = S::fma(chains[r][b], scale, total[r]);
       }
     }
     values += Shape::kBytes;
@@ -122,32 +175,51 @@ void panel_few(const PanelJob& job, const std::uint8_t* span, int vector, float*
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
-    write_sums<S>(sums[r], job.scale, outputs, out + r * job.out_stride);
+    write_sums<S>(total[r], job.scale, outputs, out + r * job.out_stride);
 }
 
-// Two panels of a chunk of columns, decoded: for each scale block its pairs, [pair][32 outputs],
-// and its scales, [32 outputs].
+// Some spans of a block of a job's rows: all its outputs pass by before the next ones.
+struct Chunk {
+  std::int64_t first, spans;
+  bool begins() const { return first == 0; }
+  std::int64_t first_pair() const { return first * kSpanColumns / 2; }
+};
+constexpr std::int64_t kChunkSpans = 2;
+constexpr std::int64_t kChunkRows = 192;
+
+// Calls f(chunk) for all chunks of a job.
+template <class F>
+void for_chunks(const PanelJob& job, F f) {
+  const std::int64_t all = spans_of(job.k);
+  for (std::int64_t first = 0; first < all; first += kChunkSpans)
+    f(Chunk{first, all - first < kChunkSpans ? all - first : kChunkSpans});
+}
+
+// Where sums [kChunkRows, kPanelOutputBlock] wait between chunks, those of `vector` from the job's
+// first.
+template <class S>
+float* sums_at(float* sums, std::int64_t row, int vector) {
+  return sums + row * kPanelOutputBlock + vector * S::kLanes;
+}
+
+// One or two panels of a chunk of at most kChunkSpans, decoded: for each scale block its pairs,
+// [pair][32 outputs], and its scales, [32 outputs].
 template <class D, class P>
-struct DecodedChunk {
+struct DecodedPanels {
   using S = typename D::Simd;
   static constexpr int kVectors = 2 * kPanelVectors<S>;
+  static constexpr std::int64_t kOutputs = 2 * kPanelOutputs;
   static constexpr std::int64_t kScaleBlocks = kChunkSpans * SpanShape<P>::kParts * kBlocks;
-  alignas(64) std::uint16_t pairs[kScaleBlocks * SpanShape<P>::kPairs * 2 * kOutputBlock];
-  alignas(64) float scales[kScaleBlocks * kOutputBlock];
+  alignas(64) std::uint16_t pairs[kScaleBlocks * SpanShape<P>::kPairs * 2 * kOutputs];
+  alignas(64) float scales[kScaleBlocks * kOutputs];
 
-  // Spans [first, first + spans) of `panels` (one or two) at job.panels.
-  void decode(const PanelJob& job, std::int64_t panels, std::int64_t first, std::int64_t spans) {
-    using Shape = SpanShape<P>;
-    for (std::int64_t n = 0; n < panels; ++n) {
-      const std::uint8_t* span = reinterpret_cast<const std::uint8_t*>(job.panels) +
-                                 n * panel_bytes(P::kFormat, job.k) + first * Shape::kBytes;
-      for (std::int64_t s = 0; s < spans; ++s, span += Shape::kBytes)
-        for (int part = 0; part < Shape::kParts; ++part)
-          for (int v = 0; v < kPanelVectors<S>; ++v) {
-            const std::int64_t to = n * kPanelVectors<S> + v;
-            decode_part(span, s, part, v, to);
-          }
-    }
+  // `panels` of them; `span` is the first panel's first of the chunk.
+  void decode(const std::uint8_t* span, std::int64_t k, std::int64_t panels, std::int64_t spans) {
+    for (std::int64_t n = 0; n < panels; ++n, span += panel_bytes(P::kFormat, k))
+      for (std::int64_t s = 0; s < spans; ++s)
+        for (int part = 0; part < SpanShape<P>::kParts; ++part)
+          for (int v = 0; v < kPanelVectors<S>; ++v)
+            decode_part(span + s * SpanShape<P>::kBytes, s, part, v, n * kPanelVectors<S> + v);
   }
 
  private:
@@ -168,37 +240,37 @@ struct DecodedChunk {
       }
     for (int b = 0; b < kBlocks; ++b) {
       const std::int64_t block = (s * Shape::kParts + part) * kBlocks + b;
-      S::store(scales + block * kOutputBlock + to * S::kLanes,
+      S::store(scales + block * kOutputs + to * S::kLanes,
                P::scales(span + Shape::scales_at(part, b) + vector * S::kLanes));
     }
   }
 };
 
-// Two vectors of outputs for kRows rows; sums [rows, kOutputBlock] wait between chunks.
+// Two vectors of decoded outputs, from `vector` on, for kRows rows.
 template <class D, class P, int kRows>
-void panel_tile(const DecodedChunk<D, P>& chunk, const void* const* x, std::int64_t first_pair,
-                std::int64_t spans, int vector, bool begins, float* sums) {
+[[gnu::noinline]] void panel_tile(const void* const* x, const Chunk& chunk,
+                                  const DecodedPanels<D, P>& decoded, int vector, float* sums) {
   using S = typename D::Simd;
   using F = typename S::F;
   using Shape = SpanShape<P>;
-  constexpr int kVectors = DecodedChunk<D, P>::kVectors;
+  using Decoded = DecodedPanels<D, P>;
   F total[kRows][2];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v)
-      total[r][v] =
-          begins ? S::zero() : S::load(sums + r * kOutputBlock + (vector + v) * S::kLanes);
-  const std::uint16_t* w = chunk.pairs + vector * 2 * S::kLanes;
-  const float* scales = chunk.scales + vector * S::kLanes;
-  for (std::int64_t s = 0; s < spans; ++s, first_pair += kSpanColumns / 2)
+      total[r][v] = chunk.begins() ? S::zero() : S::load(sums_at<S>(sums, r, v));
+  const std::uint16_t* w = decoded.pairs + vector * 2 * S::kLanes;
+  const float* scales = decoded.scales + vector * S::kLanes;
+  std::int64_t first = chunk.first_pair();
+  for (std::int64_t s = 0; s < chunk.spans; ++s, first += kSpanColumns / 2)
     for (int block = 0; block < Shape::kParts * kBlocks; ++block) {
-      const std::int64_t pair = first_pair + Shape::pair_at(block / kBlocks, block % kBlocks);
+      const std::int64_t pair = first + Shape::pair_at(block / kBlocks, block % kBlocks);
       F chains[kRows][2];
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) chains[r][0] = chains[r][1] = S::zero();
 #pragma GCC unroll 4
-      for (int i = 0; i < Shape::kPairs; ++i, w += kVectors * 2 * S::kLanes) {
+      for (int i = 0; i < Shape::kPairs; ++i, w += Decoded::kVectors * 2 * S::kLanes) {
         const auto w0 = D::load_w(w), w1 = D::load_w(w + 2 * S::kLanes);
 #pragma GCC unroll 2
         for (int p = 0; p < D::kParts; ++p)
@@ -210,7 +282,7 @@ void panel_tile(const DecodedChunk<D, P>& chunk, const void* const* x, std::int6
           }
       }
       const F s0 = S::load(scales), s1 = S::load(scales + S::kLanes);
-      scales += kOutputBlock;
+      scales += Decoded::kOutputs;
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
         total[r][0] = S::fma(chains[r][0], s0, total[r][0]);
@@ -220,75 +292,94 @@ void panel_tile(const DecodedChunk<D, P>& chunk, const void* const* x, std::int6
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v)
-      S::store(sums + r * kOutputBlock + (vector + v) * S::kLanes, total[r][v]);
-}
-
-// Makes the number of rows a constant.
-template <class D, class P, int kRows>
-void panel_tile_of(std::int64_t rows, const DecodedChunk<D, P>& chunk, const void* const* x,
-                   std::int64_t first_pair, std::int64_t spans, int vector, bool begins,
-                   float* sums) {
-  if constexpr (kRows > 1) {
-    if (rows < kRows)
-      return panel_tile_of<D, P, kRows - 1>(rows, chunk, x, first_pair, spans, vector, begins,
-                                            sums);
-  }
-  panel_tile<D, P, kRows>(chunk, x, first_pair, spans, vector, begins, sums);
+    for (int v = 0; v < 2; ++v) S::store(sums_at<S>(sums, r, v), total[r][v]);
 }
 
 template <class S>
 void write_block(const PanelJob& job, const float* sums) {
   for (std::int64_t r = 0; r < job.rows; ++r)
     for (std::int64_t n = 0; n < job.outputs; n += S::kLanes)
-      write_sums<S>(S::load(sums + r * kOutputBlock + n), job.scale, job.outputs - n,
+      write_sums<S>(S::load(sums + r * kPanelOutputBlock + n), job.scale, job.outputs - n,
                     job.out + r * job.out_stride + n);
 }
 
+inline std::int64_t panels_of(const PanelJob& job) {
+  return (job.outputs + kPanelOutputs - 1) / kPanelOutputs;
+}
+
+inline const std::uint8_t* span_at(const PanelJob& job, std::int64_t panel, std::int64_t span) {
+  return reinterpret_cast<const std::uint8_t*>(job.panels) +
+         panel * panel_bytes(job.format, job.k) + span * span_bytes(job.format);
+}
+
 template <class D, class P>
-void panel_many(const PanelJob& job) {
+void panel_product_in_registers(const PanelJob& job) {
   using S = typename D::Simd;
   constexpr int kRows = S::kPanelTileRows;
-  auto* sums = static_cast<float*>(job.scratch);
-  auto* chunk = reinterpret_cast<DecodedChunk<D, P>*>(sums + kRowBlock * kOutputBlock);
-  static_assert(sizeof(DecodedChunk<D, P>) + kRowBlock * kOutputBlock * 4 <= kDotScratchBytes);
-  const std::int64_t panels = (job.outputs + kPanelOutputs - 1) / kPanelOutputs;
-  const int vectors = static_cast<int>(panels) * kPanelVectors<S>;
-  const std::int64_t spans = spans_of(job.k);
-  for (std::int64_t span = 0; span < spans; span += kChunkSpans) {
-    const std::int64_t here = spans - span < kChunkSpans ? spans - span : kChunkSpans;
-    chunk->decode(job, panels, span, here);
-    for (std::int64_t row = 0; row < job.rows; row += kRows)
-      for (int v = 0; v < vectors; v += 2)
-        panel_tile_of<D, P, kRows>(job.rows - row, *chunk, job.x + row, span * kSpanColumns / 2,
-                                   here, v, span == 0, sums + row * kOutputBlock);
+  // Two tiles share a panel while it is near.
+  const bool few = job.rows <= 2 * kRows;
+  const auto tile_of = [&](auto rows, std::int64_t row, std::int64_t panel) {
+    constexpr int kTileRows = decltype(rows)::value;
+    const bool has_next = !few && row + 2 * kTileRows <= job.rows;
+    const Ahead ahead{has_next ? job.x + row + kTileRows : nullptr, panel % 4, row == 0};
+    for (int v = 0; v < kPanelVectors<S>; ++v) {
+      const std::int64_t at = panel * kPanelOutputs + v * S::kLanes;
+      panel_tile_in_registers<D, P, kTileRows>(job, row, span_at(job, panel, 0), v,
+                                               job.out + row * job.out_stride + at,
+                                               job.outputs - at, ahead);
+    }
+  };
+  if (few) {
+    for (std::int64_t n = 0; n < panels_of(job); ++n)
+      for_row_tiles<kRows>(job.rows, [&](auto rows, std::int64_t row) { tile_of(rows, row, n); });
+  } else {
+    for_row_tiles<kRows>(job.rows, [&](auto rows, std::int64_t row) {
+      for (std::int64_t n = 0; n < panels_of(job); ++n) tile_of(rows, row, n);
+    });
   }
+}
+
+// For at most kChunkRows rows.
+template <class D, class P>
+void panel_product_by_chunks(const PanelJob& job) {
+  using S = typename D::Simd;
+  auto* sums = static_cast<float*>(job.scratch);
+  auto* decoded = reinterpret_cast<DecodedPanels<D, P>*>(sums + kChunkRows * kPanelOutputBlock);
+  static_assert(kChunkRows * kPanelOutputBlock * 4 + sizeof *decoded <= kDotScratchBytes);
+  const std::int64_t panels = panels_of(job);
+  for_chunks(job, [&](const Chunk& chunk) {
+    for (std::int64_t n = 0; n < panels; n += 2) {
+      const std::int64_t here = panels - n < 2 ? panels - n : 2;
+      decoded->decode(span_at(job, n, chunk.first), job.k, here, chunk.spans);
+      for_row_tiles<S::kPanelTileRows>(job.rows, [&](auto rows, std::int64_t row) {
+        for (int v = 0; v < static_cast<int>(here) * kPanelVectors<S>; v += 2)
+          panel_tile<D, P, decltype(rows)::value>(
+              job.x + row, chunk, *decoded, v,
+              sums_at<S>(sums, row, static_cast<int>(n) * kPanelVectors<S> + v));
+      });
+    }
+  });
   write_block<S>(job, sums);
 }
 
-// Makes the number of rows a constant.
-template <class D, class P, int kRows>
-void panel_few_of(const PanelJob& job) {
-  using S = typename D::Simd;
-  if constexpr (kRows > 1) {
-    if (job.rows < kRows) return panel_few_of<D, P, kRows - 1>(job);
-  }
-  const auto* panel = reinterpret_cast<const std::uint8_t*>(job.panels);
-  for (std::int64_t n = 0; n < job.outputs; n += kPanelOutputs) {
-    for (int v = 0; v < kPanelVectors<S>; ++v) {
-      const std::int64_t at = n + v * S::kLanes;
-      panel_few<D, P, kRows>(job, panel, v, job.out + at, job.outputs - at);
-    }
-    panel += panel_bytes(P::kFormat, job.k);
+// Calls f(job) for blocks of kChunkRows rows.
+template <class F>
+void for_row_blocks(const PanelJob& job, F f) {
+  for (std::int64_t row = 0; row < job.rows; row += kChunkRows) {
+    PanelJob block = job;
+    block.x += row;
+    block.rows = job.rows - row < kChunkRows ? job.rows - row : kChunkRows;
+    block.out += row * job.out_stride;
+    f(block);
   }
 }
 
 template <class D, class P>
 void panel_product(const PanelJob& job) {
-  if (job.rows <= D::Simd::kPanelFewRows) {
-    panel_few_of<D, P, D::Simd::kPanelFewRows>(job);
+  if (D::Simd::kDecodesInRegisters || job.rows <= D::Simd::kPanelTileRows) {
+    panel_product_in_registers<D, P>(job);
   } else {
-    panel_many<D, P>(job);
+    for_row_blocks(job, [](const PanelJob& block) { panel_product_by_chunks<D, P>(block); });
   }
 }
 

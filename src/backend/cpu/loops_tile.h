@@ -4,6 +4,8 @@
 // bfloat16 (WideningDot here, Bf16Dot in isa_avx512_bf16.cc) and how x is packed for that.
 #pragma once
 
+#include <emmintrin.h>
+
 #include <cstdint>
 
 #include "backend/cpu/kernels.h"
@@ -93,17 +95,14 @@ void pack(const float* x, std::int64_t k, void* packed) {
   }
 }
 
-// Columns between two visits to the partial sums, when rows are many: kRowTile packed rows of them
-// take 24 KiB, and stay in the first-level cache while all outputs pass by.
+// Columns whose products a tile adds up in whole vectors; the sums of their lanes are added in
+// float32, one block of columns after the other, however many rows there are. kRowTile packed rows
+// of a block take 18 KiB: with four rows of W they stay in the first-level cache.
 template <class D>
 constexpr std::int64_t column_block() {
   constexpr std::int64_t fits = 24 * 1024 * D::kStep / (D::kRowTile * D::kPackedStepBytes);
   return fits < kColumnBlockMax ? fits / kScaleColumns * kScaleColumns : kColumnBlockMax;
 }
-
-// How far ahead of its use a weight is asked for, into the second-level cache, when weights stream
-// from memory: the processor's own prefetching is too timid for the memory's full speed.
-constexpr std::int64_t kStreamAhead = 2048;
 
 // The rows of W of a tile, vectors of bfloat16 or float32 in memory.
 struct WeightTileRows {
@@ -111,44 +110,52 @@ struct WeightTileRows {
   std::int64_t stride;  // bytes
 };
 
-// Some columns of a tile of rows and outputs.
+// A block of columns of a tile of rows and outputs.
 struct Tile {
   const void* const* x;     // [rows]
   std::int64_t first_step;  // in x
   std::int64_t steps;       // even
   bool begins, ends;        // the first and the last columns of K
-  bool streams;             // weights come from memory in order, and are used once
-  float scale;              // of every finished sum
-  char* partial;            // [rows, kOutputBlock] vectors
-  float* out;
+  // From a weight to the one that is asked for when it is used, into the second-level cache; 0:
+  // none is. For weights that come from memory, where the processor's own prefetching is too timid.
+  std::int64_t ahead;
+  float scale;  // of every finished sum
+  float* out;   // [rows, out_stride]; between blocks the sums so far
   std::int64_t out_stride;
 };
 
+template <class S, int kOutputs>
+void add_to_out(const Tile& t, const typename S::F* sums, float* out) {
+  const float scale = t.ends ? t.scale : 1;
+  if constexpr (kOutputs == 4) {
+    __m128 block = S::sums(sums[0], sums[1], sums[2], sums[3]);
+    if (!t.begins) block = _mm_add_ps(_mm_loadu_ps(out), block);
+    _mm_storeu_ps(out, _mm_mul_ps(block, _mm_set1_ps(scale)));
+  } else {
+    for (int j = 0; j < kOutputs; ++j) {
+      const float block = S::sum(sums[j]);
+      out[j] = (t.begins ? block : out[j] + block) * scale;
+    }
+  }
+}
+
 template <class D, int kRows, int kOutputs>
-void run_tile(const Tile& t, const WeightTileRows& w) {
+[[gnu::noinline]] void run_tile(const Tile& t, const WeightTileRows& w) {
   using S = typename D::Simd;
-  using F = typename D::F;
   const char* x[kRows];
-  F sums[kRows][kOutputs];
+  typename D::F sums[kRows][kOutputs];
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
     x[i] = static_cast<const char*>(t.x[i]) + t.first_step * D::kPackedStepBytes;
 #pragma GCC unroll 8
-    for (int j = 0; j < kOutputs; ++j) {
-      const auto* kept =
-          reinterpret_cast<const float*>(t.partial) + (i * kOutputBlock + j) * S::kLanes;
-      sums[i][j] = t.begins ? S::zero() : S::load(kept);
-    }
+    for (int j = 0; j < kOutputs; ++j) sums[i][j] = S::zero();
   }
   const char* base = w.base;
   for (std::int64_t step = 0; step < t.steps; ++step, base += D::kStepBytes) {
     typename D::W weights[kOutputs];
 #pragma GCC unroll 8
     for (int j = 0; j < kOutputs; ++j) {
-      // A full tile's multiplications hide the reading, and leave no room for more.
-      if constexpr (kRows < D::kRowTile || kOutputs == 1) {
-        if (t.streams) __builtin_prefetch(base + j * w.stride + kStreamAhead, 0, 2);
-      }
+      if (t.ahead != 0) __builtin_prefetch(base + j * w.stride + t.ahead, 0, 2);
       weights[j] = D::load_w(base + j * w.stride);
     }
 #pragma GCC unroll 2
@@ -165,21 +172,7 @@ void run_tile(const Tile& t, const WeightTileRows& w) {
     }
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) {
-    if (!t.ends) {
-#pragma GCC unroll 8
-      for (int j = 0; j < kOutputs; ++j)
-        S::store(reinterpret_cast<float*>(t.partial) + (i * kOutputBlock + j) * S::kLanes,
-                 sums[i][j]);
-      continue;
-    }
-    float* out = t.out + i * t.out_stride;
-    if constexpr (kOutputs == 4)
-      S::store_sums(out, sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
-    else
-      for (int j = 0; j < kOutputs; ++j) out[j] = S::sum(sums[i][j]);
-    for (int j = 0; j < kOutputs; ++j) out[j] *= t.scale;
-  }
+  for (int i = 0; i < kRows; ++i) add_to_out<S, kOutputs>(t, sums[i], t.out + i * t.out_stride);
 }
 
 // Makes the number of rows a constant.

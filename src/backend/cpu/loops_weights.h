@@ -17,6 +17,17 @@ inline std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
+// Asks for part `i` of `parts` of some memory, into the second-level cache. Loops spread this over
+// the work that comes before it: what lies behind a block's last column is not next in memory, so
+// the processor's own prefetching does not find it (a quarter of the time of 96 rows).
+inline void prefetch_part(const void* memory, std::int64_t bytes, std::int64_t i,
+                          std::int64_t parts) {
+  const auto* base = static_cast<const char*>(memory);
+  const std::int64_t lines = (bytes + 63) / 64;
+  for (std::int64_t line = lines * i / parts; line < lines * (i + 1) / parts; ++line)
+    __builtin_prefetch(base + line * 64, 0, 2);
+}
+
 inline float float_of(std::uint32_t bits) {
   return __builtin_bit_cast(float, bits);
 }

@@ -73,13 +73,13 @@ class PanelWeight {
       pointers.push_back(packed.data() + r * bytes);
     }
     std::vector<float> out(static_cast<std::size_t>(rows * outputs_), NAN);
-    for (std::int64_t n = 0; n < outputs_; n += kOutputBlock)
+    for (std::int64_t n = 0; n < outputs_; n += kPanelOutputBlock)
       (int8 ? kernels.panel_dot_int8 : kernels.panel_dot)(
           {.x = pointers.data(),
            .rows = rows,
            .format = case_.format,
            .panels = panels_.data() + n / kPanelOutputs * panel_bytes(case_.format, k_),
-           .outputs = std::min(kOutputBlock, outputs_ - n),
+           .outputs = std::min(kPanelOutputBlock, outputs_ - n),
            .k = k_,
            .scale = scale,
            .out = out.data() + n,
@@ -165,7 +165,7 @@ TEST_P(PanelKernels, ANanOfE4m3IsSeen) {
 TEST_P(PanelKernels, ARowDoesNotDependOnItsNeighbours) {
   for (const PanelCase& c : kCases)
     for (const std::int64_t k : {34, 128, 400, 1152}) {
-      const std::int64_t outputs = 40, rows = 23;
+      const std::int64_t outputs = 40, rows = 203;
       PanelWeight w(c, outputs, k);
       fill(c, w);
       w.pack();
@@ -173,7 +173,7 @@ TEST_P(PanelKernels, ARowDoesNotDependOnItsNeighbours) {
       std::uint32_t state = 9;
       for (float& v : x) v = static_cast<float>(next(state)) * 0x1p-23f - 1;
       const auto all = w.multiply(kernels_, x);
-      for (const std::int64_t part : {1, 2, 4, 5, 7}) {
+      for (const std::int64_t part : {1, 2, 4, 5, 7, 12, 13, 192, 197}) {
         const std::vector<float> some(x.begin(), x.begin() + part * k);
         const auto got = w.multiply(kernels_, some);
         EXPECT_EQ(std::memcmp(got.data(), all.data(), got.size() * 4), 0)

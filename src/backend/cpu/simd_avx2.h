@@ -14,8 +14,8 @@ struct Avx2 {
   using H = __m256i;
   static constexpr int kLanes = 8;
   static constexpr int kRowTile = 3;        // 3 x 4 sums, 3 of x and 1 of w: all 16 registers
-  static constexpr int kPanelTileRows = 3;  // 3 x 2 chains and as many sums
-  static constexpr int kPanelFewRows = 1;
+  static constexpr int kPanelTileRows = 4;  // 4 x 2 chains: with 3, twice the time
+  static constexpr bool kDecodesInRegisters = false;
   static constexpr int kPairVectors = 2;
 
   static F zero() { return _mm256_setzero_ps(); }
@@ -67,8 +67,14 @@ struct Avx2 {
     const F quarter = max_or_nan(half, _mm256_permute_ps(half, 0x4e));
     return _mm256_cvtss_f32(max_or_nan(quarter, _mm256_permute_ps(quarter, 0xb1)));
   }
-  static float sum(F a) { return _mm_cvtss_f32(sum4(a, a, a, a)); }
-  static void store_sums(float* p, F a, F b, F c, F d) { _mm_storeu_ps(p, sum4(a, b, c, d)); }
+  // The sum of each one's lanes.
+  static __m128 sums(F a, F b, F c, F d) {
+    const __m128 a4 = half(a), b4 = half(b), c4 = half(c), d4 = half(d);
+    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a4, b4), _mm_unpackhi_ps(a4, b4));
+    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c4, d4), _mm_unpackhi_ps(c4, d4));
+    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+  }
+  static float sum(F a) { return _mm_cvtss_f32(sums(a, a, a, a)); }
 
   static H load_h(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static H broadcast_pair(const std::uint16_t* p) {
@@ -197,12 +203,6 @@ struct Avx2 {
   }
 
  private:
-  static __m128 sum4(F a, F b, F c, F d) {
-    const __m128 a4 = half(a), b4 = half(b), c4 = half(c), d4 = half(d);
-    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a4, b4), _mm_unpackhi_ps(a4, b4));
-    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c4, d4), _mm_unpackhi_ps(c4, d4));
-    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
-  }
   static __m128 half(F a) {
     return _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   }

@@ -29,8 +29,8 @@ struct Avx512 {
   using H = __m512i;
   static constexpr int kLanes = 16;
   static constexpr int kRowTile = 6;        // 6 x 4 sums, 6 of x and 1 of w: 31 of 32 registers
-  static constexpr int kPanelTileRows = 6;  // 6 x 2 chains and as many sums
-  static constexpr int kPanelFewRows = 4;
+  static constexpr int kPanelTileRows = 6;  // 6 x 2 chains, and sums for one or both of the two
+  static constexpr bool kDecodesInRegisters = true;
   static constexpr int kPairVectors = 4;
 
   static F zero() { return _mm512_setzero_ps(); }
@@ -74,8 +74,14 @@ struct Avx512 {
     const F pair = max_or_nan(quarter, _mm512_permute_ps(quarter, 0x4e));
     return _mm512_cvtss_f32(max_or_nan(pair, _mm512_permute_ps(pair, 0xb1)));
   }
-  static float sum(F a) { return _mm_cvtss_f32(sum4(a, a, a, a)); }
-  static void store_sums(float* p, F a, F b, F c, F d) { _mm_storeu_ps(p, sum4(a, b, c, d)); }
+  // The sum of each one's lanes.
+  static __m128 sums(F a, F b, F c, F d) {
+    const __m128 a4 = quarter(a), b4 = quarter(b), c4 = quarter(c), d4 = quarter(d);
+    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a4, b4), _mm_unpackhi_ps(a4, b4));
+    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c4, d4), _mm_unpackhi_ps(c4, d4));
+    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+  }
+  static float sum(F a) { return _mm_cvtss_f32(sums(a, a, a, a)); }
 
   static H load_h(const void* p) { return _mm512_loadu_si512(p); }
   static H broadcast_pair(const std::uint16_t* p) {
@@ -186,12 +192,6 @@ struct Avx512 {
   }
 
  private:
-  static __m128 sum4(F a, F b, F c, F d) {
-    const __m128 a4 = quarter(a), b4 = quarter(b), c4 = quarter(c), d4 = quarter(d);
-    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a4, b4), _mm_unpackhi_ps(a4, b4));
-    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c4, d4), _mm_unpackhi_ps(c4, d4));
-    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
-  }
   static __mmask16 mask(int n) { return static_cast<__mmask16>((1u << n) - 1); }
   static __m128 quarter(F a) {
     const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));

@@ -16,8 +16,8 @@ struct Sse2 {
   using H = __m128i;
   static constexpr int kLanes = 4;
   static constexpr int kRowTile = 2;        // 2 x 4 sums, 2 of x, 1 of w, and the products
-  static constexpr int kPanelTileRows = 3;  // 3 x 2 chains and as many sums
-  static constexpr int kPanelFewRows = 1;
+  static constexpr int kPanelTileRows = 4;  // 4 x 2 chains
+  static constexpr bool kDecodesInRegisters = false;
   static constexpr int kPairVectors = 2;
 
   static F zero() { return _mm_setzero_ps(); }
@@ -79,8 +79,13 @@ struct Sse2 {
     return _mm_cvtss_f32(max_or_nan(half, _mm_shuffle_ps(half, half, 1)));
   }
   // The sums over the lanes, halving: lane l + lane l + kLanes / 2, and so on.
-  static float sum(F a) { return _mm_cvtss_f32(sum4(a, a, a, a)); }
-  static void store_sums(float* p, F a, F b, F c, F d) { _mm_storeu_ps(p, sum4(a, b, c, d)); }
+  // The sum of each one's lanes.
+  static __m128 sums(F a, F b, F c, F d) {
+    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
+    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
+    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+  }
+  static float sum(F a) { return _mm_cvtss_f32(sums(a, a, a, a)); }
 
   static H load_h(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
   // p[0] and p[1] in every pair of lanes.
@@ -215,11 +220,6 @@ struct Sse2 {
   }
 
  private:
-  static __m128 sum4(F a, F b, F c, F d) {
-    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
-    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
-    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
-  }
   static H e4m3_half(H high_bytes, std::uint32_t bias) {
     const __m128i field =
         _mm_and_si128(_mm_srai_epi16(high_bytes, 4), _mm_set1_epi16(static_cast<short>(0x87f0)));

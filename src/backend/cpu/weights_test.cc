@@ -201,7 +201,7 @@ TEST_P(WeightKernels, EveryFormatGivesWhatItsBF16TwinGives) {
   for (const auto& [codec, format] : formats) {
     for (std::int64_t k : {7, 14, 64, 100, 2048, 2600, 6144}) {
       if (!fits(*codec, k)) continue;
-      for (std::int64_t outputs : {1, 6, 32}) {
+      for (std::int64_t outputs : {1, 6, 33}) {
         const bool with_oddities = format == WeightFormat::kMxfp8 && k != 2600;
         const Twins twins(*codec, outputs, k, with_oddities);
         for (std::int64_t rows : {1, 2, 3, 4, 6, 13}) {
@@ -213,6 +213,19 @@ TEST_P(WeightKernels, EveryFormatGivesWhatItsBF16TwinGives) {
               << codec->name << " " << rows << " x " << outputs << " x " << k;
         }
       }
+    }
+  }
+}
+
+TEST_P(WeightKernels, ARowDoesNotDependOnItsNeighbours) {
+  for (std::int64_t k : {40, 2600, 6144}) {
+    const std::int64_t outputs = 127, rows = 45;
+    const Twins twins(kMxfp8Codec, outputs, k, /*with_oddities=*/false);
+    const WeightRows w{WeightFormat::kBF16, twins.bf16.data()};
+    const std::vector<float> all = multiply(kernels_, w, rows, outputs, k);
+    for (std::int64_t part : {1, 2, 4, 5, 7, 12, 44}) {
+      const std::vector<float> some = multiply(kernels_, w, part, outputs, k);
+      EXPECT_EQ(std::memcmp(some.data(), all.data(), some.size() * 4), 0) << part << " x " << k;
     }
   }
 }
