@@ -57,7 +57,8 @@ void add_cache_work(const Config& c, bool sparse, std::int64_t slot, bool reads,
   work[Stage::kAttention] +=
       {reads ? 2 * tokens * c.kv_heads * c.head_dim * dtype_size(cache.kv) : 0,
        4 * tokens * c.heads * c.head_dim};
-  if (!sparse) return;
+  // Where all blocks are selected, nothing is ranked.
+  if (!sparse || tokens == slot + 1) return;
   work[Stage::kIndex] += {reads ? (slot + 1) * c.index_dim * dtype_size(cache.index) : 0,
                           2 * (slot + 1) * c.index_heads * c.index_dim};
 }

@@ -38,8 +38,17 @@ TEST_F(WorkTest, ADecodedTokenReadsWhatItSees) {
   const Work work = count(/*slot=*/9, /*rows=*/1);
   const std::int64_t row = 2 * config_.kv_heads * config_.head_dim * 2;  // K and V in bfloat16
   EXPECT_EQ(work[Stage::kAttention].bytes, 3 * 10 * row);
-  EXPECT_EQ(work[Stage::kIndex].bytes, 2 * 10 * config_.index_dim);  // two sparse layers, e4m3
-  EXPECT_EQ(work[Stage::kIndex].flops, 2 * 10 * 2 * config_.index_heads * config_.index_dim);
+  EXPECT_EQ(work[Stage::kIndex].bytes, 0);  // every block is selected
+  EXPECT_EQ(work[Stage::kIndex].flops, 0);
+  EXPECT_EQ(work.bytes(), work[Stage::kAttention].bytes);
+}
+
+TEST_F(WorkTest, BeyondItsBlocksATokenRanksThemAll) {
+  const std::int64_t tokens = 4 * config_.selection.topk * config_.block_tokens;
+  const Work work = count(tokens - 1, 1);
+  const std::int64_t keys = 2 * tokens;                            // two sparse layers
+  EXPECT_EQ(work[Stage::kIndex].bytes, keys * config_.index_dim);  // e4m3
+  EXPECT_EQ(work[Stage::kIndex].flops, keys * 2 * config_.index_heads * config_.index_dim);
   EXPECT_EQ(work.bytes(), work[Stage::kAttention].bytes + work[Stage::kIndex].bytes);
 }
 
