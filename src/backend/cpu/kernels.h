@@ -9,9 +9,7 @@
 // - a *packed row*, one row of x as the dot kernels want it: rounded to bfloat16 (or left in
 //   float32 for dot_f32), zero-padded, and unzipped into even and odd elements where the
 //   instruction set multiplies in float32 only;
-// - a *panel*, up to panel_rows rows of x together, where the instruction set multiplies tiles;
-// - a *partial sum*, one whole vector for each output, so that a sum may be put aside in the middle
-//   of K and taken up again without a different rounding.
+// - a *panel*, up to x_panel_rows rows of x together, where the instruction set multiplies tiles.
 #pragma once
 
 #include <cstddef>
