@@ -46,8 +46,8 @@ bool is_well_formed(const std::string& xml) {
 TEST(Bench, TellsStagesAndLimitsAsJsonAndDrawsThem) {
   const TemporaryDirectory work;
   const std::string plot = work.path() + "/plot.svg";
-  const Outcome outcome =
-      run_m3("bench " + nano() + " " + nano() + " --pp 16 --tg 4 --batch 2 --json --plot " + plot);
+  const Outcome outcome = run_m3("bench " + nano() + " " + nano() +
+                                 " --pp 16 --tg 4 --depth 100 --batch 2 --json --plot " + plot);
   ASSERT_EQ(outcome.status, 0) << outcome.err;
   const json out = json::parse(outcome.out);
   for (const char* key : {"read_gbps", "bf16_tflops", "int8_tops", "threads"})
