@@ -13,18 +13,16 @@
 // peak, 0.22 and 0.56 with 2 KiB).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/loops_row_tiles.h"
 #include "backend/cpu/loops_tile.h"
 #include "backend/cpu/loops_weights.h"
 
 namespace m3::cpu {
 namespace {
-
-inline bool is_few(const DotJob& job, int row_tile) {
-  return job.rows <= row_tile;
-}
 
 // Columns [begin, end) of the job's outputs [first, last).
 struct Piece {
@@ -32,21 +30,24 @@ struct Piece {
   std::int64_t begin, end;
 };
 
-// The tile of `rows` rows from `row` on and of kOutputs outputs from `n` on.
-template <class D, int kOutputs>
+// The tile of kRows rows from `row` on and of kOutputs outputs from `n` on.
+template <class D, int kRows, int kOutputs>
 void run_tile_at(const DotJob& job, const Piece& piece, const WeightTileRows& w, std::int64_t row,
-                 std::int64_t rows, std::int64_t n) {
+                 std::int64_t n) {
   const Tile tile{job.x + row,
                   piece.begin / D::kStep,
                   round_up(piece.end - piece.begin, kPairColumns<D>) / D::kStep,
                   piece.begin == 0,
                   piece.end == job.k,
-                  row == 0 ? kOutputs * w.stride : 0,
                   job.w.scale,
                   job.out + row * job.out_stride + n,
                   job.out_stride};
-  run_tile_of<D, kOutputs, D::kRowTile>(rows, tile,
-                                        {w.base + (n - piece.first) * w.stride, w.stride});
+  const WeightTileRows here{w.base + (n - piece.first) * w.stride, w.stride};
+  if (row == 0) {
+    run_tile<D, kRows, kOutputs, true>(tile, here);
+  } else {
+    run_tile<D, kRows, kOutputs, false>(tile, here);
+  }
 }
 
 // The same columns of the next rows are asked for as the outputs of these pass by, part by part.
@@ -63,26 +64,15 @@ void ask_for_next_rows(const DotJob& job, const Piece& piece, std::int64_t row, 
 // All tiles of a piece of one column block. `w` starts at the piece's first output and column.
 template <class D>
 void run_tiles(const DotJob& job, const Piece& piece, const WeightTileRows& w) {
-  const std::int64_t tiles = (job.rows + D::kRowTile - 1) / D::kRowTile;
-  for (std::int64_t i = 0; i < tiles; ++i) {
-    // As equal as can be: a row alone would wait for its own additions.
-    const std::int64_t row = job.rows * i / tiles, rows = job.rows * (i + 1) / tiles - row;
-    for (std::int64_t n = piece.first; n < piece.last;) {
-      const std::int64_t left = piece.last - n;
-      if (left >= 4) {
-        if (tiles > 1) ask_for_next_rows<D>(job, piece, row, rows, n);
-        run_tile_at<D, 4>(job, piece, w, row, rows, n);
-        n += 4;
-      } else {
-        run_tile_at<D, 1>(job, piece, w, row, rows, n);
-        n += 1;
-      }
+  for_row_tiles<D::kRowTile>(job.rows, [&](auto rows, std::int64_t row) {
+    constexpr int kRows = decltype(rows)::value;
+    std::int64_t n = piece.first;
+    for (; n + 4 <= piece.last; n += 4) {
+      ask_for_next_rows<D>(job, piece, row, kRows, n);
+      run_tile_at<D, kRows, 4>(job, piece, w, row, n);
     }
-  }
-}
-
-inline char* decoded_weights(const DotJob& job) {
-  return static_cast<char*>(job.scratch);
+    for (; n < piece.last; ++n) run_tile_at<D, kRows, 1>(job, piece, w, row, n);
+  });
 }
 
 // Where the column block that starts at `begin` ends.
@@ -97,32 +87,44 @@ bool is_whole(const Piece& piece) {
   return (piece.end - piece.begin) % kPairColumns<D> == 0;
 }
 
+// The piece's weights as they lie in memory, of numbers of so many bytes.
+inline WeightTileRows rows_in_place(const DotJob& job, const Piece& piece, std::int64_t bytes) {
+  return {static_cast<const char*>(job.w.values) + (piece.first * job.k + piece.begin) * bytes,
+          job.k * bytes};
+}
+
 // Any format, by way of scratch; a ragged end is padded with zeros, as x is.
 template <class D>
-void run_decoded(const DotJob& job, const Piece& piece) {
+WeightTileRows decoded_rows(const DotJob& job, const Piece& piece) {
   const std::int64_t columns = piece.end - piece.begin;
   const std::int64_t stride = round_up(columns, kPairColumns<D>);
-  auto* decoded = reinterpret_cast<std::uint16_t*>(decoded_weights(job));
+  auto* decoded = static_cast<std::uint16_t*>(job.scratch);
   for (std::int64_t n = piece.first; n < piece.last; ++n, decoded += stride) {
     decode_row<typename D::Simd>(job.w, n, job.k, piece.begin, piece.end, decoded);
     for (std::int64_t k = columns; k < stride; ++k) decoded[k] = 0;
   }
-  run_tiles<D>(job, piece, WeightTileRows{decoded_weights(job), stride * 2});
+  return {static_cast<const char*>(job.scratch), stride * 2};
 }
 
+// Float32 with a ragged end, padded with zeros.
 template <class D>
-void run_bf16(const DotJob& job, const Piece& piece) {
-  if (!is_whole<D>(piece)) return run_decoded<D>(job, piece);
-  const char* base =
-      static_cast<const char*>(job.w.values) + (piece.first * job.k + piece.begin) * 2;
-  run_tiles<D>(job, piece, WeightTileRows{base, job.k * 2});
+WeightTileRows padded_rows(const DotJob& job, const Piece& piece) {
+  const std::int64_t columns = piece.end - piece.begin;
+  const std::int64_t stride = round_up(columns, kPairColumns<D>);
+  const char* row = rows_in_place(job, piece, 4).base;
+  auto* padded = static_cast<float*>(job.scratch);
+  for (std::int64_t n = piece.first; n < piece.last; ++n, row += job.k * 4, padded += stride) {
+    __builtin_memcpy(padded, row, static_cast<std::size_t>(columns) * 4);
+    for (std::int64_t k = columns; k < stride; ++k) padded[k] = 0;
+  }
+  return {static_cast<const char*>(job.scratch), stride * 4};
 }
 
 // Calls f(piece) for all of a job: few outputs to the ends of their rows, or all outputs block by
 // block.
 template <class D, class F>
 void for_pieces(const DotJob& job, F f) {
-  const std::int64_t group = is_few(job, D::kRowTile) ? 4 : kOutputBlock;
+  const std::int64_t group = job.rows <= D::kRowTile ? 4 : kOutputBlock;
   for (std::int64_t n = 0; n < job.outputs; n += group)
     for (std::int64_t begin = 0; begin < job.k; begin = block_end<D>(job, begin))
       f(Piece{n, n + group < job.outputs ? n + group : job.outputs, begin,
@@ -132,11 +134,8 @@ void for_pieces(const DotJob& job, F f) {
 template <class D>
 void dot(const DotJob& job) {
   for_pieces<D>(job, [&](const Piece& piece) {
-    if (job.w.format == WeightFormat::kBF16) {
-      run_bf16<D>(job, piece);
-    } else {
-      run_decoded<D>(job, piece);
-    }
+    const bool in_place = job.w.format == WeightFormat::kBF16 && is_whole<D>(piece);
+    run_tiles<D>(job, piece, in_place ? rows_in_place(job, piece, 2) : decoded_rows<D>(job, piece));
   });
 }
 
@@ -144,19 +143,8 @@ template <class S>
 void dot_f32(const DotJob& job) {
   using D = F32Dot<S>;
   for_pieces<D>(job, [&](const Piece& piece) {
-    const char* base =
-        static_cast<const char*>(job.w.values) + (piece.first * job.k + piece.begin) * 4;
-    if (is_whole<D>(piece)) return run_tiles<D>(job, piece, WeightTileRows{base, job.k * 4});
-    // Padded with zeros.
-    const std::int64_t columns = piece.end - piece.begin;
-    const std::int64_t stride = round_up(columns, kPairColumns<D>);
-    auto* padded = reinterpret_cast<float*>(decoded_weights(job));
-    for (std::int64_t i = 0; i < piece.last - piece.first; ++i)
-      for (std::int64_t k = 0; k < stride; ++k) {
-        padded[i * stride + k] = 0;
-        if (k < columns) __builtin_memcpy(padded + i * stride + k, base + (i * job.k + k) * 4, 4);
-      }
-    run_tiles<D>(job, piece, WeightTileRows{decoded_weights(job), stride * 4});
+    run_tiles<D>(job, piece,
+                 is_whole<D>(piece) ? rows_in_place(job, piece, 4) : padded_rows<D>(job, piece));
   });
 }
 

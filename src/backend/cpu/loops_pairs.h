@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/loops_row_tiles.h"
 
 namespace m3::cpu {
 namespace {
@@ -66,21 +67,6 @@ void pairs_tile(const PairsJob& job, std::int64_t row, std::int64_t column, Line
       S::store(out + i * job.out_stride + v * S::kLanes, sums[i][v]);
 }
 
-// Makes the numbers of rows and of vectors constants.
-template <class D, int kRows, int kVectors>
-void pairs_tile_of(const PairsJob& job, std::int64_t row, std::int64_t rows, std::int64_t column,
-                   std::int64_t vectors, LinesAhead& ahead) {
-  if constexpr (kRows > 1) {
-    if (rows < kRows)
-      return pairs_tile_of<D, kRows - 1, kVectors>(job, row, rows, column, vectors, ahead);
-  }
-  if constexpr (kVectors > 1) {
-    if (vectors < kVectors)
-      return pairs_tile_of<D, kRows, kVectors - 1>(job, row, rows, column, vectors, ahead);
-  }
-  pairs_tile<D, kRows, kVectors>(job, row, column, ahead);
-}
-
 template <class D>
 void multiply_pairs(const PairsJob& job) {
   using S = typename D::Simd;
@@ -92,8 +78,11 @@ void multiply_pairs(const PairsJob& job) {
   for (std::int64_t left = job.columns / S::kLanes; left > 0;) {
     const std::int64_t vectors = groups_of(left, groups_of(left, S::kPairVectors));
     for (std::int64_t row = 0; row < job.rows; row += D::kPairRows)
-      pairs_tile_of<D, D::kPairRows, S::kPairVectors>(job, row, job.rows - row, column, vectors,
-                                                      ahead);
+      with_constant<S::kPairVectors>(vectors, [&](auto v) {
+        with_constant<D::kPairRows>(job.rows - row, [&](auto r) {
+          pairs_tile<D, decltype(r)::value, decltype(v)::value>(job, row, column, ahead);
+        });
+      });
     column += vectors * S::kLanes;
     left -= vectors;
   }

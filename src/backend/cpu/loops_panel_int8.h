@@ -133,8 +133,18 @@ struct Int8Panels {
   static constexpr std::int64_t kChunkBlocks = kChunkSpans * kBlocks;
   alignas(64) std::int32_t offsets[kChunkBlocks * kOutputs];
   alignas(64) float scales[kChunkBlocks * kOutputs];
+  const std::uint8_t* spans[2];  // the chunk's first of each panel; one alone is there twice
 
-  void prepare(const std::uint8_t* span, std::int64_t s, std::int64_t panel) {
+  void prepare(const PanelJob& job, const Chunk& chunk, std::int64_t panel, std::int64_t panels) {
+    for (std::int64_t n = 0; n < 2; ++n)
+      spans[n] = span_at(job, n < panels ? panel + n : panel, chunk.first);
+    for (std::int64_t n = 0; n < panels; ++n)
+      for (std::int64_t s = 0; s < chunk.spans; ++s)
+        prepare_span(span_at(job, panel + n, chunk.first + s), s, n);
+  }
+
+ private:
+  void prepare_span(const std::uint8_t* span, std::int64_t s, std::int64_t panel) {
     using H = typename S::H;
     for (int b = 0; b < kBlocks; ++b)
       for (int v = 0; v < kPanelVectors<S>; ++v) {
@@ -150,12 +160,10 @@ struct Int8Panels {
   }
 };
 
-// Two vectors of outputs for kRows rows, from `vector` on, which lie at w0 and w1 of the chunk's
-// first span.
+// Two vectors of outputs, from `vector` on, for kRows rows.
 template <class D, int kRows>
 [[gnu::noinline]] void int8_tile(const void* const* x, std::int64_t k, const Chunk& chunk,
-                                 const Int8Panels<D>& shared, int vector, const std::uint8_t* w0,
-                                 const std::uint8_t* w1, float* sums) {
+                                 const Int8Panels<D>& shared, int vector, float* sums) {
   using S = typename D::Simd;
   using H = typename S::H;
   const std::int64_t columns = spans_of(k) * kSpanColumns;
@@ -165,6 +173,11 @@ template <class D, int kRows>
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v)
       total[r][v] = chunk.begins() ? S::zero() : S::load(sums_at<S>(sums, r, v));
+  const auto vector_at = [&](int v) {
+    return shared.spans[v / kPanelVectors<S>] + v % kPanelVectors<S> * S::kLanes * 4;
+  };
+  const std::uint8_t* w0 = vector_at(vector);
+  const std::uint8_t* w1 = vector_at(vector + 1);
   std::int64_t at = vector * S::kLanes;
   std::int64_t column = chunk.first * kSpanColumns;
   for (std::int64_t s = 0; s < chunk.spans; ++s, w0 += span_bytes(kInt8), w1 += span_bytes(kInt8))
@@ -200,60 +213,28 @@ template <class D, int kRows>
     for (int v = 0; v < 2; ++v) S::store(sums_at<S>(sums, r, v), total[r][v]);
 }
 
-// For at most kChunkRows rows.
 template <class D>
-void int8_by_chunks(const PanelJob& job) {
+void int8_many(const PanelJob& job) {
   using S = typename D::Simd;
-  auto* sums = static_cast<float*>(job.scratch);
-  auto* shared = reinterpret_cast<Int8Panels<D>*>(sums + kChunkRows * kPanelOutputBlock);
-  const std::int64_t panels = panels_of(job);
-  for_chunks(job, [&](const Chunk& chunk) {
-    for (std::int64_t n = 0; n < panels; n += 2) {
-      const std::int64_t here = panels - n < 2 ? panels - n : 2;
-      for (std::int64_t i = 0; i < here; ++i)
-        for (std::int64_t s = 0; s < chunk.spans; ++s)
-          shared->prepare(span_at(job, n + i, chunk.first + s), s, i);
-      // Of a last panel alone, its only vector is taken twice.
-      const auto vector_at = [&](int v) {
-        const std::int64_t i = v / kPanelVectors<S> < here ? v / kPanelVectors<S> : 0;
-        return span_at(job, n + i, chunk.first) + v % kPanelVectors<S> * S::kLanes * 4;
-      };
-      for_row_tiles<S::kPanelTileRows>(job.rows, [&](auto rows, std::int64_t row) {
-        for (int v = 0; v < static_cast<int>(here) * kPanelVectors<S>; v += 2)
-          int8_tile<D, decltype(rows)::value>(
-              job.x + row, job.k, chunk, *shared, v, vector_at(v), vector_at(v + 1),
-              sums_at<S>(sums, row, static_cast<int>(n) * kPanelVectors<S> + v));
-      });
-    }
+  by_chunks<S, Int8Panels<D>>(job, [&](auto rows, const void* const* x, const Chunk& chunk,
+                                       const auto& shared, int vector, float* sums) {
+    int8_tile<D, decltype(rows)::value>(x, job.k, chunk, shared, vector, sums);
   });
-  write_block<S>(job, sums);
-}
-
-// Makes the number of rows a constant.
-template <class D, int kRows>
-void int8_few_of(const PanelJob& job) {
-  using S = typename D::Simd;
-  if constexpr (kRows > 1) {
-    if (job.rows < kRows) return int8_few_of<D, kRows - 1>(job);
-  }
-  const auto* panel = reinterpret_cast<const std::uint8_t*>(job.panels);
-  for (std::int64_t n = 0; n < job.outputs; n += kPanelOutputs) {
-    for (int v = 0; v < kPanelVectors<S>; ++v) {
-      const std::int64_t at = n + v * S::kLanes;
-      int8_few<D, kRows>(job, panel, v, job.out + at, job.outputs - at);
-    }
-    panel += panel_bytes(kInt8, job.k);
-  }
 }
 
 template <class D>
 void panel_dot_int8(const PanelJob& job) {
+  using S = typename D::Simd;
   if (job.rows == 0) return;
-  if (job.rows <= kInt8FewRows) {
-    int8_few_of<D, kInt8FewRows>(job);
-  } else {
-    for_row_blocks(job, [](const PanelJob& block) { int8_by_chunks<D>(block); });
-  }
+  if (job.rows > kInt8FewRows) return int8_many<D>(job);
+  with_constant<kInt8FewRows>(job.rows, [&](auto rows) {
+    for (std::int64_t n = 0; n < panels_of(job); ++n)
+      for (int v = 0; v < kPanelVectors<S>; ++v) {
+        const std::int64_t at = n * kPanelOutputs + v * S::kLanes;
+        int8_few<D, decltype(rows)::value>(job, span_at(job, n, 0), v, job.out + at,
+                                           job.outputs - at);
+      }
+  });
 }
 
 }  // namespace

@@ -17,7 +17,7 @@
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/loops_panel_codecs.h"
-#include "backend/cpu/loops_weights.h"
+#include "backend/cpu/loops_row_tiles.h"
 
 namespace m3::cpu {
 namespace {
@@ -70,33 +70,13 @@ void write_sums(typename S::F sums, float scale, std::int64_t outputs, float* ou
   }
 }
 
-// Splits rows into tiles of at most kRows, as equal as can be: a row alone would wait for its own
-// additions. f(rows, tile) with rows a constant.
-template <int n>
-struct Constant {
-  static constexpr int value = n;
-};
-template <int kRows, class F>
-void with_constant(std::int64_t rows, F f) {
-  if constexpr (kRows > 1) {
-    if (rows < kRows) return with_constant<kRows - 1>(rows, f);
-  }
-  f(Constant<kRows>());
-}
-template <int kRows, class F>
-void for_row_tiles(std::int64_t rows, F f) {
-  const std::int64_t tiles = (rows + kRows - 1) / kRows;
-  for (std::int64_t i = 0; i < tiles; ++i) {
-    const std::int64_t begin = rows * i / tiles, end = rows * (i + 1) / tiles;
-    with_constant<kRows>(end - begin, [&](auto constant) { f(constant, begin); });
-  }
-}
+constexpr std::int64_t kPanels = kPanelOutputBlock / kPanelOutputs;  // of a job, at most
 
 // What will be read later, and is asked for along the way.
 struct Ahead {
   // The next rows of x, or null: the processor does not know where they begin.
   const void* const* x = nullptr;
-  std::int64_t part = 0;  // line `part` of every four
+  std::int64_t part = 0;  // line `part` of every kPanels, for as many panels ask
   // The panel comes from memory, and multiplications keep the processor from running ahead.
   bool weights = false;
 };
@@ -115,7 +95,8 @@ template <class D, class P, int kRows>
   using F = typename S::F;
   using Shape = SpanShape<P>;
   constexpr std::int64_t kSpanOfX = kSpanColumns / D::kStep * D::kPackedStepBytes;
-  // Blocks side by side: chains enough not to wait for each other, and not more than registers.
+  // Blocks side by side: chains enough not to wait for each other, and not more than registers. The
+  // loop over loads is unrolled twice: further, it would leave the cache of decoded instructions.
   constexpr int kSide = kRows >= 3 ? 2 : kBlocks;
   const void* x[kRows];
   F total[kRows];
@@ -127,10 +108,11 @@ template <class D, class P, int kRows>
   const std::uint8_t* values = span + vector * S::kLanes * 4;
   const std::uint8_t* scales = span + vector * S::kLanes;
   const std::int64_t spans = spans_of(job.k);
-  for (std::int64_t s = 0; s < spans; ++s) {
+  std::int64_t first = 0;
+  for (std::int64_t s = 0; s < spans; ++s, first += kSpanColumns / 2) {
     if (ahead.x != nullptr)
       for (int r = 0; r < kRows; ++r)
-        for (std::int64_t at = ahead.part * 64; at < kSpanOfX; at += 256)
+        for (std::int64_t at = ahead.part * 64; at < kSpanOfX; at += kPanels * 64)
           __builtin_prefetch(static_cast<const char*>(ahead.x[r]) + s * kSpanOfX + at, 0, 2);
     if (kRows >= kPanelAheadRows && ahead.weights)
       for (std::int64_t at = 0; at < Shape::kBytes; at += 64)
@@ -138,20 +120,17 @@ template <class D, class P, int kRows>
 #pragma GCC unroll 1
     for (int block = 0; block < Shape::kParts * kBlocks; block += kSide) {
       const int part = block / kBlocks, b0 = block % kBlocks;
-      const std::uint8_t* loads = values + Shape::values_at(part, b0, 0);
-      const std::int64_t pair = s * kSpanColumns / 2 + Shape::pair_at(part, b0);
       F chains[kRows][kSide];
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
         for (int b = 0; b < kSide; ++b) chains[r][b] = S::zero();
-          // Unrolled further, the loop would leave the cache of decoded instructions.
 #pragma GCC unroll 2
       for (int i = 0; i < Shape::kLoads; ++i)
 #pragma GCC unroll 4
         for (int b = 0; b < kSide; ++b) {
           typename S::H w[P::kVectors];
-          P::load(loads + Shape::values_at(0, b, i) - Shape::values_at(0, 0, 0), w);
+          P::load(values + Shape::values_at(part, b0 + b, i), w);
 #pragma GCC unroll 4
           for (int u = 0; u < P::kVectors; ++u)
 #pragma GCC unroll 2
@@ -160,7 +139,8 @@ template <class D, class P, int kRows>
               for (int r = 0; r < kRows; ++r)
                 chains[r][b] = D::multiply_add(
                     D::part(w[u], p),
-                    broadcast_x<D>(x[r], pair + Shape::pair_at(0, b) + i * P::kVectors + u, p),
+                    broadcast_x<D>(x[r], first + Shape::pair_at(part, b0 + b) + i * P::kVectors + u,
+                                   p),
                     chains[r][b]);
         }
 #pragma GCC unroll 4
@@ -178,6 +158,15 @@ template <class D, class P, int kRows>
     write_sums<S>(total[r], job.scale, outputs, out + r * job.out_stride);
 }
 
+inline std::int64_t panels_of(const PanelJob& job) {
+  return (job.outputs + kPanelOutputs - 1) / kPanelOutputs;
+}
+
+inline const std::uint8_t* span_at(const PanelJob& job, std::int64_t panel, std::int64_t span) {
+  return reinterpret_cast<const std::uint8_t*>(job.panels) +
+         panel * panel_bytes(job.format, job.k) + span * span_bytes(job.format);
+}
+
 // Some spans of a block of a job's rows: all its outputs pass by before the next ones.
 struct Chunk {
   std::int64_t first, spans;
@@ -186,14 +175,6 @@ struct Chunk {
 };
 constexpr std::int64_t kChunkSpans = 2;
 constexpr std::int64_t kChunkRows = 192;
-
-// Calls f(chunk) for all chunks of a job.
-template <class F>
-void for_chunks(const PanelJob& job, F f) {
-  const std::int64_t all = spans_of(job.k);
-  for (std::int64_t first = 0; first < all; first += kChunkSpans)
-    f(Chunk{first, all - first < kChunkSpans ? all - first : kChunkSpans});
-}
 
 // Where sums [kChunkRows, kPanelOutputBlock] wait between chunks, those of `vector` from the job's
 // first.
@@ -213,13 +194,13 @@ struct DecodedPanels {
   alignas(64) std::uint16_t pairs[kScaleBlocks * SpanShape<P>::kPairs * 2 * kOutputs];
   alignas(64) float scales[kScaleBlocks * kOutputs];
 
-  // `panels` of them; `span` is the first panel's first of the chunk.
-  void decode(const std::uint8_t* span, std::int64_t k, std::int64_t panels, std::int64_t spans) {
-    for (std::int64_t n = 0; n < panels; ++n, span += panel_bytes(P::kFormat, k))
-      for (std::int64_t s = 0; s < spans; ++s)
+  void prepare(const PanelJob& job, const Chunk& chunk, std::int64_t panel, std::int64_t panels) {
+    for (std::int64_t n = 0; n < panels; ++n)
+      for (std::int64_t s = 0; s < chunk.spans; ++s)
         for (int part = 0; part < SpanShape<P>::kParts; ++part)
           for (int v = 0; v < kPanelVectors<S>; ++v)
-            decode_part(span + s * SpanShape<P>::kBytes, s, part, v, n * kPanelVectors<S> + v);
+            decode_part(span_at(job, panel + n, chunk.first + s), s, part, v,
+                        n * kPanelVectors<S> + v);
   }
 
  private:
@@ -295,21 +276,13 @@ template <class D, class P, int kRows>
     for (int v = 0; v < 2; ++v) S::store(sums_at<S>(sums, r, v), total[r][v]);
 }
 
+// The job's outputs of `rows` rows from `row` on.
 template <class S>
-void write_block(const PanelJob& job, const float* sums) {
-  for (std::int64_t r = 0; r < job.rows; ++r)
+void write_block(const PanelJob& job, std::int64_t row, std::int64_t rows, const float* sums) {
+  for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t n = 0; n < job.outputs; n += S::kLanes)
       write_sums<S>(S::load(sums + r * kPanelOutputBlock + n), job.scale, job.outputs - n,
-                    job.out + r * job.out_stride + n);
-}
-
-inline std::int64_t panels_of(const PanelJob& job) {
-  return (job.outputs + kPanelOutputs - 1) / kPanelOutputs;
-}
-
-inline const std::uint8_t* span_at(const PanelJob& job, std::int64_t panel, std::int64_t span) {
-  return reinterpret_cast<const std::uint8_t*>(job.panels) +
-         panel * panel_bytes(job.format, job.k) + span * span_bytes(job.format);
+                    job.out + (row + r) * job.out_stride + n);
 }
 
 template <class D, class P>
@@ -321,8 +294,8 @@ void panel_product_in_registers(const PanelJob& job) {
   const auto tile_of = [&](auto rows, std::int64_t row, std::int64_t panel) {
     constexpr int kTileRows = decltype(rows)::value;
     const bool has_next = !few && row + 2 * kTileRows <= job.rows;
-    const Ahead ahead{has_next ? job.x + row + kTileRows : nullptr, panel % 4, row == 0};
     for (int v = 0; v < kPanelVectors<S>; ++v) {
+      const Ahead ahead{has_next ? job.x + row + kTileRows : nullptr, panel, row == 0 && v == 0};
       const std::int64_t at = panel * kPanelOutputs + v * S::kLanes;
       panel_tile_in_registers<D, P, kTileRows>(job, row, span_at(job, panel, 0), v,
                                                job.out + row * job.out_stride + at,
@@ -339,48 +312,47 @@ void panel_product_in_registers(const PanelJob& job) {
   }
 }
 
-// For at most kChunkRows rows.
-template <class D, class P>
-void panel_product_by_chunks(const PanelJob& job) {
-  using S = typename D::Simd;
+// The frame of many rows, S's vectors being narrow or its numbers 8-bit: blocks of rows, chunks,
+// pairs of panels, and all rows of the block for each pair. Shared is what these rows share of a
+// pair: shared.prepare(job, chunk, panel, panels) makes it for `panels` (one or two) from `panel`
+// on. run_tile(rows as a constant, x, chunk, shared, vector, sums) adds the chunk's sums of
+// the pair's vectors `vector` and vector + 1 to `sums`, which is as by sums_at().
+template <class S, class Shared, class RunTile>
+void by_chunks(const PanelJob& job, RunTile run_tile) {
   auto* sums = static_cast<float*>(job.scratch);
-  auto* decoded = reinterpret_cast<DecodedPanels<D, P>*>(sums + kChunkRows * kPanelOutputBlock);
-  static_assert(kChunkRows * kPanelOutputBlock * 4 + sizeof *decoded <= kDotScratchBytes);
-  const std::int64_t panels = panels_of(job);
-  for_chunks(job, [&](const Chunk& chunk) {
-    for (std::int64_t n = 0; n < panels; n += 2) {
-      const std::int64_t here = panels - n < 2 ? panels - n : 2;
-      decoded->decode(span_at(job, n, chunk.first), job.k, here, chunk.spans);
-      for_row_tiles<S::kPanelTileRows>(job.rows, [&](auto rows, std::int64_t row) {
-        for (int v = 0; v < static_cast<int>(here) * kPanelVectors<S>; v += 2)
-          panel_tile<D, P, decltype(rows)::value>(
-              job.x + row, chunk, *decoded, v,
-              sums_at<S>(sums, row, static_cast<int>(n) * kPanelVectors<S> + v));
-      });
-    }
-  });
-  write_block<S>(job, sums);
-}
-
-// Calls f(job) for blocks of kChunkRows rows.
-template <class F>
-void for_row_blocks(const PanelJob& job, F f) {
+  auto* shared = reinterpret_cast<Shared*>(sums + kChunkRows * kPanelOutputBlock);
+  static_assert(kChunkRows * kPanelOutputBlock * 4 + sizeof *shared <= kDotScratchBytes);
+  const std::int64_t panels = panels_of(job), spans = spans_of(job.k);
   for (std::int64_t row = 0; row < job.rows; row += kChunkRows) {
-    PanelJob block = job;
-    block.x += row;
-    block.rows = job.rows - row < kChunkRows ? job.rows - row : kChunkRows;
-    block.out += row * job.out_stride;
-    f(block);
+    const std::int64_t rows = job.rows - row < kChunkRows ? job.rows - row : kChunkRows;
+    for (std::int64_t first = 0; first < spans; first += kChunkSpans) {
+      const Chunk chunk{first, spans - first < kChunkSpans ? spans - first : kChunkSpans};
+      for (std::int64_t n = 0; n < panels; n += 2) {
+        const std::int64_t here = panels - n < 2 ? panels - n : 2;
+        shared->prepare(job, chunk, n, here);
+        for_row_tiles<S::kPanelTileRows>(rows, [&](auto constant, std::int64_t r) {
+          for (int v = 0; v < static_cast<int>(here) * kPanelVectors<S>; v += 2)
+            run_tile(constant, job.x + row + r, chunk, *shared, v,
+                     sums_at<S>(sums, r, static_cast<int>(n) * kPanelVectors<S> + v));
+        });
+      }
+    }
+    write_block<S>(job, row, rows, sums);
   }
 }
 
 template <class D, class P>
 void panel_product(const PanelJob& job) {
-  if (D::Simd::kDecodesInRegisters || job.rows <= D::Simd::kPanelTileRows) {
-    panel_product_in_registers<D, P>(job);
-  } else {
-    for_row_blocks(job, [](const PanelJob& block) { panel_product_by_chunks<D, P>(block); });
+  using S = typename D::Simd;
+  if constexpr (!S::kDecodesInRegisters) {
+    if (job.rows > S::kPanelTileRows)
+      return by_chunks<S, DecodedPanels<D, P>>(
+          job, [](auto rows, const void* const* x, const Chunk& chunk, const auto& decoded,
+                  int vector, float* sums) {
+            panel_tile<D, P, decltype(rows)::value>(x, chunk, decoded, vector, sums);
+          });
   }
+  panel_product_in_registers<D, P>(job);
 }
 
 template <class D>

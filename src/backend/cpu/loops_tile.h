@@ -116,11 +116,8 @@ struct Tile {
   std::int64_t first_step;  // in x
   std::int64_t steps;       // even
   bool begins, ends;        // the first and the last columns of K
-  // From a weight to the one that is asked for when it is used, into the second-level cache; 0:
-  // none is. For weights that come from memory, where the processor's own prefetching is too timid.
-  std::int64_t ahead;
-  float scale;  // of every finished sum
-  float* out;   // [rows, out_stride]; between blocks the sums so far
+  float scale;              // of every finished sum
+  float* out;               // [rows, out_stride]; between blocks the sums so far
   std::int64_t out_stride;
 };
 
@@ -139,7 +136,10 @@ void add_to_out(const Tile& t, const typename S::F* sums, float* out) {
   }
 }
 
-template <class D, int kRows, int kOutputs>
+// With kAsks, the weights kOutputs rows of W further on are asked for, into the second-level cache:
+// W comes from memory, and the processor's own prefetching is too timid. (A constant: asking at run
+// time took the registers of AVX2's and AVX-512's full tiles, and half of their speed.)
+template <class D, int kRows, int kOutputs, bool kAsks>
 [[gnu::noinline]] void run_tile(const Tile& t, const WeightTileRows& w) {
   using S = typename D::Simd;
   const char* x[kRows];
@@ -155,7 +155,7 @@ template <class D, int kRows, int kOutputs>
     typename D::W weights[kOutputs];
 #pragma GCC unroll 8
     for (int j = 0; j < kOutputs; ++j) {
-      if (t.ahead != 0) __builtin_prefetch(base + j * w.stride + t.ahead, 0, 2);
+      if constexpr (kAsks) __builtin_prefetch(base + (kOutputs + j) * w.stride, 0, 2);
       weights[j] = D::load_w(base + j * w.stride);
     }
 #pragma GCC unroll 2
@@ -173,15 +173,6 @@ template <class D, int kRows, int kOutputs>
   }
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) add_to_out<S, kOutputs>(t, sums[i], t.out + i * t.out_stride);
-}
-
-// Makes the number of rows a constant.
-template <class D, int kOutputs, int kRows>
-void run_tile_of(std::int64_t rows, const Tile& tile, const WeightTileRows& w) {
-  if constexpr (kRows > 1) {
-    if (rows < kRows) return run_tile_of<D, kOutputs, kRows - 1>(rows, tile, w);
-  }
-  run_tile<D, kRows, kOutputs>(tile, w);
 }
 
 }  // namespace

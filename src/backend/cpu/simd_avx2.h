@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "backend/cpu/simd_sums.h"
+
 namespace m3::cpu {
 namespace {
 
@@ -67,12 +69,8 @@ struct Avx2 {
     const F quarter = max_or_nan(half, _mm256_permute_ps(half, 0x4e));
     return _mm256_cvtss_f32(max_or_nan(quarter, _mm256_permute_ps(quarter, 0xb1)));
   }
-  // The sum of each one's lanes.
   static __m128 sums(F a, F b, F c, F d) {
-    const __m128 a4 = half(a), b4 = half(b), c4 = half(c), d4 = half(d);
-    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a4, b4), _mm_unpackhi_ps(a4, b4));
-    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c4, d4), _mm_unpackhi_ps(c4, d4));
-    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+    return sums_of_lanes(half(a), half(b), half(c), half(d));
   }
   static float sum(F a) { return _mm_cvtss_f32(sums(a, a, a, a)); }
 

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "backend/cpu/simd_sums.h"
+
 namespace m3::cpu {
 namespace {
 
@@ -74,12 +76,8 @@ struct Avx512 {
     const F pair = max_or_nan(quarter, _mm512_permute_ps(quarter, 0x4e));
     return _mm512_cvtss_f32(max_or_nan(pair, _mm512_permute_ps(pair, 0xb1)));
   }
-  // The sum of each one's lanes.
   static __m128 sums(F a, F b, F c, F d) {
-    const __m128 a4 = quarter(a), b4 = quarter(b), c4 = quarter(c), d4 = quarter(d);
-    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a4, b4), _mm_unpackhi_ps(a4, b4));
-    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c4, d4), _mm_unpackhi_ps(c4, d4));
-    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+    return sums_of_lanes(quarter(a), quarter(b), quarter(c), quarter(d));
   }
   static float sum(F a) { return _mm_cvtss_f32(sums(a, a, a, a)); }
 

@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "backend/cpu/simd_sums.h"
+
 namespace m3::cpu {
 namespace {
 
@@ -79,12 +81,7 @@ struct Sse2 {
     return _mm_cvtss_f32(max_or_nan(half, _mm_shuffle_ps(half, half, 1)));
   }
   // The sums over the lanes, halving: lane l + lane l + kLanes / 2, and so on.
-  // The sum of each one's lanes.
-  static __m128 sums(F a, F b, F c, F d) {
-    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
-    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
-    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
-  }
+  static __m128 sums(F a, F b, F c, F d) { return sums_of_lanes(a, b, c, d); }
   static float sum(F a) { return _mm_cvtss_f32(sums(a, a, a, a)); }
 
   static H load_h(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
