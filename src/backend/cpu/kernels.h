@@ -82,9 +82,16 @@ static constexpr std::int64_t span_bytes(WeightFormat format) {
 static constexpr std::int64_t spans_of(std::int64_t k) {
   return (k + kSpanColumns - 1) / kSpanColumns;
 }
+static constexpr std::int64_t panels_of(std::int64_t outputs) {
+  return (outputs + kPanelOutputs - 1) / kPanelOutputs;
+}
 static constexpr std::int64_t panel_bytes(WeightFormat format, std::int64_t k) {
   return spans_of(k) * span_bytes(format);
 }
+
+// Behind a weight's last panel: kernels read up to a byte further than a load, and what follows
+// stays aligned.
+inline constexpr std::int64_t kPanelPadding = 64;
 
 struct PanelJob {
   const void* const* x = nullptr;  // [rows] packed rows

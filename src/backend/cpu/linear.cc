@@ -10,12 +10,13 @@
 namespace m3::cpu {
 namespace {
 
-// With few rows a task is little more than reading its weights: 16 x 6144 of them are 100-200 KB,
-// some ten microseconds, and the smallest matrices still make tasks for dozens of threads.
-constexpr std::int64_t kFewRows = 12;
-constexpr std::int64_t kFewRowsOutputBlock = 16;
-// Of a product with more rows, for each thread: those that end late leave something to steal.
+// Of a product, for each thread: those that end late leave something to steal.
 constexpr std::int64_t kTasksPerThread = 8;
+// With few rows a task is little more than reading its weights. 64 outputs of them are streams long
+// enough for the memory (Zen 4, one core, BF16: 27 GB/s; 25 with 16 outputs); small matrices, or
+// many threads, make do with 16: 100-200 KB, some ten microseconds.
+constexpr std::int64_t kFewRows = 12;
+constexpr std::int64_t kFewRowsOutputsMin = 16, kFewRowsOutputsMax = 64;
 // Rows of such a task: fewer would be too little work for the weights that it fetches; more would
 // not stay in the third-level cache (512 x 6144: 6 MiB) while all weights pass by.
 constexpr std::int64_t kRowsMin = 48, kRowsMax = 512;
@@ -101,7 +102,9 @@ void cut(Product& p, int threads) {
   const std::int64_t rows = p.x.rows;
   if (p.x.panel_rows == 1 || p.panels != nullptr) {
     const bool few = rows <= kFewRows;
-    p.output_block = few                   ? kFewRowsOutputBlock
+    const std::int64_t even = p.outputs / (kTasksPerThread * threads);
+    p.output_block = few ? std::clamp(even / kPanelOutputs * kPanelOutputs, kFewRowsOutputsMin,
+                                      kFewRowsOutputsMax)
                      : p.panels != nullptr ? kPanelOutputBlock
                                            : kOutputBlock;
     p.output_blocks = blocks_of(p.outputs, p.output_block);
@@ -130,8 +133,7 @@ std::int64_t CpuBackend::packed_bytes(const Matrix& w) const {
 }
 
 void CpuBackend::pack(const Matrix& w, std::byte* out) {
-  const std::int64_t panels = (w.rows + kPanelOutputs - 1) / kPanelOutputs;
-  for_ranges(pool_, panels, 4, [&](std::int64_t begin, std::int64_t end) {
+  for_ranges(pool_, panels_of(w.rows), 4, [&](std::int64_t begin, std::int64_t end) {
     pack_panels(stored_rows(w), w.rows, w.cols, begin, end, out);
   });
 }

@@ -6,11 +6,13 @@
 // bit for bit. A tile of kRowTile x 4 sums keeps the registers full.
 //
 // K is cut into blocks of column_block() columns; lanes are added up at the end of each block.
-// Few rows (decode) are limited by reading W: four rows of W at a time are read to their ends. Many
-// rows (prefill) are limited by multiplications: all rows pass by a block of the job's weights,
-// which stays in the second-level cache, a tile's x in the first. What comes from memory is asked
-// for four rows of W ahead (Zen 4, two threads, 4 and 16 rows: 0.30 and 0.67 of the multiplication
-// peak, 0.22 and 0.56 with 2 KiB).
+// Few rows (decode) are limited by reading W: four rows of W at a time are read to their ends; if
+// one row of x is small beside the first-level cache (kReadsApart), from four places of the job
+// that go on from row to row, which the processor follows better. Many rows (prefill) are limited
+// by multiplications: all rows pass by a block of the job's weights, which stays in the
+// second-level cache, a tile's x in the first. What comes from memory is asked for ahead (Zen 4,
+// two threads, 4 and 16 rows, four rows of W ahead: 0.30 and 0.67 of the multiplication peak; 2
+// KiB: 0.22, 0.56).
 #pragma once
 
 #include <cstddef>
@@ -24,13 +26,13 @@
 namespace m3::cpu {
 namespace {
 
-// Columns [begin, end) of the job's outputs [first, last).
+// Columns [begin, end) of `count` of the job's outputs, `apart` from each other.
 struct Piece {
-  std::int64_t first, last;
+  std::int64_t first, count, apart;
   std::int64_t begin, end;
 };
 
-// The tile of kRows rows from `row` on and of kOutputs outputs from `n` on.
+// The tile of kRows rows from `row` on and of kOutputs outputs from the piece's n-th on.
 template <class D, int kRows, int kOutputs>
 void run_tile_at(const DotJob& job, const Piece& piece, const WeightTileRows& w, std::int64_t row,
                  std::int64_t n) {
@@ -40,13 +42,16 @@ void run_tile_at(const DotJob& job, const Piece& piece, const WeightTileRows& w,
                   piece.begin == 0,
                   piece.end == job.k,
                   job.w.scale,
-                  job.out + row * job.out_stride + n,
-                  job.out_stride};
-  const WeightTileRows here{w.base + (n - piece.first) * w.stride, w.stride};
-  if (row == 0) {
-    run_tile<D, kRows, kOutputs, true>(tile, here);
+                  job.out + row * job.out_stride + piece.first + n * piece.apart,
+                  job.out_stride,
+                  piece.apart};
+  const WeightTileRows here{w.base + n * w.stride, w.stride};
+  if (row > 0) {
+    run_tile<D, kRows, kOutputs, Ask::kNothing>(tile, here);
+  } else if constexpr (kRows == 1 && D::kReadsApart) {
+    run_tile<D, kRows, kOutputs, Ask::kFurther>(tile, here);
   } else {
-    run_tile<D, kRows, kOutputs, false>(tile, here);
+    run_tile<D, kRows, kOutputs, Ask::kNextRows>(tile, here);
   }
 }
 
@@ -57,8 +62,8 @@ void ask_for_next_rows(const DotJob& job, const Piece& piece, std::int64_t row, 
   const std::int64_t next = row + rows, end = next + rows < job.rows ? next + rows : job.rows;
   for (std::int64_t r = next; r < end; ++r)
     prefetch_part(static_cast<const char*>(job.x[r]) + piece.begin / D::kStep * D::kPackedStepBytes,
-                  (piece.end - piece.begin) / D::kStep * D::kPackedStepBytes, (n - piece.first) / 4,
-                  (piece.last - piece.first + 3) / 4);
+                  (piece.end - piece.begin) / D::kStep * D::kPackedStepBytes, n / 4,
+                  (piece.count + 3) / 4);
 }
 
 // All tiles of a piece of one column block. `w` starts at the piece's first output and column.
@@ -66,12 +71,12 @@ template <class D>
 void run_tiles(const DotJob& job, const Piece& piece, const WeightTileRows& w) {
   for_row_tiles<D::kRowTile>(job.rows, [&](auto rows, std::int64_t row) {
     constexpr int kRows = decltype(rows)::value;
-    std::int64_t n = piece.first;
-    for (; n + 4 <= piece.last; n += 4) {
+    std::int64_t n = 0;
+    for (; n + 4 <= piece.count; n += 4) {
       ask_for_next_rows<D>(job, piece, row, kRows, n);
       run_tile_at<D, kRows, 4>(job, piece, w, row, n);
     }
-    for (; n < piece.last; ++n) run_tile_at<D, kRows, 1>(job, piece, w, row, n);
+    for (; n < piece.count; ++n) run_tile_at<D, kRows, 1>(job, piece, w, row, n);
   });
 }
 
@@ -90,7 +95,7 @@ bool is_whole(const Piece& piece) {
 // The piece's weights as they lie in memory, of numbers of so many bytes.
 inline WeightTileRows rows_in_place(const DotJob& job, const Piece& piece, std::int64_t bytes) {
   return {static_cast<const char*>(job.w.values) + (piece.first * job.k + piece.begin) * bytes,
-          job.k * bytes};
+          piece.apart * job.k * bytes};
 }
 
 // Any format, by way of scratch; a ragged end is padded with zeros, as x is.
@@ -99,8 +104,9 @@ WeightTileRows decoded_rows(const DotJob& job, const Piece& piece) {
   const std::int64_t columns = piece.end - piece.begin;
   const std::int64_t stride = round_up(columns, kPairColumns<D>);
   auto* decoded = static_cast<std::uint16_t*>(job.scratch);
-  for (std::int64_t n = piece.first; n < piece.last; ++n, decoded += stride) {
-    decode_row<typename D::Simd>(job.w, n, job.k, piece.begin, piece.end, decoded);
+  for (std::int64_t n = 0; n < piece.count; ++n, decoded += stride) {
+    decode_row<typename D::Simd>(job.w, piece.first + n * piece.apart, job.k, piece.begin,
+                                 piece.end, decoded);
     for (std::int64_t k = columns; k < stride; ++k) decoded[k] = 0;
   }
   return {static_cast<const char*>(job.scratch), stride * 2};
@@ -111,10 +117,10 @@ template <class D>
 WeightTileRows padded_rows(const DotJob& job, const Piece& piece) {
   const std::int64_t columns = piece.end - piece.begin;
   const std::int64_t stride = round_up(columns, kPairColumns<D>);
-  const char* row = rows_in_place(job, piece, 4).base;
+  const WeightTileRows rows = rows_in_place(job, piece, 4);
   auto* padded = static_cast<float*>(job.scratch);
-  for (std::int64_t n = piece.first; n < piece.last; ++n, row += job.k * 4, padded += stride) {
-    __builtin_memcpy(padded, row, static_cast<std::size_t>(columns) * 4);
+  for (std::int64_t n = 0; n < piece.count; ++n, padded += stride) {
+    __builtin_memcpy(padded, rows.base + n * rows.stride, static_cast<std::size_t>(columns) * 4);
     for (std::int64_t k = columns; k < stride; ++k) padded[k] = 0;
   }
   return {static_cast<const char*>(job.scratch), stride * 4};
@@ -124,11 +130,19 @@ WeightTileRows padded_rows(const DotJob& job, const Piece& piece) {
 // block.
 template <class D, class F>
 void for_pieces(const DotJob& job, F f) {
-  const std::int64_t group = job.rows <= D::kRowTile ? 4 : kOutputBlock;
-  for (std::int64_t n = 0; n < job.outputs; n += group)
+  const auto for_columns = [&](std::int64_t first, std::int64_t count, std::int64_t apart) {
     for (std::int64_t begin = 0; begin < job.k; begin = block_end<D>(job, begin))
-      f(Piece{n, n + group < job.outputs ? n + group : job.outputs, begin,
-              block_end<D>(job, begin)});
+      f(Piece{first, count, apart, begin, block_end<D>(job, begin)});
+  };
+  std::int64_t n = 0;
+  if (D::kReadsApart && job.rows == 1) {
+    const std::int64_t apart = job.outputs / 4;
+    for (; n < apart; ++n) for_columns(n, 4, apart);
+    n *= 4;
+  }
+  const std::int64_t group = job.rows <= D::kRowTile ? 4 : kOutputBlock;
+  for (; n < job.outputs; n += group)
+    for_columns(n, job.outputs - n < group ? job.outputs - n : group, 1);
 }
 
 template <class D>

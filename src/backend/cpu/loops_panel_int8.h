@@ -228,7 +228,7 @@ void panel_dot_int8(const PanelJob& job) {
   if (job.rows == 0) return;
   if (job.rows > kInt8FewRows) return int8_many<D>(job);
   with_constant<kInt8FewRows>(job.rows, [&](auto rows) {
-    for (std::int64_t n = 0; n < panels_of(job); ++n)
+    for (std::int64_t n = 0; n < panels_of(job.outputs); ++n)
       for (int v = 0; v < kPanelVectors<S>; ++v) {
         const std::int64_t at = n * kPanelOutputs + v * S::kLanes;
         int8_few<D, decltype(rows)::value>(job, span_at(job, n, 0), v, job.out + at,

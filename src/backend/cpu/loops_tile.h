@@ -21,6 +21,7 @@ struct WideningDot {
   using F = typename S::F;
   using W = typename S::H;
   static constexpr int kRowTile = S::kRowTile;
+  static constexpr bool kReadsApart = false;
   static constexpr int kPairRows = 4;
   static constexpr int kStep = 2 * S::kLanes;  // columns of a vector of weights
   static constexpr int kStepBytes = kStep * 2;
@@ -57,6 +58,7 @@ struct F32Dot {
   using F = typename S::F;
   using W = F;
   static constexpr int kRowTile = S::kRowTile;
+  static constexpr bool kReadsApart = false;
   static constexpr int kStep = S::kLanes;
   static constexpr int kStepBytes = kStep * 4;
   static constexpr int kParts = 1;
@@ -119,27 +121,37 @@ struct Tile {
   float scale;              // of every finished sum
   float* out;               // [rows, out_stride]; between blocks the sums so far
   std::int64_t out_stride;
+  std::int64_t apart;  // from output to output; 1, but where a row is alone
 };
 
-template <class S, int kOutputs>
+template <class S, int kRows, int kOutputs>
 void add_to_out(const Tile& t, const typename S::F* sums, float* out) {
   const float scale = t.ends ? t.scale : 1;
-  if constexpr (kOutputs == 4) {
+  if constexpr (kRows > 1 && kOutputs == 4) {
     __m128 block = S::sums(sums[0], sums[1], sums[2], sums[3]);
     if (!t.begins) block = _mm_add_ps(_mm_loadu_ps(out), block);
     _mm_storeu_ps(out, _mm_mul_ps(block, _mm_set1_ps(scale)));
   } else {
-    for (int j = 0; j < kOutputs; ++j) {
+    for (int j = 0; j < kOutputs; ++j, out += t.apart) {
       const float block = S::sum(sums[j]);
-      out[j] = (t.begins ? block : out[j] + block) * scale;
+      *out = (t.begins ? block : *out + block) * scale;
     }
   }
 }
 
-// With kAsks, the weights kOutputs rows of W further on are asked for, into the second-level cache:
-// W comes from memory, and the processor's own prefetching is too timid. (A constant: asking at run
-// time took the registers of AVX2's and AVX-512's full tiles, and half of their speed.)
-template <class D, int kRows, int kOutputs, bool kAsks>
+// What a tile asks for while it reads W, into the second-level cache: the processor's own
+// prefetching is too timid. (A constant: asking at run time took the registers of AVX2's and
+// AVX-512's full tiles, and half of their speed.)
+enum class Ask {
+  kNothing,   // W is near
+  kNextRows,  // as many rows of W further on
+  kFurther,   // kAskedBytes further along each row
+};
+// Zen 4, one core, one row of x: four streams of their own 28.5 GB/s (a plain read: 31), 27.5
+// without asking, 26 at 2 KiB.
+constexpr std::int64_t kAskedBytes = 1024;
+
+template <class D, int kRows, int kOutputs, Ask kAsk>
 [[gnu::noinline]] void run_tile(const Tile& t, const WeightTileRows& w) {
   using S = typename D::Simd;
   const char* x[kRows];
@@ -155,7 +167,10 @@ template <class D, int kRows, int kOutputs, bool kAsks>
     typename D::W weights[kOutputs];
 #pragma GCC unroll 8
     for (int j = 0; j < kOutputs; ++j) {
-      if constexpr (kAsks) __builtin_prefetch(base + (kOutputs + j) * w.stride, 0, 2);
+      if constexpr (kAsk == Ask::kNextRows)
+        __builtin_prefetch(base + (kOutputs + j) * w.stride, 0, 2);
+      if constexpr (kAsk == Ask::kFurther)
+        __builtin_prefetch(base + j * w.stride + kAskedBytes, 0, 2);
       weights[j] = D::load_w(base + j * w.stride);
     }
 #pragma GCC unroll 2
@@ -172,7 +187,8 @@ template <class D, int kRows, int kOutputs, bool kAsks>
     }
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) add_to_out<S, kOutputs>(t, sums[i], t.out + i * t.out_stride);
+  for (int i = 0; i < kRows; ++i)
+    add_to_out<S, kRows, kOutputs>(t, sums[i], t.out + i * t.out_stride);
 }
 
 }  // namespace

@@ -96,7 +96,7 @@ void pack_values(WeightFormat format, const SpanRows& rows, std::uint8_t* out) {
 }  // namespace
 
 std::int64_t weight_panel_bytes(WeightFormat format, std::int64_t outputs, std::int64_t k) {
-  return (outputs + kPanelOutputs - 1) / kPanelOutputs * panel_bytes(format, k);
+  return panels_of(outputs) * panel_bytes(format, k) + kPanelPadding;
 }
 
 void pack_panels(const WeightRows& w, std::int64_t outputs, std::int64_t k, std::int64_t first,
@@ -108,6 +108,7 @@ void pack_panels(const WeightRows& w, std::int64_t outputs, std::int64_t k, std:
       pack_scales(w.format, rows, to);
       pack_values(w.format, rows, to + scale_bytes_of_span(w.format));
     }
+  if (last == panels_of(outputs)) std::memset(to, 0, kPanelPadding);
 }
 
 }  // namespace m3::cpu

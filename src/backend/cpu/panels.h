@@ -27,11 +27,11 @@
 
 namespace m3::cpu {
 
-// What a weight of `outputs` x k takes in panels. Its format has_panels().
+// What a weight of `outputs` x k takes in panels, kPanelPadding included. Its format has_panels().
 std::int64_t weight_panel_bytes(WeightFormat format, std::int64_t outputs, std::int64_t k);
 
 // Writes panels [first, last) of w, which has `outputs` rows, to their places behind `out`: the
-// start of panel 0, 64-byte aligned.
+// start of panel 0, 64-byte aligned. The padding is written with the last panel.
 void pack_panels(const WeightRows& w, std::int64_t outputs, std::int64_t k, std::int64_t first,
                  std::int64_t last, std::byte* out);
 
