@@ -6,13 +6,11 @@
 // bit for bit. A tile of kRowTile x 4 sums keeps the registers full.
 //
 // K is cut into blocks of column_block() columns; lanes are added up at the end of each block.
-// Few rows (decode) are limited by reading W: four rows of W at a time are read to their ends; if
-// one row of x is small beside the first-level cache (kReadsApart), from four places of the job
-// that go on from row to row, which the processor follows better. Many rows (prefill) are limited
-// by multiplications: all rows pass by a block of the job's weights, which stays in the
-// second-level cache, a tile's x in the first. What comes from memory is asked for ahead (Zen 4,
-// two threads, 4 and 16 rows, four rows of W ahead: 0.30 and 0.67 of the multiplication peak; 2
-// KiB: 0.22, 0.56).
+// Few rows (decode) are limited by reading W: some rows of W at a time are read to their ends. Many
+// rows (prefill) are limited by multiplications: all rows pass by a block of the job's weights,
+// which stays in the second-level cache, a tile's x in the first. What comes from memory is asked
+// for a tile of W ahead (Zen 4, two threads, 16 rows: 0.67 of the multiplication peak, 0.56 with
+// 2 KiB).
 #pragma once
 
 #include <cstddef>
@@ -26,13 +24,13 @@
 namespace m3::cpu {
 namespace {
 
-// Columns [begin, end) of `count` of the job's outputs, `apart` from each other.
+// Columns [begin, end) of the job's outputs [first, last).
 struct Piece {
-  std::int64_t first, count, apart;
+  std::int64_t first, last;
   std::int64_t begin, end;
 };
 
-// The tile of kRows rows from `row` on and of kOutputs outputs from the piece's n-th on.
+// The tile of kRows rows from `row` on and of kOutputs outputs from `n` on.
 template <class D, int kRows, int kOutputs>
 void run_tile_at(const DotJob& job, const Piece& piece, const WeightTileRows& w, std::int64_t row,
                  std::int64_t n) {
@@ -42,16 +40,13 @@ void run_tile_at(const DotJob& job, const Piece& piece, const WeightTileRows& w,
                   piece.begin == 0,
                   piece.end == job.k,
                   job.w.scale,
-                  job.out + row * job.out_stride + piece.first + n * piece.apart,
-                  job.out_stride,
-                  piece.apart};
-  const WeightTileRows here{w.base + n * w.stride, w.stride};
-  if (row > 0) {
-    run_tile<D, kRows, kOutputs, Ask::kNothing>(tile, here);
-  } else if constexpr (kRows == 1 && D::kReadsApart) {
-    run_tile<D, kRows, kOutputs, Ask::kFurther>(tile, here);
+                  job.out + row * job.out_stride + n,
+                  job.out_stride};
+  const WeightTileRows here{w.base + (n - piece.first) * w.stride, w.stride};
+  if (row == 0) {
+    run_tile<D, kRows, kOutputs, true>(tile, here);
   } else {
-    run_tile<D, kRows, kOutputs, Ask::kNextRows>(tile, here);
+    run_tile<D, kRows, kOutputs, false>(tile, here);
   }
 }
 
@@ -62,8 +57,8 @@ void ask_for_next_rows(const DotJob& job, const Piece& piece, std::int64_t row, 
   const std::int64_t next = row + rows, end = next + rows < job.rows ? next + rows : job.rows;
   for (std::int64_t r = next; r < end; ++r)
     prefetch_part(static_cast<const char*>(job.x[r]) + piece.begin / D::kStep * D::kPackedStepBytes,
-                  (piece.end - piece.begin) / D::kStep * D::kPackedStepBytes, n / 4,
-                  (piece.count + 3) / 4);
+                  (piece.end - piece.begin) / D::kStep * D::kPackedStepBytes, (n - piece.first) / 4,
+                  (piece.last - piece.first + 3) / 4);
 }
 
 // All tiles of a piece of one column block. `w` starts at the piece's first output and column.
@@ -71,12 +66,12 @@ template <class D>
 void run_tiles(const DotJob& job, const Piece& piece, const WeightTileRows& w) {
   for_row_tiles<D::kRowTile>(job.rows, [&](auto rows, std::int64_t row) {
     constexpr int kRows = decltype(rows)::value;
-    std::int64_t n = 0;
-    for (; n + 4 <= piece.count; n += 4) {
+    std::int64_t n = piece.first;
+    for (; n + 4 <= piece.last; n += 4) {
       ask_for_next_rows<D>(job, piece, row, kRows, n);
       run_tile_at<D, kRows, 4>(job, piece, w, row, n);
     }
-    for (; n < piece.count; ++n) run_tile_at<D, kRows, 1>(job, piece, w, row, n);
+    for (; n < piece.last; ++n) run_tile_at<D, kRows, 1>(job, piece, w, row, n);
   });
 }
 
@@ -95,7 +90,7 @@ bool is_whole(const Piece& piece) {
 // The piece's weights as they lie in memory, of numbers of so many bytes.
 inline WeightTileRows rows_in_place(const DotJob& job, const Piece& piece, std::int64_t bytes) {
   return {static_cast<const char*>(job.w.values) + (piece.first * job.k + piece.begin) * bytes,
-          piece.apart * job.k * bytes};
+          job.k * bytes};
 }
 
 // Any format, by way of scratch; a ragged end is padded with zeros, as x is.
@@ -104,9 +99,8 @@ WeightTileRows decoded_rows(const DotJob& job, const Piece& piece) {
   const std::int64_t columns = piece.end - piece.begin;
   const std::int64_t stride = round_up(columns, kPairColumns<D>);
   auto* decoded = static_cast<std::uint16_t*>(job.scratch);
-  for (std::int64_t n = 0; n < piece.count; ++n, decoded += stride) {
-    decode_row<typename D::Simd>(job.w, piece.first + n * piece.apart, job.k, piece.begin,
-                                 piece.end, decoded);
+  for (std::int64_t n = piece.first; n < piece.last; ++n, decoded += stride) {
+    decode_row<typename D::Simd>(job.w, n, job.k, piece.begin, piece.end, decoded);
     for (std::int64_t k = columns; k < stride; ++k) decoded[k] = 0;
   }
   return {static_cast<const char*>(job.scratch), stride * 2};
@@ -117,39 +111,99 @@ template <class D>
 WeightTileRows padded_rows(const DotJob& job, const Piece& piece) {
   const std::int64_t columns = piece.end - piece.begin;
   const std::int64_t stride = round_up(columns, kPairColumns<D>);
-  const WeightTileRows rows = rows_in_place(job, piece, 4);
+  const char* row = rows_in_place(job, piece, 4).base;
   auto* padded = static_cast<float*>(job.scratch);
-  for (std::int64_t n = 0; n < piece.count; ++n, padded += stride) {
-    __builtin_memcpy(padded, rows.base + n * rows.stride, static_cast<std::size_t>(columns) * 4);
+  for (std::int64_t n = piece.first; n < piece.last; ++n, row += job.k * 4, padded += stride) {
+    __builtin_memcpy(padded, row, static_cast<std::size_t>(columns) * 4);
     for (std::int64_t k = columns; k < stride; ++k) padded[k] = 0;
   }
   return {static_cast<const char*>(job.scratch), stride * 4};
 }
 
-// Calls f(piece) for all of a job: few outputs to the ends of their rows, or all outputs block by
-// block.
+// Calls f(piece) for all of a job, block by block.
 template <class D, class F>
 void for_pieces(const DotJob& job, F f) {
-  const auto for_columns = [&](std::int64_t first, std::int64_t count, std::int64_t apart) {
+  for (std::int64_t n = 0; n < job.outputs; n += kOutputBlock)
     for (std::int64_t begin = 0; begin < job.k; begin = block_end<D>(job, begin))
-      f(Piece{first, count, apart, begin, block_end<D>(job, begin)});
-  };
-  std::int64_t n = 0;
-  if (D::kReadsApart && job.rows == 1) {
-    const std::int64_t apart = job.outputs / 4;
-    for (; n < apart; ++n) for_columns(n, 4, apart);
-    n *= 4;
+      f(Piece{n, n + kOutputBlock < job.outputs ? n + kOutputBlock : job.outputs, begin,
+              block_end<D>(job, begin)});
+}
+
+// How kRows rows of x pass by W where it is read to the ends of its rows.
+template <class D, int kRows>
+struct FewRows {
+  // Rows of W at a time, as many as registers hold: each vector of x, which W drives out of the
+  // first-level cache, serves them all (Zen 4, one core, 2 and 3 rows: 26.2 and 23.6 GB/s with 8,
+  // 22 and 21 with 4).
+  static constexpr int kSums = 4 * D::kRowTile / kRows;
+  static constexpr int kOutputs = kRows > 1 && kSums >= 8 ? 8 : 4;
+  // One row alone outruns the processor's own prefetching where rows lie side by side: each of them
+  // ends soon. It reads as many streams, each of which goes on with the next row (Zen 4, one core,
+  // which reads 31 GB/s: 28.5, asking for what is 1 KiB further on; side by side 23.5). Where x
+  // takes most of the first-level cache, that is slower.
+  static constexpr bool kApart = kRows == 1 && D::kReadsApart;
+  static constexpr std::int64_t kApartAhead = 1024;
+};
+
+// Outputs n, n + apart, ... (kOutputs of them) for all of a job's rows, W in bfloat16 as it lies in
+// memory.
+template <class D, int kRows, int kOutputs>
+[[gnu::noinline]] void whole_rows(const DotJob& job, std::int64_t n, std::int64_t apart) {
+  const std::int64_t stride = apart * job.k * 2;
+  const std::int64_t ahead =
+      FewRows<D, kRows>::kApart ? FewRows<D, kRows>::kApartAhead : kOutputs * stride;
+  const char* base = static_cast<const char*>(job.w.values) + n * job.k * 2;
+  const char* x[kRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) x[r] = static_cast<const char*>(job.x[r]);
+  float totals[kRows][kOutputs] = {};
+  std::int64_t step = 0;
+  for (std::int64_t begin = 0; begin < job.k; begin = block_end<D>(job, begin)) {
+    typename D::F sums[kRows][kOutputs];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+      for (int j = 0; j < kOutputs; ++j) sums[r][j] = D::Simd::zero();
+    for (const std::int64_t end = block_end<D>(job, begin) / D::kStep; step < end;
+         ++step, base += D::kStepBytes) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kOutputs; ++j) __builtin_prefetch(base + j * stride + ahead, 0, 2);
+      multiply_step<D>(x, step, base, stride, sums);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      float block[kOutputs];
+      add_lanes<typename D::Simd, kOutputs>(sums[r], block);
+      for (int j = 0; j < kOutputs; ++j)
+        totals[r][j] = begin == 0 ? block[j] : totals[r][j] + block[j];
+    }
   }
-  const std::int64_t group = job.rows <= D::kRowTile ? 4 : kOutputBlock;
-  for (; n < job.outputs; n += group)
-    for_columns(n, job.outputs - n < group ? job.outputs - n : group, 1);
+  for (int r = 0; r < kRows; ++r)
+    for (int j = 0; j < kOutputs; ++j)
+      job.out[r * job.out_stride + n + j * apart] = totals[r][j] * job.w.scale;
+}
+
+template <class D, int kRows>
+void few_rows(const DotJob& job) {
+  using Few = FewRows<D, kRows>;
+  const std::int64_t groups = job.outputs / Few::kOutputs;
+  for (std::int64_t g = 0; g < groups; ++g)
+    whole_rows<D, kRows, Few::kOutputs>(job, Few::kApart ? g : g * Few::kOutputs,
+                                        Few::kApart ? groups : 1);
+  for (std::int64_t n = groups * Few::kOutputs; n < job.outputs; ++n)
+    whole_rows<D, kRows, 1>(job, n, 1);
 }
 
 template <class D>
 void dot(const DotJob& job) {
+  const bool in_place = job.w.format == WeightFormat::kBF16;
+  if (in_place && job.rows <= D::kRowTile && job.k % kPairColumns<D> == 0)
+    return with_constant<D::kRowTile>(job.rows,
+                                      [&](auto rows) { few_rows<D, decltype(rows)::value>(job); });
   for_pieces<D>(job, [&](const Piece& piece) {
-    const bool in_place = job.w.format == WeightFormat::kBF16 && is_whole<D>(piece);
-    run_tiles<D>(job, piece, in_place ? rows_in_place(job, piece, 2) : decoded_rows<D>(job, piece));
+    run_tiles<D>(job, piece,
+                 in_place && is_whole<D>(piece) ? rows_in_place(job, piece, 2)
+                                                : decoded_rows<D>(job, piece));
   });
 }
 

@@ -58,7 +58,6 @@ struct F32Dot {
   using F = typename S::F;
   using W = F;
   static constexpr int kRowTile = S::kRowTile;
-  static constexpr bool kReadsApart = false;
   static constexpr int kStep = S::kLanes;
   static constexpr int kStepBytes = kStep * 4;
   static constexpr int kParts = 1;
@@ -121,37 +120,63 @@ struct Tile {
   float scale;              // of every finished sum
   float* out;               // [rows, out_stride]; between blocks the sums so far
   std::int64_t out_stride;
-  std::int64_t apart;  // from output to output; 1, but where a row is alone
 };
 
-template <class S, int kRows, int kOutputs>
+// The sum of each vector's lanes.
+template <class S, int kOutputs>
+void add_lanes(const typename S::F* sums, float* out) {
+  int j = 0;
+  for (; j + 4 <= kOutputs; j += 4)
+    _mm_storeu_ps(out + j, S::sums(sums[j], sums[j + 1], sums[j + 2], sums[j + 3]));
+  for (; j < kOutputs; ++j) out[j] = S::sum(sums[j]);
+}
+
+template <class S, int kOutputs>
 void add_to_out(const Tile& t, const typename S::F* sums, float* out) {
   const float scale = t.ends ? t.scale : 1;
-  if constexpr (kRows > 1 && kOutputs == 4) {
+  if constexpr (kOutputs == 4) {
     __m128 block = S::sums(sums[0], sums[1], sums[2], sums[3]);
     if (!t.begins) block = _mm_add_ps(_mm_loadu_ps(out), block);
     _mm_storeu_ps(out, _mm_mul_ps(block, _mm_set1_ps(scale)));
   } else {
-    for (int j = 0; j < kOutputs; ++j, out += t.apart) {
+    for (int j = 0; j < kOutputs; ++j) {
       const float block = S::sum(sums[j]);
-      *out = (t.begins ? block : *out + block) * scale;
+      out[j] = (t.begins ? block : out[j] + block) * scale;
     }
   }
 }
 
-// What a tile asks for while it reads W, into the second-level cache: the processor's own
-// prefetching is too timid. (A constant: asking at run time took the registers of AVX2's and
-// AVX-512's full tiles, and half of their speed.)
-enum class Ask {
-  kNothing,   // W is near
-  kNextRows,  // as many rows of W further on
-  kFurther,   // kAskedBytes further along each row
-};
-// Zen 4, one core, one row of x: four streams of their own 28.5 GB/s (a plain read: 31), 27.5
-// without asking, 26 at 2 KiB.
-constexpr std::int64_t kAskedBytes = 1024;
+// Vector `step` of every row of x times the one at `w` of every row of W. A vector of W is read
+// again for each part of it: all of them at once would not fit beside full tiles of sums.
+template <class D, int kRows, int kOutputs>
+[[gnu::always_inline]] inline void multiply_step(const char* const (&x)[kRows], std::int64_t step,
+                                                 const char* w, std::int64_t stride,
+                                                 typename D::F (&sums)[kRows][kOutputs]) {
+  // GCC 12 would fold loads of x into multiplications, and then move sums about (AVX-512, 6 rows:
+  // 0.70 of the peak, 0.92 so). With 16 registers, it has to.
+  constexpr bool kHoldsW = D::kParts > 1, kHoldsX = kHoldsW && D::Simd::kRegisters == 32;
+#pragma GCC unroll 2
+  for (int p = 0; p < D::kParts; ++p) {
+    decltype(D::load_x(x[0], 0, 0)) xs[kRows];
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+      xs[i] = D::load_x(x[i], step, p);
+      if constexpr (kHoldsX) asm("" : "+v"(xs[i]));
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < kOutputs; ++j) {
+      auto wj = D::part(D::load_w(w + j * stride), p);
+      if constexpr (kHoldsW) asm("" : "+v"(wj));
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) sums[i][j] = D::multiply_add(wj, xs[i], sums[i][j]);
+    }
+  }
+}
 
-template <class D, int kRows, int kOutputs, Ask kAsk>
+// With kAsks, the weights kOutputs rows of W further on are asked for, into the second-level cache:
+// W comes from memory, and the processor's own prefetching is too timid. (A constant: asking at run
+// time took the registers of AVX2's and AVX-512's full tiles, and half of their speed.)
+template <class D, int kRows, int kOutputs, bool kAsks>
 [[gnu::noinline]] void run_tile(const Tile& t, const WeightTileRows& w) {
   using S = typename D::Simd;
   const char* x[kRows];
@@ -164,31 +189,14 @@ template <class D, int kRows, int kOutputs, Ask kAsk>
   }
   const char* base = w.base;
   for (std::int64_t step = 0; step < t.steps; ++step, base += D::kStepBytes) {
-    typename D::W weights[kOutputs];
+    if constexpr (kAsks) {
 #pragma GCC unroll 8
-    for (int j = 0; j < kOutputs; ++j) {
-      if constexpr (kAsk == Ask::kNextRows)
-        __builtin_prefetch(base + (kOutputs + j) * w.stride, 0, 2);
-      if constexpr (kAsk == Ask::kFurther)
-        __builtin_prefetch(base + j * w.stride + kAskedBytes, 0, 2);
-      weights[j] = D::load_w(base + j * w.stride);
+      for (int j = 0; j < kOutputs; ++j) __builtin_prefetch(base + (kOutputs + j) * w.stride, 0, 2);
     }
-#pragma GCC unroll 2
-    for (int p = 0; p < D::kParts; ++p) {
-      decltype(D::load_x(x[0], 0, 0)) xs[kRows];
-#pragma GCC unroll 8
-      for (int i = 0; i < kRows; ++i) xs[i] = D::load_x(x[i], step, p);
-#pragma GCC unroll 8
-      for (int j = 0; j < kOutputs; ++j) {
-        const auto wj = D::part(weights[j], p);
-#pragma GCC unroll 8
-        for (int i = 0; i < kRows; ++i) sums[i][j] = D::multiply_add(wj, xs[i], sums[i][j]);
-      }
-    }
+    multiply_step<D>(x, step, base, w.stride, sums);
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i)
-    add_to_out<S, kRows, kOutputs>(t, sums[i], t.out + i * t.out_stride);
+  for (int i = 0; i < kRows; ++i) add_to_out<S, kOutputs>(t, sums[i], t.out + i * t.out_stride);
 }
 
 }  // namespace

@@ -30,6 +30,7 @@ struct Avx512 {
   using F = __m512;
   using H = __m512i;
   static constexpr int kLanes = 16;
+  static constexpr int kRegisters = 32;
   static constexpr int kRowTile = 6;        // 6 x 4 sums, 6 of x and 1 of w: 31 of 32 registers
   static constexpr int kPanelTileRows = 6;  // 6 x 2 chains, and sums for one or both of the two
   static constexpr bool kDecodesInRegisters = true;
