@@ -84,7 +84,7 @@ TEST_P(OpPromises, GroupedLinearIsLinear) {
         const Tensor x = arena_.random({gather ? tokens : tokens * k, cols});
         const Tensor out = arena_.floats({tokens * k, outputs});
         const GroupedOutput output{experts, out};
-        backend_->grouped_linear(x, d, gather, {&output, 1});
+        backend_->grouped_linear(x, d, gather, {&output, 1}, {});
         backend_->synchronize();
         for (std::int64_t i = 0; i < tokens * k; ++i) {
           const std::int64_t row = d.places.as<std::int32_t>()[i];
@@ -96,6 +96,62 @@ TEST_P(OpPromises, GroupedLinearIsLinear) {
               on("grouped_linear {}, K {}, gather {}, pick {}", codec->name, cols, gather, i));
         }
       }
+    }
+  }
+}
+
+// A gate has the bits of swiglu() after linear(), whether its up is stored alike, packed alike or
+// fine-tuned; experts and what runs beside them have the bits that they have alone.
+TEST_P(OpPromises, GatesAndWhatRunsBesideChangeNoBit) {
+  const std::int64_t tokens = 9, k = 2, count = 3, inner = 83, cols = 256;
+  const SwiGlu params{.alpha = 1.5f, .limit = 0.75f, .beta = 0.5f};
+  const LowRank addend{arena_.random({3, cols}), arena_.random({inner, 3}), 0.5f};
+  const auto separate = [&](const Tensor& x, const Linear& gate, const Linear& up) {
+    const Tensor out = run_linear(*backend_, x, gate);
+    backend_->swiglu(out, run_linear(*backend_, x, up), params, out);
+    backend_->synchronize();
+    return out;
+  };
+  for (const Codec* codec : codecs()) {
+    const auto weight = [&] { return both_layouts(arena_, *backend_, *codec, inner, cols); };
+    const Tensor x = arena_.random({tokens, cols});
+    for (const Linear& gate : {Linear{weight().front()}, Linear{weight().back()}})
+      for (const LowRank* tuned : {static_cast<const LowRank*>(nullptr), &addend}) {
+        const Linear up{weight().back(), tuned};
+        const Tensor out = arena_.floats({tokens, inner}), room = arena_.floats({tokens, inner});
+        const LinearOutput outputs[] = {{&gate, out, &params}, {&up, room}};
+        backend_->linear(x, outputs);
+        backend_->synchronize();
+        expect_same(out, separate(x, gate, up),
+                    on("{}, gate packed {}, up tuned {}", codec->name,
+                       gate.weight.packed != nullptr, tuned != nullptr));
+      }
+
+    std::vector<Linear> gates, ups;
+    for (std::int64_t e = 0; e < count; ++e) {
+      gates.push_back({weight().back()});
+      ups.push_back({weight().back(), e == 2 ? &addend : nullptr});
+    }
+    const Tensor picks = arena_.make(DType::kI32, {tokens, k});
+    for (std::int64_t i = 0; i < tokens * k; ++i)
+      picks.as<std::int32_t>()[i] = static_cast<std::int32_t>(i % 2 == 0 ? 0 : 1 + i % 5 / 3);
+    const Dispatch d = make_dispatch(count, tokens, k);
+    backend_->dispatch(picks, d);
+    const Tensor out = arena_.floats({tokens * k, inner}),
+                 room = arena_.floats({tokens * k, inner});
+    const Tensor y = arena_.random({5, cols}), beside = arena_.floats({5, inner});
+    const GroupedOutput grouped[] = {{gates, out, &params}, {ups, room}};
+    const LinearOutput shared[] = {{&gates[0], beside, &params},
+                                   {&ups[2], arena_.floats({5, inner})}};
+    backend_->grouped_linear(x, d, true, grouped, {y, shared});
+    backend_->synchronize();
+    expect_same(beside, separate(y, gates[0], ups[2]), on("{}, beside", codec->name));
+    for (std::int64_t i = 0; i < tokens * k; ++i) {
+      const std::int64_t row = d.places.as<std::int32_t>()[i];
+      const auto expert = static_cast<std::size_t>(picks.as<std::int32_t>()[i]);
+      expect_same(out.rows(row, row + 1),
+                  separate(x.rows(i / k, i / k + 1), gates[expert], ups[expert]),
+                  on("{}, expert {}, pick {}", codec->name, expert, i));
     }
   }
 }
@@ -345,7 +401,7 @@ class ThreadPromises : public AttentionPromises {
           {both_layouts(arena_, backend, codec_of(Format::kMxfp8), 300, hidden).back()});
     const Tensor up = arena_.floats({rows * k, 300}), out = arena_.floats({rows, 300});
     const GroupedOutput grouped{experts_weights, up};
-    backend.grouped_linear(a.sparse, d, true, {&grouped, 1});
+    backend.grouped_linear(a.sparse, d, true, {&grouped, 1}, {});
     backend.swiglu(up, up, {}, up);
     const Linear dense{arena_.random_matrix(codec_of(Format::kBF16), 300, hidden)};
     const Tensor shared = run_linear(backend, a.dense, dense);

@@ -151,7 +151,7 @@ TEST_P(Ops, GroupedLinear) {
                              std::span<const Linear> weights) {
           const Tensor out = arena_.floats({tokens * k, outputs});
           const GroupedOutput output{weights, out};
-          backend.grouped_linear(input, d, gather, {&output, 1});
+          backend.grouped_linear(input, d, gather, {&output, 1}, {});
           backend.synchronize();
           return out;
         };

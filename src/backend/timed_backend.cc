@@ -29,8 +29,8 @@ void TimedBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs
 }
 
 void TimedBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
-                                  std::span<const GroupedOutput> outputs) {
-  timed(Stage::kWeights, [&] { backend_->grouped_linear(x, dispatch, gather, outputs); });
+                                  std::span<const GroupedOutput> outputs, const Beside& beside) {
+  timed(Stage::kWeights, [&] { backend_->grouped_linear(x, dispatch, gather, outputs, beside); });
 }
 
 void TimedBackend::attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,

@@ -57,7 +57,7 @@ class TimedBackend final : public Backend {
              const Tensor& weights) override;
   void dispatch(const Tensor& experts, const Dispatch& out) override;
   void grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
-                      std::span<const GroupedOutput> outputs) override;
+                      std::span<const GroupedOutput> outputs, const Beside& beside) override;
   void combine(const Tensor& y, const Dispatch& dispatch, const Tensor& weights, float scale,
                const Tensor& shared, const Tensor& out) override;
 

@@ -81,9 +81,9 @@ class Noting final : public Backend {
     note("route", a, b, c, d, e);
   }
   void dispatch(const Tensor& a, const Dispatch& b) override { note("dispatch", a, b); }
-  void grouped_linear(const Tensor& a, const Dispatch& b, bool c,
-                      std::span<const GroupedOutput> d) override {
-    note("grouped_linear", a, b, c, *d.data(), d.size());
+  void grouped_linear(const Tensor& a, const Dispatch& b, bool c, std::span<const GroupedOutput> d,
+                      const Beside& e) override {
+    note("grouped_linear", a, b, c, *d.data(), d.size(), e.x, e.outputs.size());
   }
   void combine(const Tensor& a, const Dispatch& b, const Tensor& c, float d, const Tensor& e,
                const Tensor& f) override {
@@ -156,7 +156,10 @@ struct Arguments {
          [&](Backend& b) { b.segment_attention(t[0], t[1], t[2], t[3], 8, 4, t[4]); }},
         {Stage::kRouter, [&](Backend& b) { b.route(t[0], router, true, t[1], t[2]); }},
         {Stage::kRest, [&](Backend& b) { b.dispatch(t[0], dispatch); }},
-        {Stage::kWeights, [&](Backend& b) { b.grouped_linear(t[0], dispatch, true, grouped); }},
+        {Stage::kWeights,
+         [&](Backend& b) {
+           b.grouped_linear(t[0], dispatch, true, grouped, {t[1], heads});
+         }},
         {Stage::kRest, [&](Backend& b) { b.combine(t[0], dispatch, t[1], 5, t[2], t[3]); }},
     };
   }

@@ -125,8 +125,7 @@ Eagle3Outputs Eagle3::feed_forward(std::int64_t outputs, Eagle3Arena& arena) con
   if (outputs > 0) {
     backend_.gather_rows(arena.features, part(arena.output_rows), kept);
     backend_.rms_norm(kept, weights_.ffn_norm, eps(), normed);
-    linear(normed, {{&weights_.gate, gate}, {&weights_.up, part(arena.up)}});
-    backend_.swiglu(gate, part(arena.up), config_.layer.swiglu, gate);
+    linear(normed, {{&weights_.gate, gate, &config_.layer.swiglu}, {&weights_.up, part(arena.up)}});
     linear(gate, {{&weights_.down, part(arena.branch)}});
     backend_.add(part(arena.branch), kept);
     backend_.rms_norm(kept, weights_.final_norm, eps(), normed);

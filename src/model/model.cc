@@ -148,8 +148,7 @@ void Model::feed_forward(std::int64_t layer, const Activations& a, Watch& watch)
 void Model::mlp(const MlpWeights& w, std::int64_t inner, const Activations& a) const {
   const std::int64_t rows = a.normed.dim(0);
   const Tensor gate = shaped(a.gate, rows, inner), up = shaped(a.up, rows, inner);
-  linear(a.normed, {{&w.gate, gate}, {&w.up, up}});
-  backend_.swiglu(gate, up, config_.swiglu, gate);
+  linear(a.normed, {{&w.gate, gate, &config_.swiglu}, {&w.up, up}});
   linear(gate, {{&w.down, a.branch}});
 }
 
@@ -163,13 +162,21 @@ void Model::moe(std::int64_t layer, const Activations& a, Watch& watch) const {
   watch.saw_experts(layer, a.experts, a.expert_weights);
 
   backend_.dispatch(a.experts, a.dispatch);
-  const GroupedOutput gate_up[] = {{w.gate, a.expert_gate}, {w.up, a.expert_up}};
-  backend_.grouped_linear(a.normed, a.dispatch, /*gather=*/true, gate_up);
-  backend_.swiglu(a.expert_gate, a.expert_up, config_.swiglu, a.expert_gate);
+  const GroupedOutput gate_up[] = {{w.gate, a.expert_gate, &config_.swiglu}, {w.up, a.expert_up}};
   const GroupedOutput down[] = {{w.down, a.expert_out}};
-  backend_.grouped_linear(a.expert_gate, a.dispatch, /*gather=*/false, down);
-
-  if (w.shared) mlp(*w.shared, config_.shared_inner, a);
+  if (w.shared) {
+    const std::int64_t rows = a.normed.dim(0), inner = config_.shared_inner;
+    const Tensor gate = shaped(a.gate, rows, inner), up = shaped(a.up, rows, inner);
+    const LinearOutput shared_gate_up[] = {{&w.shared->gate, gate, &config_.swiglu},
+                                           {&w.shared->up, up}};
+    const LinearOutput shared_down[] = {{&w.shared->down, a.branch}};
+    backend_.grouped_linear(a.normed, a.dispatch, /*gather=*/true, gate_up,
+                            {a.normed, shared_gate_up});
+    backend_.grouped_linear(a.expert_gate, a.dispatch, /*gather=*/false, down, {gate, shared_down});
+  } else {
+    backend_.grouped_linear(a.normed, a.dispatch, /*gather=*/true, gate_up, {});
+    backend_.grouped_linear(a.expert_gate, a.dispatch, /*gather=*/false, down, {});
+  }
   const auto scale = static_cast<float>(config_.routed_scale);
   backend_.combine(a.expert_out, a.dispatch, a.expert_weights, scale,
                    w.shared ? a.branch : Tensor(), a.branch);

@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string_view>
 
+#include "base/check.h"
 #include "ops/backend.h"
 #include "ops/cache.h"
 #include "ops/linear.h"
@@ -38,6 +40,19 @@ void expect_cache(std::string_view what, const IndexView& cache);
 
 // A weight [N, cols] for some N, and an addend that fits it.
 void expect_linear(std::string_view what, const Linear& linear, std::int64_t cols);
+
+// Every gate has an up of its shape behind it, which is no gate. Outputs are linear's or
+// grouped_linear's.
+template <typename Output>
+void expect_gates(std::string_view what, std::span<const Output> outputs) {
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (outputs[i].swiglu == nullptr) continue;
+    M3_CHECK(i + 1 < outputs.size() && outputs[i + 1].swiglu == nullptr,
+             "{}: output {} is a gate, and no up follows", what, i);
+    expect_tensor(what, outputs[i + 1].out, DType::kF32,
+                  {outputs[i].out.dim(0), outputs[i].out.dim(1)});
+  }
+}
 
 // The norm of heads of `dim`, and rotations of `rows` rows.
 void expect_head_norm(std::string_view what, const HeadNorm& norm, std::int64_t rows,

@@ -45,13 +45,6 @@ struct Rope {
   float scale = 1;  // multiplies cosine and sine (YaRN's m)
 };
 
-// SwiGLU-OAI (spec: text-model §3.7).
-struct SwiGlu {
-  float alpha = 1.702f;
-  float limit = 7;  // <= 0: no clamping
-  float beta = 1;
-};
-
 enum class ScoreType : std::uint8_t { kMax, kLse };
 
 // Block selection (spec: text-model §3.5).
@@ -125,7 +118,8 @@ class Backend {
   // out[t, :] = (x[t, :], y[t, :]). x [rows, n]; y [rows, m]; out [rows, n + m], neither x nor y.
   virtual void concat(const Tensor& x, const Tensor& y, const Tensor& out) = 0;
 
-  // out = x Wᵀ for each output (spec: text-model §3.2). x [rows, K]; every weight is [N_i, K].
+  // out = x Wᵀ for each output (spec: text-model §3.2), gates multiplied with their ups. x [rows,
+  // K]; every weight is [N_i, K].
   virtual void linear(const Tensor& x, std::span<const LinearOutput> outputs) = 0;
 
   // out = g * sigmoid(alpha * g) * (u + beta) with g = min(gate, limit), u = clamp(up, ±limit).
@@ -196,9 +190,9 @@ class Backend {
 
   // Grouped linears: dispatched row r of expert e gives out[r] = W_e x[input(r)], where input(r) is
   // dispatch.rows[r] if `gather`, else r itself. Same sums as linear(). x [tokens or dispatched,
-  // K].
+  // K]. `beside` is one more slot: what linear() would do, at the same time.
   virtual void grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
-                              std::span<const GroupedOutput> outputs) = 0;
+                              std::span<const GroupedOutput> outputs, const Beside& beside) = 0;
 
   // out[t] = scale * Σ_j weights[t, j] * y[places[t, j]] (+ shared[t]), j ascending, the shared
   // part last (spec: text-model §3.8.2). y [tokens * k, hidden]; shared [tokens, hidden] or empty;

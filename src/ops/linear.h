@@ -19,16 +19,33 @@ struct Linear {
   const LowRank* addend = nullptr;  // null: none
 };
 
+// SwiGLU-OAI (spec: text-model §3.7).
+struct SwiGlu {
+  float alpha = 1.702f;
+  float limit = 7;  // <= 0: no clamping
+  float beta = 1;
+};
+
 // One of several linears that read the same input.
 struct LinearOutput {
   const Linear* linear;
   Tensor out;  // [rows, N] F32
+  // Not null: a gate, whose up is the next output, of the same shape. out becomes swiglu(gate, up);
+  // the up's own out is left undefined.
+  const SwiGlu* swiglu = nullptr;
 };
 
 // The same linear of every expert: experts[e] is [N, K], all of one shape and format.
 struct GroupedOutput {
   std::span<const Linear> experts;
-  Tensor out;  // [dispatched rows, N] F32
+  Tensor out;                      // [dispatched rows, N] F32
+  const SwiGlu* swiglu = nullptr;  // as in LinearOutput
+};
+
+// Linears of another input that run beside the experts: the shared expert.
+struct Beside {
+  Tensor x;  // [rows, K]; without outputs: none
+  std::span<const LinearOutput> outputs;
 };
 
 }  // namespace m3

@@ -6,32 +6,28 @@
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/scratch.h"
+#include "backend/cpu/x_packer.h"
 #include "ops/backend.h"
 
 namespace m3::cpu {
 
-// Rows of x in the layout of a dot kernel: packed rows, or panels of several.
-struct PackedX {
-  const void* const* packed = nullptr;  // [ceil(rows / panel_rows)], all but the last one full
-  std::int64_t rows = 0;
-  std::int64_t panel_rows = 1;
-  const void* const* int8 = nullptr;  // [rows] rows as panel_dot_int8 wants them, or null
-};
-
-// What the weights of a call want of x.
-struct XForms {
-  bool bf16 = false;
-  bool int8 = false;
+// A weight, and where its products go.
+struct Factor {
+  WeightRows w;
+  const std::byte* panels = nullptr;  // instead of w's values and scales, where not null
+  float* out = nullptr;               // [rows, outputs]
 };
 
 // out[t, n] = sum over k of x[t, k] * w[n, k], all rows and outputs.
 struct Product {
-  WeightRows w;
-  const std::byte* panels = nullptr;  // instead of w's values and scales, where not null
+  Factor factor;
+  // Where its out is not null, `factor` is a gate and this its up, in the same layout: each task
+  // ends by making swiglu(gate, up) of what it computed.
+  Factor up;
+  SwiGluParams swiglu;
   std::int64_t outputs = 0;
   std::int64_t k = 0;
   PackedX x;
-  float* out = nullptr;  // [rows, outputs]
   // How the work is cut: all output blocks of the first row block, then of the next.
   std::int64_t row_block = 0;
   std::int64_t output_block = 0;
@@ -49,7 +45,11 @@ struct RowRun {
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const Kernels& kernels, ThreadPool& pool)
-      : kernels_(kernels), pool_(pool), tasks_(pool.threads()) {}
+      : kernels_(kernels),
+        pool_(pool),
+        tasks_(pool.threads()),
+        x_(kernels, pool),
+        beside_x_(kernels, pool) {}
 
   std::string_view name() const override { return "cpu"; }
   std::string_view isa() const override { return kernels_.name; }
@@ -88,41 +88,34 @@ class CpuBackend final : public Backend {
              const Tensor& weights) override;
   void dispatch(const Tensor& experts, const Dispatch& out) override;
   void grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
-                      std::span<const GroupedOutput> outputs) override;
+                      std::span<const GroupedOutput> outputs, const Beside& beside) override;
   void combine(const Tensor& y, const Dispatch& dispatch, const Tensor& weights, float scale,
                const Tensor& shared, const Tensor& out) override;
 
  private:
   // linear.cc
-  // How rows are packed one by one for one of the two dot kernels.
-  struct Packing {
-    std::int64_t (*bytes)(std::int64_t k);
-    void (*pack)(const float* x, std::int64_t k, void* packed);
-  };
-  Packing packing() const { return {kernels_.packed_row_bytes, kernels_.pack_row}; }
-  Packing packing_int8() const { return {kernels_.packed_bytes_int8, kernels_.pack_int8}; }
-  Packing packing_f32() const { return {kernels_.packed_bytes_f32, kernels_.pack_f32}; }
-  // The packed rows of x [rows, k], in order; valid until the scratch is taken again.
-  const void* const* pack_rows(Packing packing, const float* x, std::int64_t rows, std::int64_t k,
-                               OpScratch& scratch);
-  // Puts a product on the list, unless it is empty. out [rows, outputs].
+  // Puts a product on the list, unless it is empty.
   void plan(Product product);
   void plan(const Matrix& w, const PackedX& x, float* out);
+  // gate_out = swiglu(x gateᵀ, x upᵀ).
+  void plan_gated(const Matrix& gate, const Matrix& up, const SwiGlu& swiglu, const PackedX& x,
+                  float* gate_out, float* up_out);
   void plan(const Tensor& w, const PackedX& x, float* out);
+  // All products of some linears of one x.
+  void plan_outputs(const PackedX& x, std::span<const LinearOutput> outputs);
+  // What remains to be done after them: addends, of x packed in float32 if there are any, and gates
+  // that waited for one.
+  void finish_outputs(const PackedX& exact, std::span<const LinearOutput> outputs);
+  // The same for linear()'s arguments.
+  void plan_linears(const Tensor& x, std::span<const LinearOutput> outputs, XPacker& packer);
+  void finish_linears(const Tensor& x, std::span<const LinearOutput> outputs);
+  // One expert's part of grouped outputs; valid until the next call.
+  std::span<const LinearOutput> outputs_of_expert(std::span<const GroupedOutput> outputs,
+                                                  const std::int32_t* offsets, std::size_t expert);
   // Computes the list in one parallel loop, and empties it.
   void multiply(Kernels::Dot dot);
   // out += scale * B (A x) for rows of x packed in float32.
   void add_low_rank(const LowRank& addend, const PackedX& x, float* out);
-
-  // packing.cc
-  // x [rows, k] in the forms that are wanted; valid until the next call of it or of pack_groups.
-  PackedX pack_x(const Tensor& x, XForms forms);
-  // The same for groups of rows: rows [offsets[g], offsets[g + 1]) of input_rows_, which are rows
-  // of x, go to groups_x_[g]. offsets [groups + 1].
-  void pack_groups(const Tensor& x, XForms forms, const std::int32_t* offsets, std::int64_t groups);
-  // Panels of the rows [first, first + rows) of input_rows_ are put on the list; then all packed.
-  void add_x_panels(std::int64_t first, std::int64_t rows);
-  const void* const* pack_x_panels(const Tensor& x);
 
   // rope.cc. One head of row `row`: x [dim] to out [dim].
   void norm_rope_head(const float* x, std::int64_t dim, const HeadNorm& norm, std::int64_t row,
@@ -134,16 +127,16 @@ class CpuBackend final : public Backend {
   ThreadPool& pool_;
 
   TaskScratch tasks_;
-  OpScratch packed_, packed_int8_, packed_f32_, low_rank_packed_, low_rank_, sums_, partials_;
+  XPacker x_, beside_x_;
+  OpScratch packed_f32_, low_rank_packed_, low_rank_, sums_, partials_;
   OpScratch segment_keys_, segment_values_;
   OpScratch candidates_, candidate_counts_;
   std::vector<Product> products_;
   std::int64_t planned_tasks_ = 0;
   std::vector<RowRun> runs_;
-  std::vector<const void*> pointers_, int8_pointers_;
+  std::vector<const void*> pointers_;
   std::vector<std::int64_t> input_rows_;
-  std::vector<RowRun> x_panels_;
-  std::vector<PackedX> groups_x_;
+  std::vector<LinearOutput> expert_outputs_;
   std::vector<std::int32_t> next_;
 };
 

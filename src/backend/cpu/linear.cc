@@ -53,6 +53,12 @@ WeightRows rows_from(const WeightRows& w, std::int64_t begin, std::int64_t k) {
   return rows;
 }
 
+Factor factor_of(const Matrix& w, float* out) {
+  return {{format_of(w), w.values.data, static_cast<const std::uint8_t*>(w.scales.data), w.scale},
+          w.packed,
+          out};
+}
+
 // x packed as panel_dot_int8 wants it, or as dot and panel_dot do.
 bool wants_int8(const Matrix& w) {
   return w.packed != nullptr && w.codec->format == Format::kInt8;
@@ -62,36 +68,64 @@ void add_form(const Matrix& w, XForms& forms) {
   (wants_int8(w) ? forms.int8 : forms.bf16) = true;
 }
 
-// Outputs from `output` on, of the rows from `row` on.
-void run_panels(const Kernels& kernels, const Product& p, std::int64_t row, std::int64_t output,
+// Whether one task can do both: tasks of one layout are cut alike. Addends come before the gate.
+bool fuse(const Linear& gate, const Linear& up) {
+  return gate.addend == nullptr && up.addend == nullptr &&
+         (gate.weight.packed == nullptr) == (up.weight.packed == nullptr);
+}
+
+bool has_addend(const LinearOutput& output) {
+  return output.linear->addend != nullptr;
+}
+
+// The rows and outputs of a task.
+struct Block {
+  std::int64_t row, rows;
+  std::int64_t output, outputs;
+};
+
+void run_panels(const Kernels& kernels, const Product& p, const Factor& f, const Block& b,
                 void* scratch) {
-  const bool int8 = p.w.format == WeightFormat::kInt8;
-  const PanelJob job{.x = (int8 ? p.x.int8 : p.x.packed) + row,
-                     .rows = std::min(p.row_block, p.x.rows - row),
-                     .format = p.w.format,
-                     .panels = p.panels + output / kPanelOutputs * panel_bytes(p.w.format, p.k),
-                     .outputs = std::min(p.output_block, p.outputs - output),
+  const bool int8 = f.w.format == WeightFormat::kInt8;
+  const PanelJob job{.x = (int8 ? p.x.int8 : p.x.packed) + b.row,
+                     .rows = b.rows,
+                     .format = f.w.format,
+                     .panels = f.panels + b.output / kPanelOutputs * panel_bytes(f.w.format, p.k),
+                     .outputs = b.outputs,
                      .k = p.k,
-                     .scale = p.w.scale,
-                     .out = p.out + row * p.outputs + output,
+                     .scale = f.w.scale,
+                     .out = f.out + b.row * p.outputs + b.output,
                      .out_stride = p.outputs,
                      .scratch = scratch};
   (int8 ? kernels.panel_dot_int8 : kernels.panel_dot)(job);
+}
+
+void run_factor(const Kernels& kernels, const Product& p, const Factor& f, const Block& b,
+                Kernels::Dot dot, void* scratch) {
+  if (f.panels != nullptr) return run_panels(kernels, p, f, b, scratch);
+  dot({.x = p.x.packed + b.row / p.x.panel_rows,
+       .rows = b.rows,
+       .w = rows_from(f.w, b.output, p.k),
+       .outputs = b.outputs,
+       .k = p.k,
+       .out = f.out + b.row * p.outputs + b.output,
+       .out_stride = p.outputs,
+       .scratch = scratch});
 }
 
 void run_task(const Kernels& kernels, const Product& p, std::int64_t task, Kernels::Dot dot,
               void* scratch) {
   const std::int64_t row = task / p.output_blocks * p.row_block;
   const std::int64_t output = task % p.output_blocks * p.output_block;
-  if (p.panels != nullptr) return run_panels(kernels, p, row, output, scratch);
-  dot({.x = p.x.packed + row / p.x.panel_rows,
-       .rows = std::min(p.row_block, p.x.rows - row),
-       .w = rows_from(p.w, output, p.k),
-       .outputs = std::min(p.output_block, p.outputs - output),
-       .k = p.k,
-       .out = p.out + row * p.outputs + output,
-       .out_stride = p.outputs,
-       .scratch = scratch});
+  const Block block{row, std::min(p.row_block, p.x.rows - row), output,
+                    std::min(p.output_block, p.outputs - output)};
+  run_factor(kernels, p, p.factor, block, dot, scratch);
+  if (p.up.out == nullptr) return;
+  run_factor(kernels, p, p.up, block, dot, scratch);
+  for (std::int64_t r = row; r < row + block.rows; ++r) {
+    float* gate = p.factor.out + r * p.outputs + output;
+    kernels.swiglu(gate, p.up.out + r * p.outputs + output, p.swiglu, block.outputs, gate);
+  }
 }
 
 std::int64_t blocks_of(std::int64_t n, std::int64_t block) {
@@ -100,13 +134,13 @@ std::int64_t blocks_of(std::int64_t n, std::int64_t block) {
 
 void cut(Product& p, int threads) {
   const std::int64_t rows = p.x.rows;
-  if (p.x.panel_rows == 1 || p.panels != nullptr) {
+  if (p.x.panel_rows == 1 || p.factor.panels != nullptr) {
     const bool few = rows <= kFewRows;
     const std::int64_t even = p.outputs / (kTasksPerThread * threads);
     p.output_block = few ? std::clamp(even / kPanelOutputs * kPanelOutputs, kFewRowsOutputsMin,
                                       kFewRowsOutputsMax)
-                     : p.panels != nullptr ? kPanelOutputBlock
-                                           : kOutputBlock;
+                     : p.factor.panels != nullptr ? kPanelOutputBlock
+                                                  : kOutputBlock;
     p.output_blocks = blocks_of(p.outputs, p.output_block);
     const std::int64_t for_threads = blocks_of(kTasksPerThread * threads, p.output_blocks);
     const std::int64_t blocks =
@@ -138,24 +172,6 @@ void CpuBackend::pack(const Matrix& w, std::byte* out) {
   });
 }
 
-const void* const* CpuBackend::pack_rows(Packing packing, const float* x, std::int64_t rows,
-                                         std::int64_t k, OpScratch& scratch) {
-  const std::int64_t stride = packing.bytes(k) + kPackedPadding;
-  const std::int64_t pointer_bytes =
-      (rows * static_cast<std::int64_t>(sizeof(void*)) + 63) / 64 * 64;
-  auto* bytes = scratch.take<std::byte>(pointer_bytes + rows * stride);
-  auto** pointers = reinterpret_cast<const void**>(bytes);
-  std::byte* packed = bytes + pointer_bytes;
-  const std::int64_t grain = std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, k));
-  for_ranges(pool_, rows, grain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t) {
-      pointers[t] = packed + t * stride;
-      packing.pack(x + t * k, k, packed + t * stride);
-    }
-  });
-  return pointers;
-}
-
 void CpuBackend::plan(Product p) {
   if (p.x.rows == 0 || p.outputs == 0) return;
   cut(p, pool_.threads());
@@ -165,20 +181,24 @@ void CpuBackend::plan(Product p) {
 }
 
 void CpuBackend::plan(const Matrix& w, const PackedX& x, float* out) {
-  plan({.w = stored_rows(w),
-        .panels = w.packed,
-        .outputs = w.rows,
-        .k = w.cols,
-        .x = x,
-        .out = out});
+  plan({.factor = factor_of(w, out), .outputs = w.rows, .k = w.cols, .x = x});
+}
+
+void CpuBackend::plan_gated(const Matrix& gate, const Matrix& up, const SwiGlu& swiglu,
+                            const PackedX& x, float* gate_out, float* up_out) {
+  plan({.factor = factor_of(gate, gate_out),
+        .up = factor_of(up, up_out),
+        .swiglu = {swiglu.alpha, swiglu.limit, swiglu.beta},
+        .outputs = gate.rows,
+        .k = gate.cols,
+        .x = x});
 }
 
 void CpuBackend::plan(const Tensor& w, const PackedX& x, float* out) {
-  plan({.w = {WeightFormat::kF32, w.as<float>(), nullptr},
+  plan({.factor = {{WeightFormat::kF32, w.as<float>(), nullptr}, nullptr, out},
         .outputs = w.dim(0),
         .k = w.dim(1),
-        .x = x,
-        .out = out});
+        .x = x});
 }
 
 void CpuBackend::multiply(Kernels::Dot dot) {
@@ -203,7 +223,8 @@ void CpuBackend::add_low_rank(const LowRank& addend, const PackedX& x, float* ou
   float* expanded = compressed + rows * rank;
   plan(addend.a, x, compressed);
   multiply(kernels_.dot_f32);
-  const void* const* packed = pack_rows(packing_f32(), compressed, rows, rank, low_rank_packed_);
+  const void* const* packed =
+      pack_rows(pool_, f32_packing(kernels_), compressed, rows, rank, low_rank_packed_);
   plan(addend.b, {packed, rows}, expanded);
   multiply(kernels_.dot_f32);
   for_each_task(pool_, rows, [&](std::int64_t t) {
@@ -211,30 +232,69 @@ void CpuBackend::add_low_rank(const LowRank& addend, const PackedX& x, float* ou
   });
 }
 
-void CpuBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs) {
-  expect_rank("linear: x", x, 2);
-  const std::int64_t rows = x.dim(0), k = x.dim(1);
-  XForms forms;
-  for (const LinearOutput& output : outputs) add_form(output.linear->weight, forms);
-  const PackedX packed = pack_x(x, forms);
-  bool has_addend = false;
-  for (const LinearOutput& output : outputs) {
-    const Linear& linear = *output.linear;
-    expect_linear("linear: weight", linear, k);
-    expect_tensor("linear: out", output.out, DType::kF32, {rows, linear.weight.rows});
-    plan(linear.weight, packed, output.out.as<float>());
-    has_addend |= linear.addend != nullptr;
+void CpuBackend::plan_outputs(const PackedX& x, std::span<const LinearOutput> outputs) {
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const Matrix& w = outputs[i].linear->weight;
+    float* out = outputs[i].out.as<float>();
+    if (outputs[i].swiglu != nullptr && fuse(*outputs[i].linear, *outputs[i + 1].linear)) {
+      const LinearOutput& up = outputs[i + 1];
+      plan_gated(w, up.linear->weight, *outputs[i].swiglu, x, out, up.out.as<float>());
+      ++i;
+    } else {
+      plan(w, x, out);
+    }
   }
-  multiply(kernels_.dot);
-  if (!has_addend || rows == 0) return;
-  const void* const* exact = pack_rows(packing_f32(), x.as<float>(), rows, k, packed_f32_);
+}
+
+void CpuBackend::finish_outputs(const PackedX& exact, std::span<const LinearOutput> outputs) {
   for (const LinearOutput& output : outputs)
-    if (output.linear->addend != nullptr)
-      add_low_rank(*output.linear->addend, {exact, rows}, output.out.as<float>());
+    if (output.linear->addend != nullptr && exact.rows > 0)
+      add_low_rank(*output.linear->addend, exact, output.out.as<float>());
+  for (std::size_t i = 0; i + 1 < outputs.size(); ++i)
+    if (outputs[i].swiglu != nullptr && !fuse(*outputs[i].linear, *outputs[i + 1].linear))
+      swiglu(outputs[i].out, outputs[i + 1].out, *outputs[i].swiglu, outputs[i].out);
+}
+
+void CpuBackend::plan_linears(const Tensor& x, std::span<const LinearOutput> outputs,
+                              XPacker& packer) {
+  expect_rank("linear: x", x, 2);
+  expect_gates("linear: up", outputs);
+  XForms forms;
+  for (const LinearOutput& output : outputs) {
+    expect_linear("linear: weight", *output.linear, x.dim(1));
+    expect_tensor("linear: out", output.out, DType::kF32, {x.dim(0), output.linear->weight.rows});
+    add_form(output.linear->weight, forms);
+  }
+  plan_outputs(packer.pack(x, forms), outputs);
+}
+
+void CpuBackend::finish_linears(const Tensor& x, std::span<const LinearOutput> outputs) {
+  PackedX exact{.rows = x.dim(0)};
+  if (std::any_of(outputs.begin(), outputs.end(), has_addend))
+    exact.packed =
+        pack_rows(pool_, f32_packing(kernels_), x.as<float>(), exact.rows, x.dim(1), packed_f32_);
+  finish_outputs(exact, outputs);
+}
+
+void CpuBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs) {
+  plan_linears(x, outputs, x_);
+  multiply(kernels_.dot);
+  finish_linears(x, outputs);
+}
+
+std::span<const LinearOutput> CpuBackend::outputs_of_expert(std::span<const GroupedOutput> outputs,
+                                                            const std::int32_t* offsets,
+                                                            std::size_t expert) {
+  expert_outputs_.clear();
+  for (const GroupedOutput& output : outputs)
+    expert_outputs_.push_back({&output.experts[expert],
+                               output.out.rows(offsets[expert], offsets[expert + 1]),
+                               output.swiglu});
+  return expert_outputs_;
 }
 
 void CpuBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
-                                std::span<const GroupedOutput> outputs) {
+                                std::span<const GroupedOutput> outputs, const Beside& beside) {
   expect_rank("grouped_linear: x", x, 2);
   const std::int64_t experts = expect_dispatch("grouped_linear: dispatch", dispatch);
   const std::int64_t rows = dispatch.rows.dim(0), k = x.dim(1);
@@ -251,11 +311,8 @@ void CpuBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool 
     input_rows_[static_cast<std::size_t>(r)] =
         gather ? std::int64_t{dispatch.rows.as<std::int32_t>()[r]} : r;
 
+  expect_gates("grouped_linear: up", outputs);
   XForms forms;
-  for (const GroupedOutput& output : outputs)
-    if (!output.experts.empty()) add_form(output.experts[0].weight, forms);
-  pack_groups(x, forms, offsets, experts);
-  bool has_addend = false;
   for (const GroupedOutput& output : outputs) {
     M3_CHECK(std::ssize(output.experts) == experts, "grouped_linear: {} experts, offsets for {}",
              output.experts.size(), experts);
@@ -264,24 +321,30 @@ void CpuBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool 
       const Linear& expert = output.experts[static_cast<std::size_t>(e)];
       expect_linear("grouped_linear: weight", expert, k);
       expect_tensor("grouped_linear: out", output.out, DType::kF32, {rows, expert.weight.rows});
-      plan(expert.weight, groups_x_[static_cast<std::size_t>(e)],
-           output.out.row<float>(offsets[e]));
-      has_addend |= expert.addend != nullptr;
     }
+    if (experts > 0) add_form(output.experts[0].weight, forms);
   }
+  const std::span<const PackedX> groups = x_.pack_groups(x, input_rows_, forms, offsets, experts);
+  bool any_addend = false;
+  for (std::size_t e = 0; e < groups.size(); ++e) {
+    if (groups[e].rows == 0) continue;
+    const std::span<const LinearOutput> mine = outputs_of_expert(outputs, offsets, e);
+    plan_outputs(groups[e], mine);
+    any_addend |= std::any_of(mine.begin(), mine.end(), has_addend);
+  }
+  if (!beside.outputs.empty()) plan_linears(beside.x, beside.outputs, beside_x_);
   multiply(kernels_.dot);
-  if (!has_addend) return;
 
-  const void* const* exact = pack_rows(packing_f32(), x.as<float>(), x.dim(0), k, packed_f32_);
   pointers_.clear();
-  for (const std::int64_t row : input_rows_) pointers_.push_back(exact[row]);
-  for (const GroupedOutput& output : outputs)
-    for (std::int64_t e = 0; e < experts; ++e) {
-      const LowRank* addend = output.experts[static_cast<std::size_t>(e)].addend;
-      if (addend == nullptr || offsets[e] == offsets[e + 1]) continue;
-      add_low_rank(*addend, {pointers_.data() + offsets[e], offsets[e + 1] - offsets[e]},
-                   output.out.row<float>(offsets[e]));
-    }
+  if (any_addend) {
+    const void* const* exact =
+        pack_rows(pool_, f32_packing(kernels_), x.as<float>(), x.dim(0), k, packed_f32_);
+    for (const std::int64_t row : input_rows_) pointers_.push_back(exact[row]);
+  }
+  for (std::size_t e = 0; e < groups.size(); ++e)
+    finish_outputs({any_addend ? pointers_.data() + offsets[e] : nullptr, groups[e].rows},
+                   outputs_of_expert(outputs, offsets, e));
+  if (!beside.outputs.empty()) finish_linears(beside.x, beside.outputs);
 }
 
 }  // namespace m3::cpu

@@ -78,7 +78,9 @@ void CpuBackend::route(const Tensor& x, const Router& router, bool picked_before
   for_ranges(pool_, rows * hidden, 8192, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) rounded[i] = round_to_bf16(x.as<float>()[i]);
   });
-  plan(router.gate, {pack_rows(packing_f32(), rounded, rows, hidden, packed_f32_), rows}, scores);
+  const void* const* packed =
+      pack_rows(pool_, f32_packing(kernels_), rounded, rows, hidden, packed_f32_);
+  plan(router.gate, {packed, rows}, scores);
   multiply(kernels_.dot_f32);
   const float* bias = router.bias ? router.bias.as<float>() : nullptr;
   for_ranges(pool_, rows, 16, [&](std::int64_t begin, std::int64_t end) {

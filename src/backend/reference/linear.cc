@@ -59,12 +59,14 @@ std::vector<const float*> row_pointers(const Tensor& x) {
 
 void ReferenceBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs) {
   expect_rank("linear: x", x, 2);
+  expect_gates("linear: up", outputs);
   const std::vector<const float*> inputs = row_pointers(x);
   for (const LinearOutput& output : outputs) {
     expect_linear("linear: weight", *output.linear, x.dim(1));
     expect_tensor("linear: out", output.out, DType::kF32, {x.dim(0), output.linear->weight.rows});
     product(pool_, *output.linear, inputs, output.out.as<float>());
   }
+  apply_gates(outputs);
 }
 
 }  // namespace m3::reference

@@ -94,8 +94,10 @@ void ReferenceBackend::dispatch(const Tensor& experts, const Dispatch& out) {
 }
 
 void ReferenceBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
-                                      std::span<const GroupedOutput> outputs) {
+                                      std::span<const GroupedOutput> outputs,
+                                      const Beside& beside) {
   expect_rank("grouped_linear: x", x, 2);
+  expect_gates("grouped_linear: up", outputs);
   const std::int64_t count = expect_dispatch("grouped_linear: dispatch", dispatch);
   const std::int64_t dispatched = dispatch.rows.dim(0);
   const std::int32_t* offsets = dispatch.offsets.as<std::int32_t>();
@@ -120,6 +122,8 @@ void ReferenceBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch,
       product(pool_, expert, mine, output.out.row<float>(offsets[e]));
     }
   }
+  apply_gates(outputs);
+  if (!beside.outputs.empty()) linear(beside.x, beside.outputs);
 }
 
 void ReferenceBackend::combine(const Tensor& y, const Dispatch& dispatch, const Tensor& weights,

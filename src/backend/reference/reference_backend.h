@@ -70,11 +70,19 @@ class ReferenceBackend final : public Backend {
              const Tensor& weights) override;
   void dispatch(const Tensor& experts, const Dispatch& out) override;
   void grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
-                      std::span<const GroupedOutput> outputs) override;
+                      std::span<const GroupedOutput> outputs, const Beside& beside) override;
   void combine(const Tensor& y, const Dispatch& dispatch, const Tensor& weights, float scale,
                const Tensor& shared, const Tensor& out) override;
 
  private:
+  // After all products: gates become swiglu(gate, up).
+  template <typename Output>
+  void apply_gates(std::span<const Output> outputs) {
+    for (std::size_t i = 0; i < outputs.size(); ++i)
+      if (outputs[i].swiglu != nullptr)
+        swiglu(outputs[i].out, outputs[i + 1].out, *outputs[i].swiglu, outputs[i].out);
+  }
+
   ThreadPool& pool_;
 };
 
