@@ -54,9 +54,7 @@ WeightRows rows_from(const WeightRows& w, std::int64_t begin, std::int64_t k) {
 }
 
 Factor factor_of(const Matrix& w, float* out) {
-  return {{format_of(w), w.values.data, static_cast<const std::uint8_t*>(w.scales.data), w.scale},
-          w.packed,
-          out};
+  return {stored_rows(w), w.packed, out};
 }
 
 // x packed as panel_dot_int8 wants it, or as dot and panel_dot do.
@@ -341,9 +339,11 @@ void CpuBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool 
         pack_rows(pool_, f32_packing(kernels_), x.as<float>(), x.dim(0), k, packed_f32_);
     for (const std::int64_t row : input_rows_) pointers_.push_back(exact[row]);
   }
-  for (std::size_t e = 0; e < groups.size(); ++e)
+  for (std::size_t e = 0; e < groups.size(); ++e) {
+    if (groups[e].rows == 0) continue;
     finish_outputs({any_addend ? pointers_.data() + offsets[e] : nullptr, groups[e].rows},
                    outputs_of_expert(outputs, offsets, e));
+  }
   if (!beside.outputs.empty()) finish_linears(beside.x, beside.outputs);
 }
 
