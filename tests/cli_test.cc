@@ -149,8 +149,8 @@ TEST(Pack, ChangesTheStartAndNotTheAnswer) {
   const std::string pack = "pack " + model + " --isa avx2";
   const Outcome before = run_m3(generate);
   ASSERT_EQ(before.status, 0) << before.err;
-  expect_refused(run_m3(pack, "", "ulimit -f 3000; "), {"m3-panels-16.pack"});
-  EXPECT_FALSE(fs::exists(model + "/m3-panels-16.pack"));
+  expect_refused(run_m3(pack, "", "ulimit -f 3000; "), {"m3-panels-4x16.pack"});
+  EXPECT_FALSE(fs::exists(model + "/m3-panels-4x16.pack"));
   const Outcome written = run_m3(pack);
   ASSERT_EQ(written.status, 0) << written.err;
   EXPECT_NE(written.out.find("written in"), std::string::npos) << written.out;
@@ -158,7 +158,7 @@ TEST(Pack, ChangesTheStartAndNotTheAnswer) {
   const Outcome after = run_m3(generate);
   EXPECT_EQ(after.err, "");
   EXPECT_EQ(json::parse(after.out)["ids"], json::parse(before.out)["ids"]);
-  fs::resize_file(model + "/m3-panels-16.pack", 3'000'000);
+  fs::resize_file(model + "/m3-panels-4x16.pack", 3'000'000);
   const Outcome damaged = run_m3(generate);
   EXPECT_NE(damaged.err.find("written anew"), std::string::npos) << damaged.err;
   EXPECT_EQ(json::parse(damaged.out)["ids"], json::parse(before.out)["ids"]);

@@ -88,8 +88,14 @@ TEST_P(Ops, Linear) {
   }
 }
 
-// Weights in the backend's own layout. What it does with int8, rounding x to 127ths of each block's
-// largest, is in that format's name.
+// By how much of its block's largest a number of x may be changed before it meets packed weights:
+// rounded to 127ths of it, or to 2^-13 of its power of two.
+double block_error(const Codec& codec) {
+  if (codec.format == Format::kInt8) return 0.5 / 127;
+  return codec.format == Format::kMxfp4 || codec.format == Format::kNvfp4 ? 0x1p-14 : 0;
+}
+
+// Weights in the backend's own layout.
 TEST_P(Ops, LinearOfPackedWeights) {
   std::int64_t shift = 0;
   for (const Codec* codec : codecs()) {
@@ -100,14 +106,16 @@ TEST_P(Ops, LinearOfPackedWeights) {
       const Linear stored{arena_.random_matrix(*codec, outputs, cols, shift)};
       const Linear packed{arena_.packed(*backend_, stored.weight)};
       if (packed.weight.packed == nullptr) continue;
-      const bool int8 = codec->format == Format::kInt8;
-      const Tensor magnitudes = int8 ? block_largest(arena_, x) : absolute(arena_, x);
-      const Tensor bound = run_linear(*reference_, magnitudes, {absolute(arena_, stored.weight)});
-      const double error = product_error(*codec, cols) + (int8 ? 0.5 / 127 : 0);
+      const Linear magnitudes{absolute(arena_, stored.weight)};
+      const Tensor bound = run_linear(*reference_, absolute(arena_, x), magnitudes);
+      const Tensor block_bound = run_linear(*reference_, block_largest(arena_, x), magnitudes);
+      const double error = product_error(*codec, cols), of_block = block_error(*codec);
       expect_near(
           run_linear(*backend_, x, packed), run_linear(*reference_, x, stored),
           on("packed linear {} [{}, {}] x [{}, {}]", codec->name, outputs, cols, rows, cols),
-          [&](std::int64_t i) { return error * bound.as<float>()[i] + kTiny; });
+          [&](std::int64_t i) {
+            return error * bound.as<float>()[i] + of_block * block_bound.as<float>()[i] + kTiny;
+          });
     }
   }
 }

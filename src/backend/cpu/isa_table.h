@@ -6,6 +6,7 @@
 #include "backend/cpu/loops_attention.h"
 #include "backend/cpu/loops_dot.h"
 #include "backend/cpu/loops_pairs.h"
+#include "backend/cpu/loops_panel_e2m1.h"
 #include "backend/cpu/loops_panel_int8.h"
 #include "backend/cpu/loops_panels.h"
 #include "backend/cpu/loops_probe.h"
@@ -23,6 +24,8 @@ constexpr Kernels make_kernels(const char* name, const char* multiply_instructio
   k.packed_bytes_int8 = packed_bytes_int8;
   k.pack_int8 = pack_int8<S>;
   k.panel_dot_int8 = panel_dot_int8<D>;
+  k.packed_bytes_e2m1 = packed_bytes_e2m1<D>;
+  k.pack_e2m1 = pack_e2m1<D>;
   k.packed_row_bytes = packed_bytes<D>;
   k.pack_row = pack<D>;
   k.x_panel_rows = 1;

@@ -64,9 +64,10 @@ struct DotJob {
   void* scratch = nullptr;      // kDotScratchBytes, 64-byte aligned
 };
 
-// The same for a weight in panels of 16 outputs: spans of 128 columns, each its scales and then its
-// values, 64-byte aligned (panels.h).
+// The same for a weight in panels of 16 outputs, four of which are a group: spans of 128 columns,
+// each its scales and then its values, 64-byte aligned (panels.h).
 inline constexpr std::int64_t kPanelOutputs = 16;
+inline constexpr std::int64_t kGroupOutputs = 64;
 inline constexpr std::int64_t kSpanColumns = 128;
 static constexpr bool has_panels(WeightFormat format) {
   return layout_of(format).scale_columns > 0;
@@ -89,6 +90,10 @@ static constexpr std::int64_t panel_bytes(WeightFormat format, std::int64_t k) {
   return spans_of(k) * span_bytes(format);
 }
 
+static constexpr std::int64_t groups_of(std::int64_t outputs) {
+  return (outputs + kGroupOutputs - 1) / kGroupOutputs;
+}
+
 // Behind a weight's last panel: kernels read up to a byte further than a load, and what follows
 // stays aligned.
 inline constexpr std::int64_t kPanelPadding = 64;
@@ -97,8 +102,8 @@ struct PanelJob {
   const void* const* x = nullptr;  // [rows] packed rows
   std::int64_t rows = 0;
   WeightFormat format = WeightFormat::kMxfp8;
-  const std::byte* panels = nullptr;  // the first panel of these outputs
-  std::int64_t outputs = 0;           // <= kPanelOutputBlock
+  const std::byte* group = nullptr;
+  std::int64_t outputs = 0;  // all of the group's
   std::int64_t k = 0;
   float scale = 1;  // of the whole weight
   float* out = nullptr;
@@ -110,9 +115,8 @@ struct PanelJob {
 // 1 MiB second-level cache while the rows pass by.
 inline constexpr std::int64_t kOutputBlock = 128;
 inline constexpr std::int64_t kColumnBlockMax = 1536;
-// The same of panels, with all of their columns (64 x 6144 of MXFP8: 396 KiB).
-inline constexpr std::int64_t kPanelOutputBlock = 64;
-// Of tiles, whose multiplications are so fast that a task must be larger (see loops_amx.h).
+// (A group of panels does so with all of its columns: 64 x 6144 of MXFP8 take 396 KiB.)
+// Outputs of tiles, whose multiplications are so fast that a task must be larger (see loops_amx.h).
 inline constexpr std::int64_t kXPanelRows = 16;
 inline constexpr std::int64_t kTileRowBlock = 512;
 inline constexpr std::int64_t kTileOutputBlock = 128;
@@ -196,9 +200,14 @@ struct Kernels {
   // without w.scale and rounded to bfloat16, would give in kBF16 with that scale, bit for bit.
   Dot dot;
 
-  // For weights in panels of kMxfp8, kMxfp4 or kNvfp4; x in packed rows. Values are exact in
-  // bfloat16; sums of whole blocks are multiplied by their scales in float32.
+  // For weights in panels of kMxfp8, kMxfp4 or kNvfp4. Values are exact in bfloat16; sums of whole
+  // blocks are multiplied by their scales in float32. x in packed rows; for kMxfp4 and kNvfp4 in
+  // those of pack_e2m1, where x is rounded to bfloat16 and then, block by block of 32 columns, to
+  // multiples of 2^-13 of the power of two of the largest (loops_panel_e2m1.h).
   void (*panel_dot)(const PanelJob& job);
+
+  std::int64_t (*packed_bytes_e2m1)(std::int64_t k);
+  void (*pack_e2m1)(const float* x, std::int64_t k, void* packed);
 
   // For weights in panels of kInt8: x is rounded to 8 bits, block by block of 32 columns, and the
   // products of a block are added as integers.

@@ -57,13 +57,8 @@ Factor factor_of(const Matrix& w, float* out) {
   return {stored_rows(w), w.packed, out};
 }
 
-// x packed as panel_dot_int8 wants it, or as dot and panel_dot do.
-bool wants_int8(const Matrix& w) {
-  return w.packed != nullptr && w.codec->format == Format::kInt8;
-}
-
 void add_form(const Matrix& w, XForms& forms) {
-  (wants_int8(w) ? forms.int8 : forms.bf16) = true;
+  forms[w.packed == nullptr ? XForm::kDot : x_form(format_of(w))] = true;
 }
 
 // Whether one task can do both: tasks of one layout are cut alike. Addends come before the gate.
@@ -84,24 +79,24 @@ struct Block {
 
 void run_panels(const Kernels& kernels, const Product& p, const Factor& f, const Block& b,
                 void* scratch) {
-  const bool int8 = f.w.format == WeightFormat::kInt8;
-  const PanelJob job{.x = (int8 ? p.x.int8 : p.x.packed) + b.row,
+  const XForm form = x_form(f.w.format);
+  const PanelJob job{.x = p.x.packed[form] + b.row,
                      .rows = b.rows,
                      .format = f.w.format,
-                     .panels = f.panels + b.output / kPanelOutputs * panel_bytes(f.w.format, p.k),
+                     .group = f.panels + group_offset(f.w.format, p.k, b.output / kGroupOutputs),
                      .outputs = b.outputs,
                      .k = p.k,
                      .scale = f.w.scale,
                      .out = f.out + b.row * p.outputs + b.output,
                      .out_stride = p.outputs,
                      .scratch = scratch};
-  (int8 ? kernels.panel_dot_int8 : kernels.panel_dot)(job);
+  (form == XForm::kInt8 ? kernels.panel_dot_int8 : kernels.panel_dot)(job);
 }
 
 void run_factor(const Kernels& kernels, const Product& p, const Factor& f, const Block& b,
                 Kernels::Dot dot, void* scratch) {
   if (f.panels != nullptr) return run_panels(kernels, p, f, b, scratch);
-  dot({.x = p.x.packed + b.row / p.x.panel_rows,
+  dot({.x = p.x.packed[XForm::kDot] + b.row / p.x.panel_rows,
        .rows = b.rows,
        .w = rows_from(f.w, b.output, p.k),
        .outputs = b.outputs,
@@ -130,15 +125,20 @@ std::int64_t blocks_of(std::int64_t n, std::int64_t block) {
   return (n + block - 1) / block;
 }
 
+// Outputs of a task of packed rows.
+std::int64_t outputs_of_task(const Product& p, bool few, int threads) {
+  if (p.factor.panels != nullptr) return kGroupOutputs;
+  if (!few) return kOutputBlock;
+  const std::int64_t even = p.outputs / (kTasksPerThread * threads);
+  return std::clamp(even / kFewRowsOutputsMin * kFewRowsOutputsMin, kFewRowsOutputsMin,
+                    kFewRowsOutputsMax);
+}
+
 void cut(Product& p, int threads) {
   const std::int64_t rows = p.x.rows;
   if (p.x.panel_rows == 1 || p.factor.panels != nullptr) {
     const bool few = rows <= kFewRows;
-    const std::int64_t even = p.outputs / (kTasksPerThread * threads);
-    p.output_block = few ? std::clamp(even / kPanelOutputs * kPanelOutputs, kFewRowsOutputsMin,
-                                      kFewRowsOutputsMax)
-                     : p.factor.panels != nullptr ? kPanelOutputBlock
-                                                  : kOutputBlock;
+    p.output_block = outputs_of_task(p, few, threads);
     p.output_blocks = blocks_of(p.outputs, p.output_block);
     const std::int64_t for_threads = blocks_of(kTasksPerThread * threads, p.output_blocks);
     const std::int64_t blocks =
@@ -165,7 +165,7 @@ std::int64_t CpuBackend::packed_bytes(const Matrix& w) const {
 }
 
 void CpuBackend::pack(const Matrix& w, std::byte* out) {
-  for_ranges(pool_, panels_of(w.rows), 4, [&](std::int64_t begin, std::int64_t end) {
+  for_ranges(pool_, groups_of(w.rows), 1, [&](std::int64_t begin, std::int64_t end) {
     pack_panels(stored_rows(w), w.rows, w.cols, begin, end, out);
   });
 }
@@ -223,7 +223,7 @@ void CpuBackend::add_low_rank(const LowRank& addend, const PackedX& x, float* ou
   multiply(kernels_.dot_f32);
   const void* const* packed =
       pack_rows(pool_, f32_packing(kernels_), compressed, rows, rank, low_rank_packed_);
-  plan(addend.b, {packed, rows}, expanded);
+  plan(addend.b, for_dot(packed, rows), expanded);
   multiply(kernels_.dot_f32);
   for_each_task(pool_, rows, [&](std::int64_t t) {
     kernels_.add_scaled(expanded + t * outputs, addend.scale, outputs, out + t * outputs);
@@ -267,11 +267,10 @@ void CpuBackend::plan_linears(const Tensor& x, std::span<const LinearOutput> out
 }
 
 void CpuBackend::finish_linears(const Tensor& x, std::span<const LinearOutput> outputs) {
-  PackedX exact{.rows = x.dim(0)};
+  const void* const* exact = nullptr;
   if (std::any_of(outputs.begin(), outputs.end(), has_addend))
-    exact.packed =
-        pack_rows(pool_, f32_packing(kernels_), x.as<float>(), exact.rows, x.dim(1), packed_f32_);
-  finish_outputs(exact, outputs);
+    exact = pack_rows(pool_, f32_packing(kernels_), x.as<float>(), x.dim(0), x.dim(1), packed_f32_);
+  finish_outputs(for_dot(exact, x.dim(0)), outputs);
 }
 
 void CpuBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs) {
@@ -341,7 +340,7 @@ void CpuBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool 
   }
   for (std::size_t e = 0; e < groups.size(); ++e) {
     if (groups[e].rows == 0) continue;
-    finish_outputs({any_addend ? pointers_.data() + offsets[e] : nullptr, groups[e].rows},
+    finish_outputs(for_dot(any_addend ? pointers_.data() + offsets[e] : nullptr, groups[e].rows),
                    outputs_of_expert(outputs, offsets, e));
   }
   if (!beside.outputs.empty()) finish_linears(beside.x, beside.outputs);

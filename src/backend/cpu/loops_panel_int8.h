@@ -74,19 +74,26 @@ constexpr std::int64_t int8_scales_at(int b) {
   return b * 2 * kPanelOutputs;
 }
 
-// One vector of outputs of a panel for kRows rows.
+// As DecodedSpan, of a packed row's bytes.
 template <class D, int kRows>
-[[gnu::noinline]] void int8_few(const PanelJob& job, const std::uint8_t* span, int vector,
-                                float* out, std::int64_t outputs) {
+class Int8Span {
+ public:
   using S = typename D::Simd;
-  using H = typename S::H;
-  typename S::F sums[kRows];
+  using F = typename S::F;
+  static constexpr std::int64_t kXBytes = kSpanColumns;
+  static constexpr bool kAsks = kRows > 2;
+
+  Int8Span(const PanelJob& job, std::int64_t row) : columns_(spans_of(job.k) * kSpanColumns) {
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) sums[r] = S::zero();
-  const std::uint8_t* values = span + vector * S::kLanes * 4;
-  const std::uint8_t* scales = span + vector * S::kLanes * 2;
-  const std::int64_t columns = spans_of(job.k) * kSpanColumns;
-  for (std::int64_t column = 0; column < columns; column += kSpanColumns) {
+    for (int r = 0; r < kRows; ++r) x_[r] = job.x[row + r];
+  }
+
+  [[gnu::always_inline]] void add(std::int64_t s, const std::uint8_t* span, int vector,
+                                  F (&total)[kRows]) const {
+    using H = typename S::H;
+    const std::uint8_t* values = span + vector * S::kLanes * 4;
+    const std::uint8_t* scales = span + vector * S::kLanes * 2;
+    const std::int64_t column = s * kSpanColumns;
     H chains[kRows][kBlocks], weights[kBlocks];
 #pragma GCC unroll 4
     for (int b = 0; b < kBlocks; ++b) {
@@ -102,27 +109,26 @@ template <class D, int kRows>
         weights[b] = D::dot_quads(weights[b], S::set1_32(0x01010101), w);
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r)
-          chains[r][b] = D::dot_quads(
-              chains[r][b], broadcast_quad<S>(job.x[r], column + b * kInt8Block + 4 * i), w);
+          chains[r][b] = D::dot_quads(chains[r][b],
+                                      broadcast_quad<S>(x_[r], column + b * kInt8Block + 4 * i), w);
       }
 #pragma GCC unroll 4
     for (int b = 0; b < kBlocks; ++b) {
       const H offset = S::template shift_left_32<7>(weights[b]);
-      const auto scale = f16_scales<S>(scales + int8_scales_at(b));
+      const F scale = f16_scales<S>(scales + int8_scales_at(b));
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        const float xs = block_scale(job.x[r], columns, column / kInt8Block + b);
-        sums[r] = S::fma(S::to_float(S::sub_32(chains[r][b], offset)), S::mul(scale, S::set1(xs)),
-                         sums[r]);
+        const float xs = block_scale(x_[r], columns_, column / kInt8Block + b);
+        total[r] = S::fma(S::to_float(S::sub_32(chains[r][b], offset)), S::mul(scale, S::set1(xs)),
+                          total[r]);
       }
     }
-    values += span_bytes(kInt8);
-    scales += span_bytes(kInt8);
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r)
-    write_sums<S>(sums[r], job.scale, outputs, out + r * job.out_stride);
-}
+
+ private:
+  const void* x_[kRows];
+  std::int64_t columns_;
+};
 
 // What many rows share of one or two panels' chunk: -128 times the sum of each block's weights, and
 // the scales in float32. Both [block][32 outputs].
@@ -134,8 +140,10 @@ struct Int8Panels {
   alignas(64) std::int32_t offsets[kChunkBlocks * kOutputs];
   alignas(64) float scales[kChunkBlocks * kOutputs];
   const std::uint8_t* spans[2];  // the chunk's first of each panel; one alone is there twice
+  std::int64_t stride;           // from a panel's span to its next
 
   void prepare(const PanelJob& job, const Chunk& chunk, std::int64_t panel, std::int64_t panels) {
+    stride = span_stride(job);
     for (std::int64_t n = 0; n < 2; ++n)
       spans[n] = span_at(job, n < panels ? panel + n : panel, chunk.first);
     for (std::int64_t n = 0; n < panels; ++n)
@@ -180,7 +188,7 @@ template <class D, int kRows>
   const std::uint8_t* w1 = vector_at(vector + 1);
   std::int64_t at = vector * S::kLanes;
   std::int64_t column = chunk.first * kSpanColumns;
-  for (std::int64_t s = 0; s < chunk.spans; ++s, w0 += span_bytes(kInt8), w1 += span_bytes(kInt8))
+  for (std::int64_t s = 0; s < chunk.spans; ++s, w0 += shared.stride, w1 += shared.stride)
     for (int b = 0; b < kBlocks; ++b, column += kInt8Block, at += Int8Panels<D>::kOutputs) {
       const H o0 = S::load_h(shared.offsets + at), o1 = S::load_h(shared.offsets + at + S::kLanes);
       H chains[kRows][2];
@@ -224,16 +232,11 @@ void int8_many(const PanelJob& job) {
 
 template <class D>
 void panel_dot_int8(const PanelJob& job) {
-  using S = typename D::Simd;
   if (job.rows == 0) return;
   if (job.rows > kInt8FewRows) return int8_many<D>(job);
   with_constant<kInt8FewRows>(job.rows, [&](auto rows) {
-    for (std::int64_t n = 0; n < panels_of(job.outputs); ++n)
-      for (int v = 0; v < kPanelVectors<S>; ++v) {
-        const std::int64_t at = n * kPanelOutputs + v * S::kLanes;
-        int8_few<D, decltype(rows)::value>(job, span_at(job, n, 0), v, job.out + at,
-                                           job.outputs - at);
-      }
+    constexpr int kRows = decltype(rows)::value;
+    group_tile<Int8Span<D, kRows>, kRows>(job, 0);
   });
 }
 

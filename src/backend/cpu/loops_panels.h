@@ -7,10 +7,15 @@
 // of 16 columns: the first halves of the four, then the second). Few rows and many rows share that
 // order, so decode and prefill agree bit for bit.
 //
-// Where vectors are wide, a panel is decoded in registers, once for every kPanelTileRows rows, in
-// the shadow of their multiplications: rows pass by panels that stay in the second-level cache.
-// Where they are narrow, that is only so for few rows; for many, chunks of two panels are decoded
-// into the first-level cache, and rows pass by those; between chunks the sums wait in scratch.
+// Where vectors are wide, a group of panels is decoded in registers, once for every kPanelTileRows
+// rows, in the shadow of their multiplications: rows pass by panels that stay in the second-level
+// cache. Memory is read in one stream, and a span of x serves all panels of the group while it is
+// in the first-level cache: weights that come from memory drive x out of it, and then its misses
+// keep the processor from running ahead (Zen 4, one core, one row of MXFP4: 0.75 of the read
+// bandwidth panel by panel, 0.96 so).
+// Where vectors are narrow, that is only so for few rows; for many, chunks of two panels are
+// decoded into the first-level cache, and rows pass by those; between chunks the sums wait in
+// scratch.
 #pragma once
 
 #include <cstdint>
@@ -70,54 +75,36 @@ void write_sums(typename S::F sums, float scale, std::int64_t outputs, float* ou
   }
 }
 
-constexpr std::int64_t kPanels = kPanelOutputBlock / kPanelOutputs;  // of a job, at most
+// The panel's span `span` of a job.
+inline const std::uint8_t* span_at(const PanelJob& job, std::int64_t panel, std::int64_t span) {
+  return reinterpret_cast<const std::uint8_t*>(job.group) +
+         (span * panels_of(job.outputs) + panel) * span_bytes(job.format);
+}
+inline std::int64_t span_stride(const PanelJob& job) {
+  return panels_of(job.outputs) * span_bytes(job.format);
+}
 
-// What will be read later, and is asked for along the way.
-struct Ahead {
-  // The next rows of x, or null: the processor does not know where they begin.
-  const void* const* x = nullptr;
-  std::int64_t part = 0;  // line `part` of every kPanels, for as many panels ask
-  // The panel comes from memory, and multiplications keep the processor from running ahead.
-  bool weights = false;
-};
-// For two rows and more: Zen 4, two threads, MXFP8, 4 and 6 rows: 0.40 and 0.43 of the
-// multiplication peak without, 0.71 and 0.81 with 8 KiB; with 4 KiB or the first-level cache 0.62
-// and 0.78 or less. One row runs far ahead by itself, and loses by it; what helps it, with some
-// formats, is to ask for what is near, P::kNear bytes away, load by load (one core: MXFP8 25.5
-// -> 28.5 GB/s).
-constexpr std::int64_t kPanelAhead = 8192;
-
-// One vector of outputs of a panel for kRows rows, decoded as it is read.
+// Products of kRows rows with a span of a panel, of which each vector of outputs is decoded as it
+// is read.
 template <class D, class P, int kRows>
-[[gnu::noinline]] void panel_tile_in_registers(const PanelJob& job, std::int64_t row,
-                                               const std::uint8_t* span, int vector, float* out,
-                                               std::int64_t outputs, const Ahead& ahead) {
+class DecodedSpan {
+ public:
   using S = typename D::Simd;
   using F = typename S::F;
-  using Shape = SpanShape<P>;
-  constexpr std::int64_t kSpanOfX = kSpanColumns / D::kStep * D::kPackedStepBytes;
-  // Blocks side by side: chains enough not to wait for each other, and not more than registers. The
-  // loop over loads is unrolled twice: further, it would leave the cache of decoded instructions.
-  constexpr int kSide = kRows >= 3 ? 2 : kBlocks;
-  const void* x[kRows];
-  F total[kRows];
+  static constexpr std::int64_t kXBytes = kSpanColumns / D::kStep * D::kPackedStepBytes;
+  static constexpr bool kAsks = kRows > 1;
+
+  DecodedSpan(const PanelJob& job, std::int64_t row) {
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    x[r] = job.x[row + r];
-    total[r] = S::zero();
+    for (int r = 0; r < kRows; ++r) x_[r] = job.x[row + r];
   }
-  const std::uint8_t* values = span + vector * S::kLanes * 4;
-  const std::uint8_t* scales = span + vector * S::kLanes;
-  const std::int64_t spans = spans_of(job.k);
-  std::int64_t first = 0;
-  for (std::int64_t s = 0; s < spans; ++s, first += kSpanColumns / 2) {
-    if (ahead.x != nullptr)
-      for (int r = 0; r < kRows; ++r)
-        for (std::int64_t at = ahead.part * 64; at < kSpanOfX; at += kPanels * 64)
-          __builtin_prefetch(static_cast<const char*>(ahead.x[r]) + s * kSpanOfX + at, 0, 2);
-    if (kRows > 1 && ahead.weights)
-      for (std::int64_t at = 0; at < Shape::kBytes; at += 64)
-        __builtin_prefetch(span + s * Shape::kBytes + kPanelAhead + at, 0, 2);
+
+  // Adds those of span s, at `span`, to `total`, a vector for each row.
+  [[gnu::always_inline]] void add(std::int64_t s, const std::uint8_t* span, int vector,
+                                  F (&total)[kRows]) const {
+    const std::uint8_t* values = span + vector * S::kLanes * 4;
+    const std::uint8_t* scales = span + vector * S::kLanes;
+    const std::int64_t first = s * kSpanColumns / 2;
 #pragma GCC unroll 1
     for (int block = 0; block < Shape::kParts * kBlocks; block += kSide) {
       const int part = block / kBlocks, b0 = block % kBlocks;
@@ -142,8 +129,8 @@ template <class D, class P, int kRows>
               for (int r = 0; r < kRows; ++r)
                 chains[r][b] = D::multiply_add(
                     D::part(w[u], p),
-                    broadcast_x<D>(x[r], first + Shape::pair_at(part, b0 + b) + i * P::kVectors + u,
-                                   p),
+                    broadcast_x<D>(x_[r],
+                                   first + Shape::pair_at(part, b0 + b) + i * P::kVectors + u, p),
                     chains[r][b]);
         }
 #pragma GCC unroll 4
@@ -153,17 +140,71 @@ template <class D, class P, int kRows>
         for (int r = 0; r < kRows; ++r) total[r] = S::fma(chains[r][b], scale, total[r]);
       }
     }
-    values += Shape::kBytes;
-    scales += Shape::kBytes;
   }
+
+ private:
+  using Shape = SpanShape<P>;
+  // Blocks side by side: chains enough not to wait for each other, and not more than registers. The
+  // loop over loads is unrolled twice: further, it would leave the cache of decoded instructions.
+  static constexpr int kSide = kRows >= 3 ? 2 : kBlocks;
+
+  const void* x_[kRows];
+};
+
+// How far ahead panels are asked for where Span::kAsks: they come from memory, and multiplications
+// keep the processor from running ahead (Zen 4, two threads, MXFP8, 4 and 6 rows: 0.40 and 0.43 of
+// the multiplication peak without, 0.71 and 0.81 with 8 KiB; with 4 KiB or the first-level cache
+// 0.62 and 0.78 or less). One row runs far ahead by itself, and loses by it.
+constexpr std::int64_t kPanelAhead = 8192;
+
+// All outputs of a job for kRows rows, span by span. Span is as DecodedSpan.
+template <class Span, int kRows>
+[[gnu::noinline]] void group_tile(const PanelJob& job, std::int64_t row) {
+  using S = typename Span::S;
+  using F = typename S::F;
+  constexpr int kMost = static_cast<int>(kGroupOutputs) / S::kLanes;
+  F totals[kMost][kRows];
+  const std::int64_t panels = panels_of(job.outputs), spans = spans_of(job.k);
+  for (int v = 0; v < kMost; ++v)
 #pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) totals[v][r] = S::zero();
+  const Span product(job, row);
+  // Rows that pass by next are asked for as these do: the processor does not know where they begin.
+  const std::int64_t next = row + 2 * kRows <= job.rows ? row + kRows : 0;
+  const std::int64_t bytes = span_bytes(job.format);
+  const auto* span = reinterpret_cast<const std::uint8_t*>(job.group);
+  for (std::int64_t s = 0; s < spans; ++s) {
+    if (next > 0)
+      for (int r = 0; r < kRows; ++r)
+        for (std::int64_t at = 0; at < Span::kXBytes; at += 64)
+          __builtin_prefetch(static_cast<const char*>(job.x[next + r]) + s * Span::kXBytes + at, 0,
+                             2);
+    for (int v = 0; v < static_cast<int>(panels) * kPanelVectors<S>; ++v) {
+      const int vector = v % kPanelVectors<S>;
+      if (Span::kAsks && row == 0 && vector == 0)
+        for (std::int64_t at = 0; at < bytes; at += 64)
+          __builtin_prefetch(span + kPanelAhead + at, 0, 2);
+      F total[kRows];
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) total[r] = totals[v][r];
+      product.add(s, span, vector, total);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) totals[v][r] = total[r];
+      if (vector == kPanelVectors<S> - 1) span += bytes;
+    }
+  }
   for (int r = 0; r < kRows; ++r)
-    write_sums<S>(total[r], job.scale, outputs, out + r * job.out_stride);
+    for (int v = 0; v * S::kLanes < job.outputs; ++v)
+      write_sums<S>(totals[v][r], job.scale, job.outputs - v * S::kLanes,
+                    job.out + (row + r) * job.out_stride + v * S::kLanes);
 }
 
-inline const std::uint8_t* span_at(const PanelJob& job, std::int64_t panel, std::int64_t span) {
-  return reinterpret_cast<const std::uint8_t*>(job.panels) +
-         panel * panel_bytes(job.format, job.k) + span * span_bytes(job.format);
+template <class D, class P>
+void by_groups(const PanelJob& job) {
+  for_row_tiles<D::Simd::kPanelTileRows>(job.rows, [&](auto rows, std::int64_t row) {
+    constexpr int kRows = decltype(rows)::value;
+    group_tile<DecodedSpan<D, P, kRows>, kRows>(job, row);
+  });
 }
 
 // Some spans of a block of a job's rows: all its outputs pass by before the next ones.
@@ -175,11 +216,11 @@ struct Chunk {
 constexpr std::int64_t kChunkSpans = 2;
 constexpr std::int64_t kChunkRows = 192;
 
-// Where sums [kChunkRows, kPanelOutputBlock] wait between chunks, those of `vector` from the job's
+// Where sums [kChunkRows, kGroupOutputs] wait between chunks, those of `vector` from the job's
 // first.
 template <class S>
 float* sums_at(float* sums, std::int64_t row, int vector) {
-  return sums + row * kPanelOutputBlock + vector * S::kLanes;
+  return sums + row * kGroupOutputs + vector * S::kLanes;
 }
 
 // One or two panels of a chunk of at most kChunkSpans, decoded: for each scale block its pairs,
@@ -280,35 +321,8 @@ template <class S>
 void write_block(const PanelJob& job, std::int64_t row, std::int64_t rows, const float* sums) {
   for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t n = 0; n < job.outputs; n += S::kLanes)
-      write_sums<S>(S::load(sums + r * kPanelOutputBlock + n), job.scale, job.outputs - n,
+      write_sums<S>(S::load(sums + r * kGroupOutputs + n), job.scale, job.outputs - n,
                     job.out + (row + r) * job.out_stride + n);
-}
-
-template <class D, class P>
-void panel_product_in_registers(const PanelJob& job) {
-  using S = typename D::Simd;
-  constexpr int kRows = S::kPanelTileRows;
-  // Two tiles share a panel while it is near.
-  const bool few = job.rows <= 2 * kRows;
-  const auto tile_of = [&](auto rows, std::int64_t row, std::int64_t panel) {
-    constexpr int kTileRows = decltype(rows)::value;
-    const bool has_next = !few && row + 2 * kTileRows <= job.rows;
-    for (int v = 0; v < kPanelVectors<S>; ++v) {
-      const Ahead ahead{has_next ? job.x + row + kTileRows : nullptr, panel, row == 0 && v == 0};
-      const std::int64_t at = panel * kPanelOutputs + v * S::kLanes;
-      panel_tile_in_registers<D, P, kTileRows>(job, row, span_at(job, panel, 0), v,
-                                               job.out + row * job.out_stride + at,
-                                               job.outputs - at, ahead);
-    }
-  };
-  if (few) {
-    for (std::int64_t n = 0; n < panels_of(job.outputs); ++n)
-      for_row_tiles<kRows>(job.rows, [&](auto rows, std::int64_t row) { tile_of(rows, row, n); });
-  } else {
-    for_row_tiles<kRows>(job.rows, [&](auto rows, std::int64_t row) {
-      for (std::int64_t n = 0; n < panels_of(job.outputs); ++n) tile_of(rows, row, n);
-    });
-  }
 }
 
 // The frame of many rows, S's vectors being narrow or its numbers 8-bit: blocks of rows, chunks,
@@ -319,8 +333,8 @@ void panel_product_in_registers(const PanelJob& job) {
 template <class S, class Shared, class RunTile>
 void by_chunks(const PanelJob& job, RunTile run_tile) {
   auto* sums = static_cast<float*>(job.scratch);
-  auto* shared = reinterpret_cast<Shared*>(sums + kChunkRows * kPanelOutputBlock);
-  static_assert(kChunkRows * kPanelOutputBlock * 4 + sizeof *shared <= kDotScratchBytes);
+  auto* shared = reinterpret_cast<Shared*>(sums + kChunkRows * kGroupOutputs);
+  static_assert(kChunkRows * kGroupOutputs * 4 + sizeof *shared <= kDotScratchBytes);
   const std::int64_t panels = panels_of(job.outputs), spans = spans_of(job.k);
   for (std::int64_t row = 0; row < job.rows; row += kChunkRows) {
     const std::int64_t rows = job.rows - row < kChunkRows ? job.rows - row : kChunkRows;
@@ -351,23 +365,7 @@ void panel_product(const PanelJob& job) {
             panel_tile<D, P, decltype(rows)::value>(x, chunk, decoded, vector, sums);
           });
   }
-  panel_product_in_registers<D, P>(job);
-}
-
-template <class D>
-void panel_dot(const PanelJob& job) {
-  using S = typename D::Simd;
-  if (job.rows == 0) return;
-  switch (job.format) {
-    case WeightFormat::kMxfp8:
-      return panel_product<D, Mxfp8Panel<S>>(job);
-    case WeightFormat::kMxfp4:
-      return panel_product<D, Mxfp4Panel<S>>(job);
-    case WeightFormat::kNvfp4:
-      return panel_product<D, Nvfp4Panel<S>>(job);
-    default:  // kInt8, whose x is packed otherwise, has panel_dot_int8
-      __builtin_unreachable();
-  }
+  by_groups<D, P>(job);
 }
 
 }  // namespace

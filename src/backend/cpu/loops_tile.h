@@ -27,6 +27,7 @@ struct WideningDot {
   static constexpr int kStepBytes = kStep * 2;
   static constexpr int kParts = 2;
   static constexpr int kPackedStepBytes = kStep * 4;
+  static constexpr bool kHasQuads = false;
 
   static W load_w(const void* p) { return S::load_h(p); }
   static F part(W w, int i) { return i == 0 ? S::even(w) : S::odd(w); }

@@ -80,7 +80,7 @@ void CpuBackend::route(const Tensor& x, const Router& router, bool picked_before
   });
   const void* const* packed =
       pack_rows(pool_, f32_packing(kernels_), rounded, rows, hidden, packed_f32_);
-  plan(router.gate, {packed, rows}, scores);
+  plan(router.gate, for_dot(packed, rows), scores);
   multiply(kernels_.dot_f32);
   const float* bias = router.bias ? router.bias.as<float>() : nullptr;
   for_ranges(pool_, rows, 16, [&](std::int64_t begin, std::int64_t end) {

@@ -99,16 +99,25 @@ std::int64_t weight_panel_bytes(WeightFormat format, std::int64_t outputs, std::
   return panels_of(outputs) * panel_bytes(format, k) + kPanelPadding;
 }
 
+std::int64_t group_offset(WeightFormat format, std::int64_t k, std::int64_t group) {
+  return group * (kGroupOutputs / kPanelOutputs) * panel_bytes(format, k);
+}
+
 void pack_panels(const WeightRows& w, std::int64_t outputs, std::int64_t k, std::int64_t first,
                  std::int64_t last, std::byte* out) {
-  auto* to = reinterpret_cast<std::uint8_t*>(out) + first * panel_bytes(w.format, k);
-  for (std::int64_t panel = first; panel < last; ++panel)
-    for (std::int64_t span = 0; span < spans_of(k); ++span, to += span_bytes(w.format)) {
-      const SpanRows rows(w, outputs, k, panel, span);
-      pack_scales(w.format, rows, to);
-      pack_values(w.format, rows, to + scale_bytes_of_span(w.format));
-    }
-  if (last == panels_of(outputs)) std::memset(to, 0, kPanelPadding);
+  constexpr std::int64_t kGroupPanels = kGroupOutputs / kPanelOutputs;
+  auto* to = reinterpret_cast<std::uint8_t*>(out) + group_offset(w.format, k, first);
+  for (std::int64_t group = first; group < last; ++group) {
+    const std::int64_t begin = group * kGroupPanels;
+    const std::int64_t end = std::min(begin + kGroupPanels, panels_of(outputs));
+    for (std::int64_t span = 0; span < spans_of(k); ++span)
+      for (std::int64_t panel = begin; panel < end; ++panel, to += span_bytes(w.format)) {
+        const SpanRows rows(w, outputs, k, panel, span);
+        pack_scales(w.format, rows, to);
+        pack_values(w.format, rows, to + scale_bytes_of_span(w.format));
+      }
+  }
+  if (last == groups_of(outputs)) std::memset(to, 0, kPanelPadding);
 }
 
 }  // namespace m3::cpu

@@ -1,12 +1,14 @@
 // The layout in which block-scaled weights are read: panels of 16 outputs.
 //
 // A vector of an AVX-512 machine holds one number of each of the 16 outputs of a panel: nothing is
-// summed across lanes, and a scale is one vector for a whole block of columns. A panel is one
-// stream from its first byte to its last, and so are the panels of a weight: reading them in order
-// reaches the memory's speed, which reading several rows side by side does not.
+// summed across lanes, and a scale is one vector for a whole block of columns. Four panels are a
+// group, in which their spans take turns, so that a span of x serves all of them. A weight is one
+// stream from its first byte to its last: reading it in order reaches the memory's speed, which
+// reading several rows side by side does not.
 //
-//   weight = panels of 16 outputs, the last one padded with zeros
-//   panel  = spans of 128 columns, the last one padded with zeros
+//   weight = groups of 4 panels; the last one may have fewer
+//   group  = span 0 of each panel, then span 1 of each, ...
+//   panel  = 16 outputs in spans of 128 columns; the last panel and span are padded with zeros
 //   span   = scales, then values
 //   scales = of the 4 blocks of 32 columns, [block][16 outputs]; of 16 columns, first those of the
 //            blocks' first halves, then of their second
@@ -30,8 +32,11 @@ namespace m3::cpu {
 // What a weight of `outputs` x k takes in panels, kPanelPadding included. Its format has_panels().
 std::int64_t weight_panel_bytes(WeightFormat format, std::int64_t outputs, std::int64_t k);
 
-// Writes panels [first, last) of w, which has `outputs` rows, to their places behind `out`: the
-// start of panel 0, 64-byte aligned. The padding is written with the last panel.
+// Where group `group` begins in a weight in panels.
+std::int64_t group_offset(WeightFormat format, std::int64_t k, std::int64_t group);
+
+// Writes groups [first, last) of w, which has `outputs` rows, to their places behind `out`: the
+// start of group 0, 64-byte aligned. The padding is written with the last group.
 void pack_panels(const WeightRows& w, std::int64_t outputs, std::int64_t k, std::int64_t first,
                  std::int64_t last, std::byte* out);
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "backend/cpu/kernels_testing.h"
+#include "backend/cpu/x_packer.h"
 #include "tensor/codecs.h"
 #include "tensor/numeric.h"
 
@@ -42,8 +43,7 @@ class PanelWeight {
 
   void pack() {
     const WeightRows rows{case_.format, values(), scales()};
-    pack_panels(rows, outputs_, k_, 0, (outputs_ + kPanelOutputs - 1) / kPanelOutputs,
-                panels_.data());
+    pack_panels(rows, outputs_, k_, 0, groups_of(outputs_), panels_.data());
   }
 
   // The exact values, [outputs, k].
@@ -64,22 +64,22 @@ class PanelWeight {
                               float scale = 1) {
     const std::int64_t rows = std::ssize(x) / k_;
     const bool int8 = case_.format == WeightFormat::kInt8;
-    const auto pack_row = int8 ? kernels.pack_int8 : kernels.pack_row;
-    const std::int64_t bytes = (int8 ? kernels.packed_bytes_int8 : kernels.packed_row_bytes)(k_);
+    const Packing packing = packing_of(kernels, x_form(case_.format));
+    const std::int64_t bytes = packing.bytes(k_);
     Buffer packed(rows * bytes), scratch(kDotScratchBytes);
     std::vector<const void*> pointers;
     for (std::int64_t r = 0; r < rows; ++r) {
-      pack_row(x.data() + r * k_, k_, packed.data() + r * bytes);
+      packing.pack(x.data() + r * k_, k_, packed.data() + r * bytes);
       pointers.push_back(packed.data() + r * bytes);
     }
     std::vector<float> out(static_cast<std::size_t>(rows * outputs_), NAN);
-    for (std::int64_t n = 0; n < outputs_; n += kPanelOutputBlock)
+    for (std::int64_t n = 0; n < outputs_; n += kGroupOutputs)
       (int8 ? kernels.panel_dot_int8 : kernels.panel_dot)(
           {.x = pointers.data(),
            .rows = rows,
            .format = case_.format,
-           .panels = panels_.data() + n / kPanelOutputs * panel_bytes(case_.format, k_),
-           .outputs = std::min(kPanelOutputBlock, outputs_ - n),
+           .group = panels_.data() + group_offset(case_.format, k_, n / kGroupOutputs),
+           .outputs = std::min(kGroupOutputs, outputs_ - n),
            .k = k_,
            .scale = scale,
            .out = out.data() + n,
@@ -143,6 +143,114 @@ TEST_P(PanelKernels, EveryCodeIsExact) {
                   << c.codec->name << ", output " << n << ", column " << first + r << " of " << k
                   << ", " << rows << " rows";
         }
+      }
+    }
+}
+
+// What x becomes before it meets a 4-bit weight: multiples of 2^-13 of the power of two of the
+// largest of each 32, after rounding to bfloat16.
+std::vector<float> on_grid(std::vector<float> x) {
+  for (std::size_t begin = 0; begin < x.size(); begin += 32) {
+    const std::size_t end = std::min(begin + 32, x.size());
+    float most = 0;
+    for (std::size_t i = begin; i < end; ++i) {
+      x[i] = round_to_bf16(x[i]);
+      most = std::max(most, std::fabs(x[i]));
+    }
+    const int exponent = std::ilogb(most) - 13;
+    for (std::size_t i = begin; i < end; ++i)
+      x[i] =
+          most < 0x1p-100f ? 0 : std::ldexp(std::nearbyint(std::ldexp(x[i], -exponent)), exponent);
+  }
+  return x;
+}
+
+// Blocks whose numbers are of one size, of very different sizes, tiny, or zero. One row.
+std::vector<float> uneven_row(std::int64_t k, std::uint32_t& state) {
+  std::vector<float> x(static_cast<std::size_t>(k));
+  for (std::int64_t i = 0; i < k; ++i) {
+    const float unit = static_cast<float>(next(state)) * 0x1p-23f - 1;
+    const int kind = static_cast<int>(i / 32 % 5);
+    const int exponent = kind == 0   ? 0
+                         : kind == 1 ? static_cast<int>(next(state) % 24)
+                         : kind == 2 ? -90 - static_cast<int>(next(state) % 40)
+                                     : static_cast<int>(next(state) % 8);
+    x[static_cast<std::size_t>(i)] = kind == 4 ? 0 : std::ldexp(unit, exponent);
+  }
+  return x;
+}
+
+// A block's sum is exact, so that any number of rows, on whichever units, gives the same bits.
+TEST_P(PanelKernels, SumsOfFourBitBlocksAreExact) {
+  std::uint32_t state = 17;
+  for (const PanelCase& c : {kCases[1], kCases[2]}) {
+    // With one block of weights, nothing but a block's sum is rounded.
+    const std::int64_t k = layout_of(c.format).scale_columns, outputs = 21;
+    PanelWeight w(c, outputs, k);
+    fill(c, w);
+    w.pack();
+    const auto weights = w.decode();
+    for (int trial = 0; trial < 40; ++trial) {
+      std::vector<float> x(static_cast<std::size_t>(k));
+      for (float& v : x)
+        v = std::ldexp(static_cast<float>(next(state)) * 0x1p-23f - 1,
+                       static_cast<int>(next(state) % 20) - 10);
+      const auto grid = on_grid(x);
+      for (const std::int64_t rows : {1, 2, 3, 4, 9}) {
+        std::vector<float> all;
+        for (std::int64_t r = 0; r < rows; ++r) all.insert(all.end(), x.begin(), x.end());
+        const auto got = w.multiply(kernels_, all);
+        for (std::int64_t n = 0; n < rows * outputs; ++n) {
+          double sum = 0;
+          for (std::int64_t i = 0; i < k; ++i)
+            sum += static_cast<double>(grid[static_cast<std::size_t>(i)]) *
+                   weights[static_cast<std::size_t>(n % outputs * k + i)];
+          ASSERT_EQ(got[static_cast<std::size_t>(n)], static_cast<float>(sum))
+              << c.codec->name << ", output " << n << " of " << rows << " rows";
+        }
+      }
+    }
+  }
+}
+
+TEST_P(PanelKernels, UnevenRowsGiveTheSameBitsInAnyNumber) {
+  for (const PanelCase& c : kCases)
+    for (const std::int64_t k : {160, 1000, 2048}) {
+      const std::int64_t outputs = 70, rows = 14;
+      PanelWeight w(c, outputs, k);
+      fill(c, w);
+      w.pack();
+      std::uint32_t state = 23;
+      std::vector<float> x;
+      for (std::int64_t r = 0; r < rows; ++r) {
+        const auto row = uneven_row(k, state);
+        x.insert(x.end(), row.begin(), row.end());
+      }
+      const auto all = w.multiply(kernels_, x);
+      for (const std::int64_t part : {1, 2, 3, 4, 6, 7})
+        for (std::int64_t first = 0; first + part <= rows; first += part) {
+          const std::vector<float> some(x.begin() + first * k, x.begin() + (first + part) * k);
+          const auto got = w.multiply(kernels_, some);
+          ASSERT_EQ(std::memcmp(got.data(), all.data() + first * outputs, got.size() * 4), 0)
+              << c.codec->name << ", k = " << k << ", rows " << first << " + " << part;
+        }
+    }
+}
+
+TEST_P(PanelKernels, WhatIsNotFiniteInXIsSeen) {
+  for (const PanelCase& c : kCases)
+    for (const float value : {INFINITY, -INFINITY, NAN}) {
+      const std::int64_t k = 160, outputs = 20;
+      PanelWeight w(c, outputs, k);
+      fill(c, w);
+      w.pack();
+      for (const std::int64_t rows : {1, 3, 8}) {
+        std::vector<float> x(static_cast<std::size_t>(rows * k), 0.5f);
+        x[77] = value;
+        const auto got = w.multiply(kernels_, x);
+        for (std::int64_t n = 0; n < rows * outputs; ++n)
+          EXPECT_EQ(std::isfinite(got[static_cast<std::size_t>(n)]), n >= outputs)
+              << c.codec->name << ", " << rows << " rows, output " << n;
       }
     }
 }

@@ -140,6 +140,10 @@ struct Avx512 {
         static_cast<short>(0xc040), static_cast<short>(0xc080), static_cast<short>(0xc0c0));
     return _mm512_permutexvar_epi16(x, _mm512_broadcast_i64x4(numbers));
   }
+  static H bytes_of_table(std::uint64_t low, std::uint64_t high, H indices) {
+    const __m128i table = _mm_set_epi64x(static_cast<long long>(high), static_cast<long long>(low));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), indices);
+  }
   static H dot_quads(H sum, H x, H w) {
     return add_products(sum, bit_and(x, set1_16(0xff)), _mm512_srli_epi16(x, 8),
                         _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8), _mm512_srai_epi16(w, 8));

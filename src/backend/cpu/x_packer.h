@@ -2,6 +2,7 @@
 // several.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -13,31 +14,63 @@
 
 namespace m3::cpu {
 
-// Rows of x as a dot kernel wants them.
+// The forms in which products of linear layers want x: dot, and panel_dot of MXFP8; panel_dot of
+// the 4-bit formats; panel_dot_int8.
+enum class XForm : std::uint8_t { kDot, kE2m1, kInt8 };
+inline constexpr XForm kXForms[] = {XForm::kDot, XForm::kE2m1, XForm::kInt8};
+
+// Of weights in panels.
+inline XForm x_form(WeightFormat format) {
+  if (format == WeightFormat::kInt8) return XForm::kInt8;
+  return format == WeightFormat::kMxfp8 ? XForm::kDot : XForm::kE2m1;
+}
+
+// One of something for each form.
+template <class T>
+class PerXForm {
+ public:
+  T& operator[](XForm form) { return of_[static_cast<std::size_t>(form)]; }
+  const T& operator[](XForm form) const { return of_[static_cast<std::size_t>(form)]; }
+
+ private:
+  std::array<T, std::size(kXForms)> of_{};
+};
+
+// Those that the weights of a call want.
+using XForms = PerXForm<bool>;
+
+// Rows of x as dot kernels want them.
 struct PackedX {
-  const void* const* packed = nullptr;  // [ceil(rows / panel_rows)], all but the last one full
+  // Null where the form is not wanted. Each [rows]; kDot [ceil(rows / panel_rows)] panels, all but
+  // the last one full.
+  PerXForm<const void* const*> packed;
   std::int64_t rows = 0;
   std::int64_t panel_rows = 1;
-  const void* const* int8 = nullptr;  // [rows] rows as panel_dot_int8 wants them, or null
 };
 
-// What the weights of a call want of x.
-struct XForms {
-  bool bf16 = false;
-  bool int8 = false;
-};
+inline PackedX for_dot(const void* const* packed, std::int64_t rows) {
+  PackedX x{.rows = rows};
+  x.packed[XForm::kDot] = packed;
+  return x;
+}
 
-// How rows are packed one by one: for dot, panel_dot_int8 and dot_f32.
+// How rows are packed one by one.
 struct Packing {
   std::int64_t (*bytes)(std::int64_t k);
   void (*pack)(const float* x, std::int64_t k, void* packed);
 };
-inline Packing bf16_packing(const Kernels& k) {
-  return {k.packed_row_bytes, k.pack_row};
+inline Packing packing_of(const Kernels& k, XForm form) {
+  switch (form) {
+    case XForm::kDot:
+      return {k.packed_row_bytes, k.pack_row};
+    case XForm::kE2m1:
+      return {k.packed_bytes_e2m1, k.pack_e2m1};
+    case XForm::kInt8:
+      return {k.packed_bytes_int8, k.pack_int8};
+  }
+  __builtin_unreachable();
 }
-inline Packing int8_packing(const Kernels& k) {
-  return {k.packed_bytes_int8, k.pack_int8};
-}
+// For dot_f32.
 inline Packing f32_packing(const Kernels& k) {
   return {k.packed_bytes_f32, k.pack_f32};
 }
@@ -64,13 +97,15 @@ class XPacker {
   struct Panel {
     std::int64_t first, rows;
   };
+  bool in_panels(XForm form) const { return form == XForm::kDot && kernels_.x_panel_rows > 1; }
   void add_panels(std::int64_t first, std::int64_t rows);
   const void* const* pack_panels(const Tensor& x, std::span<const std::int64_t> input_rows);
+  const void* const* pack_all(const Tensor& x, XForm form);
 
   const Kernels& kernels_;
   ThreadPool& pool_;
-  OpScratch packed_, packed_int8_;
-  std::vector<const void*> pointers_, int8_pointers_;
+  PerXForm<OpScratch> scratch_;
+  PerXForm<std::vector<const void*>> pointers_;
   std::vector<std::int64_t> all_rows_;
   std::vector<Panel> panels_;
   std::vector<PackedX> groups_;
