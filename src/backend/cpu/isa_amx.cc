@@ -1,4 +1,4 @@
-// "amx": linear layers by the tiles of AMX-BF16, everything else as "avx512-bf16".
+// "amx": linear layers and attention by the tiles of AMX-BF16, everything else as "avx512-bf16".
 #include "backend/cpu/amx_probe.h"
 #include "backend/cpu/isa_amx_table.h"
 #include "backend/cpu/simd_avx512_bf16.h"
