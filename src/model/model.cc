@@ -164,19 +164,19 @@ void Model::moe(std::int64_t layer, const Activations& a, Watch& watch) const {
   backend_.dispatch(a.experts, a.dispatch);
   const GroupedOutput gate_up[] = {{w.gate, a.expert_gate, &config_.swiglu}, {w.up, a.expert_up}};
   const GroupedOutput down[] = {{w.down, a.expert_out}};
+  LinearOutput shared_gate_up[2], shared_down[1];
+  Beside beside_gate_up, beside_down;
   if (w.shared) {
     const std::int64_t rows = a.normed.dim(0), inner = config_.shared_inner;
     const Tensor gate = shaped(a.gate, rows, inner), up = shaped(a.up, rows, inner);
-    const LinearOutput shared_gate_up[] = {{&w.shared->gate, gate, &config_.swiglu},
-                                           {&w.shared->up, up}};
-    const LinearOutput shared_down[] = {{&w.shared->down, a.branch}};
-    backend_.grouped_linear(a.normed, a.dispatch, /*gather=*/true, gate_up,
-                            {a.normed, shared_gate_up});
-    backend_.grouped_linear(a.expert_gate, a.dispatch, /*gather=*/false, down, {gate, shared_down});
-  } else {
-    backend_.grouped_linear(a.normed, a.dispatch, /*gather=*/true, gate_up, {});
-    backend_.grouped_linear(a.expert_gate, a.dispatch, /*gather=*/false, down, {});
+    shared_gate_up[0] = {&w.shared->gate, gate, &config_.swiglu};
+    shared_gate_up[1] = {&w.shared->up, up};
+    shared_down[0] = {&w.shared->down, a.branch};
+    beside_gate_up = {a.normed, shared_gate_up};
+    beside_down = {gate, shared_down};
   }
+  backend_.grouped_linear(a.normed, a.dispatch, /*gather=*/true, gate_up, beside_gate_up);
+  backend_.grouped_linear(a.expert_gate, a.dispatch, /*gather=*/false, down, beside_down);
   const auto scale = static_cast<float>(config_.routed_scale);
   backend_.combine(a.expert_out, a.dispatch, a.expert_weights, scale,
                    w.shared ? a.branch : Tensor(), a.branch);

@@ -28,7 +28,7 @@ struct SwiGlu {
 
 // One of several linears that read the same input.
 struct LinearOutput {
-  const Linear* linear;
+  const Linear* linear = nullptr;
   Tensor out;  // [rows, N] F32
   // Not null: a gate, whose up is the next output, of the same shape. out becomes swiglu(gate, up);
   // the up's own out is left undefined.

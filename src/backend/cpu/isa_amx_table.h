@@ -1,4 +1,5 @@
-// A table of one instruction set whose linear layers and attention multiply by tiles. For isa_*.cc only.
+// A table of one instruction set whose linear layers and attention multiply by tiles. For isa_*.cc
+// only.
 #pragma once
 
 #include "backend/cpu/isa_table.h"

@@ -144,6 +144,25 @@ struct Avx512 {
     const __m128i table = _mm_set_epi64x(static_cast<long long>(high), static_cast<long long>(low));
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), indices);
   }
+  static H shuffle_bytes(H x, std::uint64_t low, std::uint64_t high) {
+    const __m128i order = _mm_set_epi64x(static_cast<long long>(high), static_cast<long long>(low));
+    return _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(order));
+  }
+  // Integers of 16 bits.
+  static H to_words(F a, F b) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a))),
+                              _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(b)), 1);
+  }
+  static void sums_of_halves(H words, std::int32_t& first, std::int32_t& second) {
+    const __m512i pairs = _mm512_madd_epi16(words, set1_16(1));
+    const __m256i quads =
+        _mm256_hadd_epi32(_mm512_castsi512_si256(pairs), _mm512_extracti64x4_epi64(pairs, 1));
+    const __m256i both = _mm256_hadd_epi32(quads, quads);
+    const __m128i sums =
+        _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+    first = _mm_cvtsi128_si32(sums);
+    second = _mm_extract_epi32(sums, 1);
+  }
   static H dot_quads(H sum, H x, H w) {
     return add_products(sum, bit_and(x, set1_16(0xff)), _mm512_srli_epi16(x, 8),
                         _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8), _mm512_srai_epi16(w, 8));
