@@ -4,7 +4,7 @@
     scripts/model.py MODEL_DIR 1,2,3 [--out logits.npy] [--compare m3.safetensors] [--float32]
 
 Reads a directory in the released layout (config.json and *.safetensors; with or without a vision
-half; BF16 or MXFP8) and runs one sequence from its first token, with no cache and in float64.
+half; BF16, MXFP8, MXFP4, NVFP4 or int8) and runs one sequence from its first token, with no cache and in float64.
 --compare takes what `m3 logits --out` wrote, with `--trace` also hidden states, experts and blocks.
 Weights are widened when a step needs them, so memory stays at one matrix and the activations.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 # ------------------------------------------------------------------------------ checkpoint (§3)
 PLAIN = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "u1", "U8": "u1",
-         "I32": "<i4", "I64": "<i8"}
+         "F8_E8M0": "u1", "I8": "i1", "I32": "<i4", "I64": "<i8"}
 
 
 def e4m3_values():
@@ -50,6 +50,8 @@ def safetensors(path):
 class Weights:
     """Every tensor of a directory under its released name, in the type of the computation."""
     E4M3 = e4m3_values()
+    E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    E2M1 = np.concatenate([E2M1, -E2M1])
 
     def __init__(self, directory, number):
         self.stored = {}
@@ -66,17 +68,29 @@ class Weights:
         x, dtype = self.stored[name]
         if dtype == "BF16":
             x = (x.astype(np.uint32) << 16).view(np.float32)
-        if dtype == "F8_E4M3":
-            x = self.mxfp8(name, x)
+        elif dtype in ("F8_E4M3", "U8", "I8"):
+            x = self.scaled(name, x, dtype)
         return x.astype(self.number)
 
-    def mxfp8(self, name, x):
-        """One exponent byte for a row and 32 columns; the product is exact (§3.3)."""
-        scale, _ = self.stored.get(name + "_scale_inv", (np.array(255), "U8"))
-        if (scale == 255).any():
-            sys.exit(f"{name} is F8_E4M3, and {name}_scale_inv is missing or holds a NaN (255)")
-        power = np.repeat(scale.astype(np.int32) - 127, 32, axis=1)[:, :x.shape[1]]
-        return np.ldexp(self.E4M3[x], power)
+    def scaled(self, name, x, dtype):
+        """A scale for a row and some columns; the products are exact (§3.3, §3.4)."""
+        if dtype == "U8":  # two columns a byte, the even one in the low nibble
+            x = self.E2M1[np.stack([x & 15, x >> 4], axis=-1).reshape(len(x), -1)]
+        elif dtype == "F8_E4M3":
+            x = self.E4M3[x]
+        found = [self.stored[name + s] for s in ("_scale", "_scale_inv") if name + s in self.stored]
+        if not found:
+            sys.exit(f"{name} is {dtype}, and its scales are missing")
+        scale, scale_dtype = found[0]
+        columns = 32
+        if scale_dtype == "F8_E4M3":
+            factor, _ = self.stored[name + "_scale_2"]
+            scale, columns = self.E4M3[scale] * factor.astype(np.float64), 16
+        elif scale_dtype != "F16":
+            if (scale == 255).any():
+                sys.exit(f"a scale of {name} is NaN (255)")
+            scale = np.ldexp(1.0, scale.astype(np.int32) - 127)
+        return x * np.repeat(scale.astype(np.float64), columns, axis=1)[:, :x.shape[1]]
 
 
 # --------------------------------------------------------------------------- configuration (§2)
