@@ -4,7 +4,8 @@
     scripts/model.py MODEL_DIR 1,2,3 [--out logits.npy] [--compare m3.safetensors] [--float32]
 
 Reads a directory in the released layout (config.json and *.safetensors; with or without a vision
-half; BF16, MXFP8, MXFP4, NVFP4 or int8) and runs one sequence from its first token, with no cache and in float64.
+half; BF16, MXFP8, MXFP4, NVFP4 or int8) and runs one sequence from its first token, with no cache
+and in float64.
 --compare takes what `m3 logits --out` wrote, with `--trace` also hidden states, experts and blocks.
 Weights are widened when a step needs them, so memory stays at one matrix and the activations.
 """
@@ -84,6 +85,8 @@ class Weights:
         scale, scale_dtype = found[0]
         columns = 32
         if scale_dtype == "F8_E4M3":
+            if name + "_scale_2" not in self.stored:
+                sys.exit(f"{name} is NVFP4, and {name}_scale_2 is missing")
             factor, _ = self.stored[name + "_scale_2"]
             scale, columns = self.E4M3[scale] * factor.astype(np.float64), 16
         elif scale_dtype != "F16":

@@ -20,6 +20,13 @@ namespace m3::cpu {
 // How the rows of a weight lie in memory (tensor/codec_*.cc; spec: text-model §2.4, §2.5).
 enum class WeightFormat : std::uint8_t { kBF16, kMxfp8, kF16, kF32, kMxfp4, kNvfp4, kInt8 };
 
+static constexpr std::int64_t divide_up(std::int64_t n, std::int64_t unit) {
+  return (n + unit - 1) / unit;
+}
+static constexpr std::int64_t round_up(std::int64_t n, std::int64_t unit) {
+  return divide_up(n, unit) * unit;
+}
+
 // What a row of a format takes.
 struct WeightLayout {
   std::int64_t value_bits;     // of one value
@@ -39,7 +46,7 @@ static constexpr std::int64_t value_row_bytes(WeightFormat format, std::int64_t 
 static constexpr std::int64_t scale_row_bytes(WeightFormat format, std::int64_t k) {
   const WeightLayout layout = layout_of(format);
   if (layout.scale_columns == 0) return 0;
-  return (k + layout.scale_columns - 1) / layout.scale_columns * layout.scale_bytes;
+  return divide_up(k, layout.scale_columns) * layout.scale_bytes;
 }
 
 // `outputs` consecutive rows of a weight [N, k].
@@ -81,17 +88,17 @@ static constexpr std::int64_t span_bytes(WeightFormat format) {
          kSpanColumns * layout_of(format).value_bits / 8 * kPanelOutputs;
 }
 static constexpr std::int64_t spans_of(std::int64_t k) {
-  return (k + kSpanColumns - 1) / kSpanColumns;
+  return divide_up(k, kSpanColumns);
 }
 static constexpr std::int64_t panels_of(std::int64_t outputs) {
-  return (outputs + kPanelOutputs - 1) / kPanelOutputs;
+  return divide_up(outputs, kPanelOutputs);
 }
 static constexpr std::int64_t panel_bytes(WeightFormat format, std::int64_t k) {
   return spans_of(k) * span_bytes(format);
 }
 
 static constexpr std::int64_t groups_of(std::int64_t outputs) {
-  return (outputs + kGroupOutputs - 1) / kGroupOutputs;
+  return divide_up(outputs, kGroupOutputs);
 }
 
 // Behind a weight's last panel: kernels read up to a byte further than a load, and what follows
@@ -102,8 +109,8 @@ struct PanelJob {
   const void* const* x = nullptr;  // [rows] packed rows
   std::int64_t rows = 0;
   WeightFormat format = WeightFormat::kMxfp8;
-  const std::byte* group = nullptr;
-  std::int64_t outputs = 0;  // all of the group's
+  const std::byte* group = nullptr;  // its first span; see group_offset()
+  std::int64_t outputs = 0;          // all of the group's
   std::int64_t k = 0;
   float scale = 1;  // of the whole weight
   float* out = nullptr;

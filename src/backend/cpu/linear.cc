@@ -121,10 +121,6 @@ void run_task(const Kernels& kernels, const Product& p, std::int64_t task, Kerne
   }
 }
 
-std::int64_t blocks_of(std::int64_t n, std::int64_t block) {
-  return (n + block - 1) / block;
-}
-
 // Outputs of a task of packed rows.
 std::int64_t outputs_of_task(const Product& p, bool few, int threads) {
   if (p.factor.panels != nullptr) return kGroupOutputs;
@@ -139,19 +135,19 @@ void cut(Product& p, int threads) {
   if (p.x.panel_rows == 1 || p.factor.panels != nullptr) {
     const bool few = rows <= kFewRows;
     p.output_block = outputs_of_task(p, few, threads);
-    p.output_blocks = blocks_of(p.outputs, p.output_block);
-    const std::int64_t for_threads = blocks_of(kTasksPerThread * threads, p.output_blocks);
+    p.output_blocks = divide_up(p.outputs, p.output_block);
+    const std::int64_t for_threads = divide_up(kTasksPerThread * threads, p.output_blocks);
     const std::int64_t blocks =
-        few ? 1 : std::clamp(for_threads, blocks_of(rows, kRowsMax), blocks_of(rows, kRowsMin));
-    p.row_block = blocks_of(rows, blocks);
+        few ? 1 : std::clamp(for_threads, divide_up(rows, kRowsMax), divide_up(rows, kRowsMin));
+    p.row_block = divide_up(rows, blocks);
     return;
   }
   // Equal blocks: one of a few rows would decode all weights for them. Wide tasks only where there
   // are rows enough for many tasks.
-  const std::int64_t blocks = blocks_of(rows, kTileRowBlock);
-  p.row_block = blocks_of(rows, blocks * kXPanelRows) * kXPanelRows;
+  const std::int64_t blocks = divide_up(rows, kTileRowBlock);
+  p.row_block = divide_up(rows, blocks * kXPanelRows) * kXPanelRows;
   p.output_block = rows <= 128 ? 32 : rows <= kTileRowBlock ? 64 : kTileOutputBlock;
-  p.output_blocks = blocks_of(p.outputs, p.output_block);
+  p.output_blocks = divide_up(p.outputs, p.output_block);
 }
 
 }  // namespace
@@ -174,7 +170,7 @@ void CpuBackend::plan(Product p) {
   if (p.x.rows == 0 || p.outputs == 0) return;
   cut(p, pool_.threads());
   p.first_task = planned_tasks_;
-  planned_tasks_ += p.output_blocks * blocks_of(p.x.rows, p.row_block);
+  planned_tasks_ += p.output_blocks * divide_up(p.x.rows, p.row_block);
   products_.push_back(p);
 }
 

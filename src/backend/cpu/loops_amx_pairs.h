@@ -50,7 +50,7 @@ class TilePairs {
   static constexpr std::int64_t kBlock = 2 * kTileRows;  // rows and columns of four tiles
 
   static std::int64_t tile_blocks(const PairsJob& job) {
-    return ((job.rows + kBlock - 1) / kBlock) * ((job.columns + kBlock - 1) / kBlock);
+    return divide_up(job.rows, kBlock) * divide_up(job.columns, kBlock);
   }
 
   void configure(std::int64_t rows, std::int64_t pairs) {

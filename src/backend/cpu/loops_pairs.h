@@ -70,13 +70,12 @@ void pairs_tile(const PairsJob& job, std::int64_t row, std::int64_t column, Line
 template <class D>
 void multiply_pairs(const PairsJob& job) {
   using S = typename D::Simd;
-  const auto groups_of = [](std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit; };
-  const std::int64_t column_groups = groups_of(job.columns / S::kLanes, S::kPairVectors);
-  LinesAhead ahead(job, column_groups * groups_of(job.rows, D::kPairRows));
+  const std::int64_t column_groups = divide_up(job.columns / S::kLanes, S::kPairVectors);
+  LinesAhead ahead(job, column_groups * divide_up(job.rows, D::kPairRows));
   std::int64_t column = 0;
   // As even as may be: five vectors are three and two, not four and one.
   for (std::int64_t left = job.columns / S::kLanes; left > 0;) {
-    const std::int64_t vectors = groups_of(left, groups_of(left, S::kPairVectors));
+    const std::int64_t vectors = divide_up(left, divide_up(left, S::kPairVectors));
     for (std::int64_t row = 0; row < job.rows; row += D::kPairRows)
       with_constant<S::kPairVectors>(vectors, [&](auto v) {
         with_constant<D::kPairRows>(job.rows - row, [&](auto r) {

@@ -83,8 +83,8 @@ void split_into_bytes(const float* x, float unit, GridBlock& block) {
   // The upper byte of n + 128: n minus its lower byte, which is signed.
   const auto upper = S::bit_and(S::add_16(n, S::set1_16(128)), S::set1_16(0xff00));
   const auto bytes = S::bit_or(upper, S::bit_and(n, S::set1_16(0x00ff)));
-  S::store_h(block.quads,
-             S::shuffle_bytes(bytes, 0x0a'02'08'00'0b'03'09'01, 0x0e'06'0c'04'0f'07'0d'05));
+  const auto order = S::repeat(0x0a'02'08'00'0b'03'09'01, 0x0e'06'0c'04'0f'07'0d'05);
+  S::store_h(block.quads, S::pick_bytes(bytes, order));
   std::int32_t first, second;
   S::sums_of_halves(n, first, second);
   block.starts[0] = -kE2m1Offset * (first + second);
@@ -191,7 +191,7 @@ class GridSpan {
   static typename S::H nibbles_to_bytes(typename S::H x) {
     constexpr std::uint64_t kPositive = 0x18'14'12'10'0f'0e'0d'0c;
     constexpr std::uint64_t kNegative = 0x00'04'06'08'09'0a'0b'0c;
-    return S::bytes_of_table(kPositive, kNegative, S::bit_and(x, S::set1_16(0x0f0f)));
+    return S::pick_bytes(S::repeat(kPositive, kNegative), S::bit_and(x, S::set1_16(0x0f0f)));
   }
 
   const GridBlock* x_[kRows];

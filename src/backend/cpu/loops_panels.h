@@ -75,13 +75,29 @@ void write_sums(typename S::F sums, float scale, std::int64_t outputs, float* ou
   }
 }
 
-// The panel's span `span` of a job.
-inline const std::uint8_t* span_at(const PanelJob& job, std::int64_t panel, std::int64_t span) {
-  return reinterpret_cast<const std::uint8_t*>(job.group) +
-         (span * panels_of(job.outputs) + panel) * span_bytes(job.format);
-}
+// From a panel's span to its next.
 inline std::int64_t span_stride(const PanelJob& job) {
   return panels_of(job.outputs) * span_bytes(job.format);
+}
+// The panel's span `span` of a job.
+inline const std::uint8_t* span_at(const PanelJob& job, std::int64_t panel, std::int64_t span) {
+  return reinterpret_cast<const std::uint8_t*>(job.group) + span * span_stride(job) +
+         panel * span_bytes(job.format);
+}
+
+// In sums [rows, kGroupOutputs] of a group, those of a row's `vector`.
+template <class S>
+float* sums_at(float* sums, std::int64_t row, int vector) {
+  return sums + row * kGroupOutputs + vector * S::kLanes;
+}
+
+// The job's outputs of `rows` rows from `row` on.
+template <class S>
+void write_block(const PanelJob& job, std::int64_t row, std::int64_t rows, const float* sums) {
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t n = 0; n < job.outputs; n += S::kLanes)
+      write_sums<S>(S::load(sums + r * kGroupOutputs + n), job.scale, job.outputs - n,
+                    job.out + (row + r) * job.out_stride + n);
 }
 
 // Products of kRows rows with a span of a panel, of which each vector of outputs is decoded as it
@@ -162,41 +178,35 @@ template <class Span, int kRows>
 [[gnu::noinline]] void group_tile(const PanelJob& job, std::int64_t row) {
   using S = typename Span::S;
   using F = typename S::F;
-  constexpr int kMost = static_cast<int>(kGroupOutputs) / S::kLanes;
-  F totals[kMost][kRows];
+  alignas(64) float sums[kRows * kGroupOutputs] = {};
   const std::int64_t panels = panels_of(job.outputs), spans = spans_of(job.k);
-  for (int v = 0; v < kMost; ++v)
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) totals[v][r] = S::zero();
   const Span product(job, row);
   // Rows that pass by next are asked for as these do: the processor does not know where they begin.
   const std::int64_t next = row + 2 * kRows <= job.rows ? row + kRows : 0;
   const std::int64_t bytes = span_bytes(job.format);
-  const auto* span = reinterpret_cast<const std::uint8_t*>(job.group);
+  const std::uint8_t* span = span_at(job, 0, 0);
   for (std::int64_t s = 0; s < spans; ++s) {
     if (next > 0)
       for (int r = 0; r < kRows; ++r)
         for (std::int64_t at = 0; at < Span::kXBytes; at += 64)
           __builtin_prefetch(static_cast<const char*>(job.x[next + r]) + s * Span::kXBytes + at, 0,
                              2);
-    for (int v = 0; v < static_cast<int>(panels) * kPanelVectors<S>; ++v) {
-      const int vector = v % kPanelVectors<S>;
-      if (Span::kAsks && row == 0 && vector == 0)
+    for (int panel = 0; panel < panels; ++panel, span += bytes) {
+      if (Span::kAsks && row == 0)
         for (std::int64_t at = 0; at < bytes; at += 64)
           __builtin_prefetch(span + kPanelAhead + at, 0, 2);
-      F total[kRows];
+      for (int vector = 0; vector < kPanelVectors<S>; ++vector) {
+        float* here = sums_at<S>(sums, 0, panel * kPanelVectors<S> + vector);
+        F total[kRows];
 #pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) total[r] = totals[v][r];
-      product.add(s, span, vector, total);
+        for (int r = 0; r < kRows; ++r) total[r] = S::load(here + r * kGroupOutputs);
+        product.add(s, span, vector, total);
 #pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) totals[v][r] = total[r];
-      if (vector == kPanelVectors<S> - 1) span += bytes;
+        for (int r = 0; r < kRows; ++r) S::store(here + r * kGroupOutputs, total[r]);
+      }
     }
   }
-  for (int r = 0; r < kRows; ++r)
-    for (int v = 0; v * S::kLanes < job.outputs; ++v)
-      write_sums<S>(totals[v][r], job.scale, job.outputs - v * S::kLanes,
-                    job.out + (row + r) * job.out_stride + v * S::kLanes);
+  write_block<S>(job, row, kRows, sums);
 }
 
 template <class D, class P>
@@ -215,13 +225,6 @@ struct Chunk {
 };
 constexpr std::int64_t kChunkSpans = 2;
 constexpr std::int64_t kChunkRows = 192;
-
-// Where sums [kChunkRows, kGroupOutputs] wait between chunks, those of `vector` from the job's
-// first.
-template <class S>
-float* sums_at(float* sums, std::int64_t row, int vector) {
-  return sums + row * kGroupOutputs + vector * S::kLanes;
-}
 
 // One or two panels of a chunk of at most kChunkSpans, decoded: for each scale block its pairs,
 // [pair][32 outputs], and its scales, [32 outputs].
@@ -314,15 +317,6 @@ template <class D, class P, int kRows>
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) S::store(sums_at<S>(sums, r, v), total[r][v]);
-}
-
-// The job's outputs of `rows` rows from `row` on.
-template <class S>
-void write_block(const PanelJob& job, std::int64_t row, std::int64_t rows, const float* sums) {
-  for (std::int64_t r = 0; r < rows; ++r)
-    for (std::int64_t n = 0; n < job.outputs; n += S::kLanes)
-      write_sums<S>(S::load(sums + r * kGroupOutputs + n), job.scale, job.outputs - n,
-                    job.out + (row + r) * job.out_stride + n);
 }
 
 // The frame of many rows, S's vectors being narrow or its numbers 8-bit: blocks of rows, chunks,

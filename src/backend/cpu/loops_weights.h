@@ -13,10 +13,6 @@ constexpr std::int64_t kScaleColumns = 32;
 // Scale bytes with which every e4m3 number is a normal bfloat16 (spec: text-model §2.4).
 constexpr std::uint8_t kScaleLow = 10, kScaleHigh = 246;
 
-inline std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
-  return (n + multiple - 1) / multiple * multiple;
-}
-
 // Asks for part `i` of `parts` of some memory, into the second-level cache. Loops spread this over
 // the work that comes before it: what lies behind a block's last column is not next in memory, so
 // the processor's own prefetching does not find it (a quarter of the time of 96 rows).

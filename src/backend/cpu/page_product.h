@@ -9,10 +9,6 @@
 
 namespace m3::cpu {
 
-inline std::int64_t round_up(std::int64_t n, std::int64_t unit) {
-  return (n + unit - 1) / unit * unit;
-}
-
 // What this backend reads and writes.
 template <typename View>
 void expect_pairs(std::string_view what, const View& cache) {

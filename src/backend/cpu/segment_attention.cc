@@ -21,10 +21,6 @@ constexpr std::int64_t kBlockKeys = 512;
 constexpr std::int64_t kPanelKeys = 64;
 static_assert(kBlockKeys % kPanelKeys == 0 && kPanelKeys % kPairColumns == 0);
 
-std::int64_t round_up(std::int64_t n, std::int64_t unit) {
-  return (n + unit - 1) / unit * unit;
-}
-
 // Rows of one segment that are computed together.
 struct SegmentRun {
   std::int64_t segment_rows;

@@ -140,14 +140,13 @@ struct Avx512 {
         static_cast<short>(0xc040), static_cast<short>(0xc080), static_cast<short>(0xc0c0));
     return _mm512_permutexvar_epi16(x, _mm512_broadcast_i64x4(numbers));
   }
-  static H bytes_of_table(std::uint64_t low, std::uint64_t high, H indices) {
-    const __m128i table = _mm_set_epi64x(static_cast<long long>(high), static_cast<long long>(low));
-    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), indices);
+  // The same 16 bytes everywhere.
+  static H repeat(std::uint64_t low, std::uint64_t high) {
+    return _mm512_broadcast_i32x4(
+        _mm_set_epi64x(static_cast<long long>(high), static_cast<long long>(low)));
   }
-  static H shuffle_bytes(H x, std::uint64_t low, std::uint64_t high) {
-    const __m128i order = _mm_set_epi64x(static_cast<long long>(high), static_cast<long long>(low));
-    return _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(order));
-  }
+  // Of each 16 bytes of x, those with these indices.
+  static H pick_bytes(H x, H indices) { return _mm512_shuffle_epi8(x, indices); }
   // Integers of 16 bits.
   static H to_words(F a, F b) {
     return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a))),

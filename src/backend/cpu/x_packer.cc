@@ -29,20 +29,11 @@ const void* const* XPacker::pack_all(const Tensor& x, XForm form) {
 }
 
 PackedX XPacker::pack(const Tensor& x, XForms forms) {
-  PackedX packed{.rows = x.dim(0), .panel_rows = kernels_.x_panel_rows};
-  for (const XForm form : kXForms) {
-    if (!forms[form]) continue;
-    if (in_panels(form)) {
-      all_rows_.resize(static_cast<std::size_t>(packed.rows));
-      std::iota(all_rows_.begin(), all_rows_.end(), 0);
-      panels_.clear();
-      add_panels(0, packed.rows);
-      packed.packed[form] = pack_panels(x, all_rows_);
-    } else {
-      packed.packed[form] = pack_all(x, form);
-    }
-  }
-  return packed;
+  const std::int64_t rows = x.dim(0);
+  all_rows_.resize(static_cast<std::size_t>(rows));
+  std::iota(all_rows_.begin(), all_rows_.end(), 0);
+  const std::int32_t offsets[] = {0, static_cast<std::int32_t>(rows)};
+  return pack_groups(x, all_rows_, forms, offsets, 1).front();
 }
 
 // A row that several experts picked is packed once where rows are packed one by one, and by each of
@@ -71,7 +62,7 @@ std::span<const PackedX> XPacker::pack_groups(const Tensor& x,
     const std::int64_t rows_of_entry = in_panels(form) ? kernels_.x_panel_rows : 1;
     for (PackedX& group : groups_) {
       group.packed[form] = packed;
-      packed += (group.rows + rows_of_entry - 1) / rows_of_entry;
+      packed += divide_up(group.rows, rows_of_entry);
     }
   }
   return groups_;
