@@ -30,7 +30,7 @@ struct Packing {
     backend = std::move(*made);
   }
 
-  std::string path() const { return directory + "/m3-panels-4x16.pack"; }
+  std::string path() const { return directory + "/m3-panels-64x2.pack"; }
   std::string bytes() const { return read_text_file(path()).value_or(""); }
 
   std::shared_ptr<const Checkpoint> checkpoint() const {
@@ -136,7 +136,7 @@ TEST(Pack, ASecondTimeFindsItUpToDate) {
 }
 
 TEST(Pack, NothingToPackWritesNothing) {
-  Packing p("nano");
+  Packing p("nano", "amx-twin");
   const auto report = p.update();
   ASSERT_TRUE(report) << report.error().message;
   EXPECT_EQ(report->path, "");
@@ -160,7 +160,7 @@ TEST(Pack, AnotherSizeOrAnotherFileMakesItStale) {
   Linears linears;
   ASSERT_TRUE(load_stored(p.config(), checkpoint, {}, &p.pool, {}, weights, linears));
   const auto expect_stale = [&](const std::vector<PackSource>& then, const std::string& word) {
-    auto writer = PackWriter::create(p.path(), "panels-4x16", then);
+    auto writer = PackWriter::create(p.path(), "panels-64x2", then);
     ASSERT_TRUE(writer && writer->finish());
     const auto pack = map_pack(*p.backend, linears.own, *checkpoint, &p.pool, {});
     ASSERT_FALSE(pack);
@@ -214,7 +214,7 @@ TEST(Pack, WhatTheTableSaysMustBeWhatIsAskedFor) {
   wrong[2].cols += 1;
   wrong[3].bytes -= 1;
   for (const PackedTensor& tensor : wrong) {
-    auto writer = PackWriter::create(p.path(), "panels-4x16", pack_sources(*checkpoint));
+    auto writer = PackWriter::create(p.path(), "panels-64x2", pack_sources(*checkpoint));
     ASSERT_TRUE(writer);
     const std::vector<std::byte> pages(static_cast<std::size_t>(pack_pages(tensor.bytes)));
     ASSERT_TRUE(writer->add(tensor, pages) && writer->finish());

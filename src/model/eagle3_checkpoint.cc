@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "model/eagle3_table.h"
+#include "model/packing.h"
 #include "tensor/layout.h"
 
 namespace m3 {
@@ -113,6 +114,15 @@ Status nothing_extra(const std::vector<Eagle3Weight>& table, const Checkpoint& c
   return {};
 }
 
+// Its linear layers in the backend's own layout, where there is one.
+Status pack(const PackableWeights& linears, Backend& backend, const Checkpoint& checkpoint,
+            Eagle3Weights& weights) {
+  if (packed_bytes(backend, linears) == 0) return {};
+  M3_TRY(Buffer packed, pack_in_memory(backend, linears, checkpoint, /*progress=*/{}));
+  weights.converted.push_back(std::move(packed));
+  return {};
+}
+
 // What the draft model leaves to the model.
 Status borrow(const Eagle3Config& config, const std::string& directory, const Weights& target,
               Eagle3Weights& weights) {
@@ -165,16 +175,21 @@ Result<std::unique_ptr<Eagle3>> load_eagle3(const std::string& directory, const 
   M3_TRY(weights.checkpoint, Checkpoint::open(directory));
   const Checkpoint& checkpoint = *weights.checkpoint;
   const auto table = eagle3_table(config, weights);
+  PackableWeights linears;
   for (const Eagle3Weight& weight : table) {
     const CheckpointTensor* tensor = checkpoint.find(weight.name);
-    if (tensor != nullptr)
-      M3_TRY_STATUS(place(weight, *tensor, weights));
-    else if (!weight.optional)
+    if (tensor == nullptr) {
+      if (weight.optional) continue;
       return fail("{} lacks {}, which every EAGLE3 draft model has", directory, weight.name);
+    }
+    M3_TRY_STATUS(place(weight, *tensor, weights));
+    if (auto* const* linear = std::get_if<Linear*>(&weight.place))
+      linears.push_back({weight.name, &(*linear)->weight});
   }
   M3_TRY_STATUS(nothing_extra(table, checkpoint));
   M3_TRY_STATUS(read_target_ids(config, checkpoint, weights));
   M3_TRY_STATUS(check_target_marks(config, checkpoint, weights));
+  M3_TRY_STATUS(pack(linears, backend, checkpoint, weights));
   M3_TRY_STATUS(borrow(config, directory, target_weights, weights));
   return std::make_unique<Eagle3>(std::move(config), std::move(weights), backend);
 }

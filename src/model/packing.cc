@@ -65,8 +65,11 @@ Result<Buffer> pack_in_memory(Backend& backend, const PackableWeights& weights,
                               const Checkpoint& checkpoint, const Progress& progress) {
   const std::int64_t total = packed_bytes(backend, weights);
   if (total > available_memory())
-    return fail("weights in the layout of {} {} take {} bytes, but the system has {} left",
-                backend.name(), backend.isa(), total, available_memory());
+    return fail(
+        "weights in the layout of {} {} take {} bytes, but the system has {} left: m3 pack puts "
+        "them "
+        "into a file once, from which they are mapped",
+        backend.name(), backend.isa(), total, available_memory());
   M3_TRY(Buffer buffer, Buffer::allocate(total));
   std::int64_t done = 0;
   for (const PackableWeight& weight : weights) {

@@ -56,7 +56,7 @@ class CpuBackend final : public Backend {
   CacheFormat cache_format() const override {
     return {DType::kBF16, DType::kBF16, PageOrder::kPairs};
   }
-  std::string_view packed_layout() const override { return "panels-4x16"; }
+  std::string_view packed_layout() const override { return "panels-64x2"; }
   std::int64_t packed_bytes(const Matrix& w) const override;
   void pack(const Matrix& w, std::byte* out) override;
 

@@ -72,16 +72,25 @@ struct DotJob {
 };
 
 // The same for a weight in panels of 16 outputs, four of which are a group: spans of 128 columns,
-// each its scales and then its values, 64-byte aligned (panels.h).
+// each its scales (if any) and then its values, 64-byte aligned (panels.h).
 inline constexpr std::int64_t kPanelOutputs = 16;
 inline constexpr std::int64_t kGroupOutputs = 64;
 inline constexpr std::int64_t kSpanColumns = 128;
 static constexpr bool has_panels(WeightFormat format) {
-  return layout_of(format).scale_columns > 0;
+  return format == WeightFormat::kBF16 || layout_of(format).scale_columns > 0;
+}
+// Blocks of columns with a scale of their own; where there are no scales, of 32 columns.
+static constexpr std::int64_t block_columns(WeightFormat format) {
+  const std::int64_t columns = layout_of(format).scale_columns;
+  return columns > 0 ? columns : 32;
+}
+// Neighbouring blocks whose loads take turns, in the order in which kernels use them: these have a
+// chain of additions for each, but one for all of an integer block.
+static constexpr std::int64_t blocks_in_turns(WeightFormat format) {
+  return format == WeightFormat::kInt8 ? 1 : 2;
 }
 static constexpr std::int64_t scale_bytes_of_span(WeightFormat format) {
-  return kSpanColumns / layout_of(format).scale_columns * layout_of(format).scale_bytes *
-         kPanelOutputs;
+  return scale_row_bytes(format, kSpanColumns) * kPanelOutputs;
 }
 static constexpr std::int64_t span_bytes(WeightFormat format) {
   return scale_bytes_of_span(format) +
@@ -105,9 +114,11 @@ static constexpr std::int64_t groups_of(std::int64_t outputs) {
 // stays aligned.
 inline constexpr std::int64_t kPanelPadding = 64;
 
+inline constexpr std::int64_t kPanelRowsMax = 512;
+
 struct PanelJob {
   const void* const* x = nullptr;  // [rows] packed rows
-  std::int64_t rows = 0;
+  std::int64_t rows = 0;           // <= kPanelRowsMax
   WeightFormat format = WeightFormat::kMxfp8;
   const std::byte* group = nullptr;  // its first span; see group_offset()
   std::int64_t outputs = 0;          // all of the group's
@@ -207,10 +218,10 @@ struct Kernels {
   // without w.scale and rounded to bfloat16, would give in kBF16 with that scale, bit for bit.
   Dot dot;
 
-  // For weights in panels of kMxfp8, kMxfp4 or kNvfp4. Values are exact in bfloat16; sums of whole
-  // blocks are multiplied by their scales in float32. x in packed rows; for kMxfp4 and kNvfp4 in
-  // those of pack_e2m1, where x is rounded to bfloat16 and then, block by block of 32 columns, to
-  // multiples of 2^-13 of the power of two of the largest (loops_panel_e2m1.h).
+  // For weights in panels of kBF16, kMxfp8, kMxfp4 or kNvfp4. Values are exact in bfloat16; sums of
+  // whole blocks are multiplied by their scales in float32. x in packed rows; for kMxfp4 and kNvfp4
+  // in those of pack_e2m1, where x is rounded to bfloat16 and then, block by block of 32 columns,
+  // to multiples of 2^-13 of the power of two of the largest (loops_panel_e2m1.h).
   void (*panel_dot)(const PanelJob& job);
 
   std::int64_t (*packed_bytes_e2m1)(std::int64_t k);

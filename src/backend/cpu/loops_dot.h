@@ -1,16 +1,15 @@
-// x Wᵀ, written once for every instruction set and number format. For isa_*.cc only.
+// x Wᵀ for weights as they are stored, in every number format. For isa_*.cc only. Those that matter
+// for speed are in panels (loops_panels.h); this is what float32 and float16 are multiplied with,
+// and what says how the others are.
 //
 // Each output is a dot product along K: a vector of lanes runs over the row of x and the row of W,
 // and its lanes are added up at the end. So W is read as it lies in the file, row after row, at any
 // address, and one row of x takes the same sums in the same order as many: decode and prefill agree
 // bit for bit. A tile of kRowTile x 4 sums keeps the registers full.
 //
-// K is cut into blocks of column_block() columns; lanes are added up at the end of each block.
-// Few rows (decode) are limited by reading W: some rows of W at a time are read to their ends. Many
-// rows (prefill) are limited by multiplications: all rows pass by a block of the job's weights,
-// which stays in the second-level cache, a tile's x in the first. What comes from memory is asked
-// for a tile of W ahead (Zen 4, two threads, 16 rows: 0.67 of the multiplication peak, 0.56 with
-// 2 KiB).
+// K is cut into blocks of column_block() columns; lanes are added up at the end of each block. All
+// rows pass by a block of the job's weights, which stays in the second-level cache, a tile's x in
+// the first.
 #pragma once
 
 #include <cstddef>
@@ -43,11 +42,7 @@ void run_tile_at(const DotJob& job, const Piece& piece, const WeightTileRows& w,
                   job.out + row * job.out_stride + n,
                   job.out_stride};
   const WeightTileRows here{w.base + (n - piece.first) * w.stride, w.stride};
-  if (row == 0) {
-    run_tile<D, kRows, kOutputs, true>(tile, here);
-  } else {
-    run_tile<D, kRows, kOutputs, false>(tile, here);
-  }
+  run_tile<D, kRows, kOutputs>(tile, here);
 }
 
 // The same columns of the next rows are asked for as the outputs of these pass by, part by part.
@@ -129,77 +124,9 @@ void for_pieces(const DotJob& job, F f) {
               block_end<D>(job, begin)});
 }
 
-// How kRows rows of x pass by W where it is read to the ends of its rows.
-template <class D, int kRows>
-struct FewRows {
-  // Rows of W at a time, as many as registers hold: each vector of x, which W drives out of the
-  // first-level cache, serves them all (Zen 4, one core, 2 and 3 rows: 26.2 and 23.6 GB/s with 8,
-  // 22 and 21 with 4).
-  static constexpr int kSums = 4 * D::kRowTile / kRows;
-  static constexpr int kOutputs = kRows > 1 && kSums >= 8 ? 8 : 4;
-  // One row alone outruns the processor's own prefetching where rows lie side by side: each of them
-  // ends soon. It reads as many streams, each of which goes on with the next row (Zen 4, one core,
-  // which reads 31 GB/s: 28.5, asking for what is 1 KiB further on; side by side 23.5). Where x
-  // takes most of the first-level cache, that is slower.
-  static constexpr bool kApart = kRows == 1 && D::kReadsApart;
-  static constexpr std::int64_t kApartAhead = 1024;
-};
-
-// Outputs n, n + apart, ... (kOutputs of them) for all of a job's rows, W in bfloat16 as it lies in
-// memory.
-template <class D, int kRows, int kOutputs>
-[[gnu::noinline]] void whole_rows(const DotJob& job, std::int64_t n, std::int64_t apart) {
-  const std::int64_t stride = apart * job.k * 2;
-  const std::int64_t ahead =
-      FewRows<D, kRows>::kApart ? FewRows<D, kRows>::kApartAhead : kOutputs * stride;
-  const char* base = static_cast<const char*>(job.w.values) + n * job.k * 2;
-  const char* x[kRows];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) x[r] = static_cast<const char*>(job.x[r]);
-  float totals[kRows][kOutputs] = {};
-  std::int64_t step = 0;
-  for (std::int64_t begin = 0; begin < job.k; begin = block_end<D>(job, begin)) {
-    typename D::F sums[kRows][kOutputs];
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 8
-      for (int j = 0; j < kOutputs; ++j) sums[r][j] = D::Simd::zero();
-    for (const std::int64_t end = block_end<D>(job, begin) / D::kStep; step < end;
-         ++step, base += D::kStepBytes) {
-#pragma GCC unroll 8
-      for (int j = 0; j < kOutputs; ++j) __builtin_prefetch(base + j * stride + ahead, 0, 2);
-      multiply_step<D>(x, step, base, stride, sums);
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      float block[kOutputs];
-      add_lanes<typename D::Simd, kOutputs>(sums[r], block);
-      for (int j = 0; j < kOutputs; ++j)
-        totals[r][j] = begin == 0 ? block[j] : totals[r][j] + block[j];
-    }
-  }
-  for (int r = 0; r < kRows; ++r)
-    for (int j = 0; j < kOutputs; ++j)
-      job.out[r * job.out_stride + n + j * apart] = totals[r][j] * job.w.scale;
-}
-
-template <class D, int kRows>
-void few_rows(const DotJob& job) {
-  using Few = FewRows<D, kRows>;
-  const std::int64_t groups = job.outputs / Few::kOutputs;
-  for (std::int64_t g = 0; g < groups; ++g)
-    whole_rows<D, kRows, Few::kOutputs>(job, Few::kApart ? g : g * Few::kOutputs,
-                                        Few::kApart ? groups : 1);
-  for (std::int64_t n = groups * Few::kOutputs; n < job.outputs; ++n)
-    whole_rows<D, kRows, 1>(job, n, 1);
-}
-
 template <class D>
 void dot(const DotJob& job) {
   const bool in_place = job.w.format == WeightFormat::kBF16;
-  if (in_place && job.rows <= D::kRowTile && job.k % kPairColumns<D> == 0)
-    return with_constant<D::kRowTile>(job.rows,
-                                      [&](auto rows) { few_rows<D, decltype(rows)::value>(job); });
   for_pieces<D>(job, [&](const Piece& piece) {
     run_tiles<D>(job, piece,
                  in_place && is_whole<D>(piece) ? rows_in_place(job, piece, 2)

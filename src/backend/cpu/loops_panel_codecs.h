@@ -50,12 +50,23 @@ typename S::F e8m0_scales(const std::uint8_t* p) {
   return S::from_bits(S::bit_or(S::template shift_left_32<23>(bytes), smallest));
 }
 
+// Its blocks of columns are those of the other formats, with nothing to multiply their sums by.
+template <class S>
+struct Bf16Panel {
+  static constexpr WeightFormat kFormat = WeightFormat::kBF16;
+  static constexpr int kVectors = 1;            // pairs of columns of a load
+  static constexpr std::int64_t kNear = 0;      // how far ahead one row asks; 0: not at all
+  static constexpr int kRowsWithoutAsking = 5;  // see kPanelAhead
+  static void load(const std::uint8_t* p, typename S::H* w) { w[0] = S::load_h(p); }
+  static typename S::F scales(const std::uint8_t*) { return S::set1(1); }
+};
+
 template <class S>
 struct Mxfp8Panel {
   static constexpr WeightFormat kFormat = WeightFormat::kMxfp8;
-  static constexpr int kVectors = 2;  // pairs of columns of a load
-  static constexpr int kScaleColumns = 32;
+  static constexpr int kVectors = 2;
   static constexpr std::int64_t kNear = 256;
+  static constexpr int kRowsWithoutAsking = 1;
   static void load(const std::uint8_t* p, typename S::H* w) {
     const auto x = S::load_h(p);
     w[0] = e4m3_fields<S>(S::template shift_left<8>(x));
@@ -77,6 +88,7 @@ template <class S>
 struct E2m1Panel {
   static constexpr int kVectors = 4;
   static constexpr std::int64_t kNear = 0;
+  static constexpr int kRowsWithoutAsking = 1;
   static void load(const std::uint8_t* p, typename S::H* w) {
     const auto even = S::load_h(p), odd = S::load_h(p + 1);
     w[0] = S::e2m1(even);
@@ -89,14 +101,12 @@ struct E2m1Panel {
 template <class S>
 struct Mxfp4Panel : E2m1Panel<S> {
   static constexpr WeightFormat kFormat = WeightFormat::kMxfp4;
-  static constexpr int kScaleColumns = 32;
   static typename S::F scales(const std::uint8_t* p) { return e8m0_scales<S>(p); }
 };
 
 template <class S>
 struct Nvfp4Panel : E2m1Panel<S> {
   static constexpr WeightFormat kFormat = WeightFormat::kNvfp4;
-  static constexpr int kScaleColumns = 16;
   // The float32 of the same bits is smaller by the difference of the biases.
   static typename S::F scales(const std::uint8_t* p) {
     using H = typename S::H;

@@ -126,7 +126,8 @@ class GridSpan {
  public:
   using S = typename D::Simd;
   using F = typename S::F;
-  static constexpr std::int64_t kXBytes = kBlocks * static_cast<std::int64_t>(sizeof(GridBlock));
+  static constexpr std::int64_t kXBytes =
+      kSpanColumns / kGridColumns * static_cast<std::int64_t>(sizeof(GridBlock));
   static constexpr bool kAsks = kRows > 1;
 
   GridSpan(const PanelJob& job, std::int64_t row) {
@@ -140,24 +141,23 @@ class GridSpan {
     const std::uint8_t* values = span + vector * S::kLanes * 4;
     const std::uint8_t* scales = span + vector * S::kLanes;
 #pragma GCC unroll 1
-    for (int block = 0; block < Shape::kParts * kBlocks; block += kSide) {
-      const int part = block / kBlocks, b0 = block % kBlocks;
+    for (int b0 = 0; b0 < Shape::kBlocks; b0 += Shape::kTurns) {
       const GridBlock* x[kRows];
-      H upper[kRows][kSide], lower[kRows][kSide];
+      H upper[kRows][Shape::kTurns], lower[kRows][Shape::kTurns];
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
-        x[r] = x_[r] + s * kBlocks + b0;
-#pragma GCC unroll 4
-        for (int b = 0; b < kSide; ++b) {
+        x[r] = x_[r] + s * (kSpanColumns / kGridColumns) + b0 / kHalves;
+#pragma GCC unroll 2
+        for (int b = 0; b < Shape::kTurns; ++b) {
           upper[r][b] = S::set1_32(0);
-          lower[r][b] = S::set1_32(x[r][b].starts[Shape::kParts == 1 ? 0 : 1 + part]);
+          lower[r][b] = S::set1_32(x[r][b / kHalves].starts[kHalves == 1 ? 0 : 1 + b]);
         }
       }
 #pragma GCC unroll 2
       for (int i = 0; i < Shape::kLoads; ++i)
-#pragma GCC unroll 4
-        for (int b = 0; b < kSide; ++b) {
-          H bytes = S::load_h(values + Shape::values_at(part, b0 + b, i));
+#pragma GCC unroll 2
+        for (int b = 0; b < Shape::kTurns; ++b) {
+          H bytes = S::load_h(values + Shape::values_at(b0 + b, i));
           asm("" : "+v"(bytes));  // loaded once, not by both of its uses
           const H w[2] = {nibbles_to_bytes(bytes),
                           nibbles_to_bytes(S::template shift_right<4>(bytes))};
@@ -165,18 +165,18 @@ class GridSpan {
           for (int half = 0; half < 2; ++half)
 #pragma GCC unroll 4
             for (int r = 0; r < kRows; ++r) {
-              const auto& quads = x[r][b].quads[part * Shape::kLoads + i][half];
+              const auto& quads = x[r][b / kHalves].quads[b % kHalves * Shape::kLoads + i][half];
               upper[r][b] = D::dot_quads_in_memory(upper[r][b], w[half], quads[0]);
               lower[r][b] = D::dot_quads_in_memory(lower[r][b], w[half], quads[1]);
             }
         }
-#pragma GCC unroll 4
-      for (int b = 0; b < kSide; ++b) {
-        const F scale = P::scales(scales + Shape::scales_at(part, b0 + b));
+#pragma GCC unroll 2
+      for (int b = 0; b < Shape::kTurns; ++b) {
+        const F scale = P::scales(scales + Shape::scales_at(b0 + b));
 #pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r) {
           const H sum = S::add_32(S::template shift_left_32<8>(upper[r][b]), lower[r][b]);
-          const F chain = S::mul(S::to_float(sum), S::set1(x[r][b].half_unit));
+          const F chain = S::mul(S::to_float(sum), S::set1(x[r][b / kHalves].half_unit));
           total[r] = S::fma(chain, scale, total[r]);
         }
       }
@@ -185,7 +185,8 @@ class GridSpan {
 
  private:
   using Shape = SpanShape<P>;
-  static constexpr int kSide = kRows == 1 ? 4 : 2;
+  // Blocks of 16 columns are halves of a block of x.
+  static constexpr int kHalves = kGridColumns / Shape::kBlockColumns;
 
   // The numbers of the low nibbles, doubled and plus kE2m1Offset.
   static typename S::H nibbles_to_bytes(typename S::H x) {
@@ -203,7 +204,7 @@ void e2m1_product(const PanelJob& job) {
     if (job.rows <= kGridRows)
       return with_constant<kGridRows>(job.rows, [&](auto rows) {
         constexpr int kRows = decltype(rows)::value;
-        group_tile<GridSpan<D, P, kRows>, kRows>(job, 0);
+        one_tile<GridSpan<D, P, kRows>, kRows>(job);
       });
   }
   panel_product<D, P>(job);
@@ -214,6 +215,8 @@ void panel_dot(const PanelJob& job) {
   using S = typename D::Simd;
   if (job.rows == 0) return;
   switch (job.format) {
+    case WeightFormat::kBF16:
+      return panel_product<D, Bf16Panel<S>>(job);
     case WeightFormat::kMxfp8:
       return panel_product<D, Mxfp8Panel<S>>(job);
     case WeightFormat::kMxfp4:

@@ -17,7 +17,8 @@ namespace {
 
 constexpr WeightFormat kInt8 = WeightFormat::kInt8;
 constexpr std::int64_t kInt8Block = 32;
-constexpr int kInt8Loads = 8;  // of a block
+constexpr int kInt8Loads = 8;                                             // of a block
+constexpr int kInt8Blocks = static_cast<int>(kSpanColumns / kInt8Block);  // of a span
 constexpr std::int64_t kInt8FewRows = 4;
 
 // A packed row: bytes of whole spans, then a float32 scale for each block.
@@ -68,7 +69,7 @@ inline float block_scale(const void* row, std::int64_t columns, std::int64_t blo
 }
 
 constexpr std::int64_t int8_values_at(int b, int i) {
-  return scale_bytes_of_span(kInt8) + (i * kBlocks + b) * 4 * kPanelOutputs;
+  return scale_bytes_of_span(kInt8) + (b * kInt8Loads + i) * 4 * kPanelOutputs;
 }
 constexpr std::int64_t int8_scales_at(int b) {
   return b * 2 * kPanelOutputs;
@@ -81,7 +82,7 @@ class Int8Span {
   using S = typename D::Simd;
   using F = typename S::F;
   static constexpr std::int64_t kXBytes = kSpanColumns;
-  static constexpr bool kAsks = kRows > 2;
+  static constexpr bool kAsks = false;
 
   Int8Span(const PanelJob& job, std::int64_t row) : columns_(spans_of(job.k) * kSpanColumns) {
 #pragma GCC unroll 8
@@ -94,33 +95,27 @@ class Int8Span {
     const std::uint8_t* values = span + vector * S::kLanes * 4;
     const std::uint8_t* scales = span + vector * S::kLanes * 2;
     const std::int64_t column = s * kSpanColumns;
-    H chains[kRows][kBlocks], weights[kBlocks];
-#pragma GCC unroll 4
-    for (int b = 0; b < kBlocks; ++b) {
-      weights[b] = S::set1_32(0);
+#pragma GCC unroll 1
+    for (int b = 0; b < kInt8Blocks; ++b) {
+      H chains[kRows], weights = S::set1_32(0);
 #pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) chains[r][b] = S::set1_32(0);
-    }
+      for (int r = 0; r < kRows; ++r) chains[r] = S::set1_32(0);
 #pragma GCC unroll 8
-    for (int i = 0; i < kInt8Loads; ++i)
-#pragma GCC unroll 4
-      for (int b = 0; b < kBlocks; ++b) {
+      for (int i = 0; i < kInt8Loads; ++i) {
         const H w = S::load_h(values + int8_values_at(b, i));
-        weights[b] = D::dot_quads(weights[b], S::set1_32(0x01010101), w);
+        weights = D::dot_quads(weights, S::set1_32(0x01010101), w);
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r)
-          chains[r][b] = D::dot_quads(chains[r][b],
-                                      broadcast_quad<S>(x_[r], column + b * kInt8Block + 4 * i), w);
+          chains[r] =
+              D::dot_quads(chains[r], broadcast_quad<S>(x_[r], column + b * kInt8Block + 4 * i), w);
       }
-#pragma GCC unroll 4
-    for (int b = 0; b < kBlocks; ++b) {
-      const H offset = S::template shift_left_32<7>(weights[b]);
+      const H offset = S::template shift_left_32<7>(weights);
       const F scale = f16_scales<S>(scales + int8_scales_at(b));
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
         const float xs = block_scale(x_[r], columns_, column / kInt8Block + b);
-        total[r] = S::fma(S::to_float(S::sub_32(chains[r][b], offset)), S::mul(scale, S::set1(xs)),
-                          total[r]);
+        total[r] =
+            S::fma(S::to_float(S::sub_32(chains[r], offset)), S::mul(scale, S::set1(xs)), total[r]);
       }
     }
   }
@@ -136,7 +131,7 @@ template <class D>
 struct Int8Panels {
   using S = typename D::Simd;
   static constexpr std::int64_t kOutputs = 2 * kPanelOutputs;
-  static constexpr std::int64_t kChunkBlocks = kChunkSpans * kBlocks;
+  static constexpr std::int64_t kChunkBlocks = kChunkSpans * kInt8Blocks;
   alignas(64) std::int32_t offsets[kChunkBlocks * kOutputs];
   alignas(64) float scales[kChunkBlocks * kOutputs];
   const std::uint8_t* spans[2];  // the chunk's first of each panel; one alone is there twice
@@ -154,14 +149,14 @@ struct Int8Panels {
  private:
   void prepare_span(const std::uint8_t* span, std::int64_t s, std::int64_t panel) {
     using H = typename S::H;
-    for (int b = 0; b < kBlocks; ++b)
+    for (int b = 0; b < kInt8Blocks; ++b)
       for (int v = 0; v < kPanelVectors<S>; ++v) {
         H sum = S::set1_32(0);
         for (int i = 0; i < kInt8Loads; ++i)
           sum = D::dot_quads(sum, S::set1_32(0x01010101),
                              S::load_h(span + int8_values_at(b, i) + v * S::kLanes * 4));
         const std::int64_t at =
-            (s * kBlocks + b) * kOutputs + panel * kPanelOutputs + v * S::kLanes;
+            (s * kInt8Blocks + b) * kOutputs + panel * kPanelOutputs + v * S::kLanes;
         S::store_h(offsets + at, S::sub_32(S::set1_32(0), S::template shift_left_32<7>(sum)));
         S::store(scales + at, f16_scales<S>(span + int8_scales_at(b) + v * S::kLanes * 2));
       }
@@ -189,7 +184,7 @@ template <class D, int kRows>
   std::int64_t at = vector * S::kLanes;
   std::int64_t column = chunk.first * kSpanColumns;
   for (std::int64_t s = 0; s < chunk.spans; ++s, w0 += shared.stride, w1 += shared.stride)
-    for (int b = 0; b < kBlocks; ++b, column += kInt8Block, at += Int8Panels<D>::kOutputs) {
+    for (int b = 0; b < kInt8Blocks; ++b, column += kInt8Block, at += Int8Panels<D>::kOutputs) {
       const H o0 = S::load_h(shared.offsets + at), o1 = S::load_h(shared.offsets + at + S::kLanes);
       H chains[kRows][2];
 #pragma GCC unroll 8
@@ -236,7 +231,7 @@ void panel_dot_int8(const PanelJob& job) {
   if (job.rows > kInt8FewRows) return int8_many<D>(job);
   with_constant<kInt8FewRows>(job.rows, [&](auto rows) {
     constexpr int kRows = decltype(rows)::value;
-    group_tile<Int8Span<D, kRows>, kRows>(job, 0);
+    one_tile<Int8Span<D, kRows>, kRows>(job);
   });
 }
 

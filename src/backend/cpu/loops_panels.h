@@ -3,9 +3,8 @@
 //
 // Lanes run over the outputs; a pair of columns of x is broadcast to all of them. A block of
 // columns is one chain of products from zero, in ascending order; the chain times the block's
-// scales is added to the sum, block after block: in the order b = 0 .. 3 within a span (for scales
-// of 16 columns: the first halves of the four, then the second). Few rows and many rows share that
-// order, so decode and prefill agree bit for bit.
+// scales is added to the sum, block after block. Few rows and many rows share that order, so decode
+// and prefill agree bit for bit.
 //
 // Where vectors are wide, a group of panels is decoded in registers, once for every kPanelTileRows
 // rows, in the shadow of their multiplications: rows pass by panels that stay in the second-level
@@ -27,28 +26,22 @@
 namespace m3::cpu {
 namespace {
 
-constexpr int kBlocks = kSpanColumns / 32;  // that lie side by side in a span
-
 template <class S>
 constexpr int kPanelVectors = static_cast<int>(kPanelOutputs) / S::kLanes;
 
-// How a format fills a span.
+// How a format fills a span (panels.h).
 template <class P>
 struct SpanShape {
-  static constexpr int kParts = 32 / P::kScaleColumns;  // scale blocks of a block
-  static constexpr int kPairs = P::kScaleColumns / 2;   // of a scale block
-  static constexpr int kLoads = kPairs / P::kVectors;   // of a scale block
-  static constexpr std::int64_t kScaleBytes = scale_bytes_of_span(P::kFormat);
-  static constexpr std::int64_t kBytes = span_bytes(P::kFormat);
-  // The scales of block b's part, and load i of it.
-  static constexpr std::int64_t scales_at(int part, int b) {
-    return (part * kBlocks + b) * kPanelOutputs;
+  static constexpr int kBlockColumns = static_cast<int>(block_columns(P::kFormat));
+  static constexpr int kBlocks = static_cast<int>(kSpanColumns) / kBlockColumns;
+  static constexpr int kTurns = static_cast<int>(blocks_in_turns(P::kFormat));
+  static constexpr int kPairs = kBlockColumns / 2;     // of a block's columns
+  static constexpr int kLoads = kPairs / P::kVectors;  // of a block
+  static constexpr std::int64_t scales_at(int block) { return block * kPanelOutputs; }
+  static constexpr std::int64_t values_at(int block, int load) {
+    return scale_bytes_of_span(P::kFormat) +
+           ((block / kTurns * kLoads + load) * kTurns + block % kTurns) * 4 * kPanelOutputs;
   }
-  static constexpr std::int64_t values_at(int part, int b, int i) {
-    return kScaleBytes + ((part * kLoads + i) * kBlocks + b) * 4 * kPanelOutputs;
-  }
-  // The first pair of columns, counted from the start of the span.
-  static constexpr int pair_at(int part, int b) { return b * 16 + part * kPairs; }
 };
 
 // The value of x that column 2 * pair + part of W is multiplied by, in every lane.
@@ -108,7 +101,7 @@ class DecodedSpan {
   using S = typename D::Simd;
   using F = typename S::F;
   static constexpr std::int64_t kXBytes = kSpanColumns / D::kStep * D::kPackedStepBytes;
-  static constexpr bool kAsks = kRows > 1;
+  static constexpr bool kAsks = kRows > P::kRowsWithoutAsking;
 
   DecodedSpan(const PanelJob& job, std::int64_t row) {
 #pragma GCC unroll 8
@@ -122,19 +115,18 @@ class DecodedSpan {
     const std::uint8_t* scales = span + vector * S::kLanes;
     const std::int64_t first = s * kSpanColumns / 2;
 #pragma GCC unroll 1
-    for (int block = 0; block < Shape::kParts * kBlocks; block += kSide) {
-      const int part = block / kBlocks, b0 = block % kBlocks;
-      F chains[kRows][kSide];
+    for (int b0 = 0; b0 < Shape::kBlocks; b0 += Shape::kTurns) {
+      F chains[kRows][Shape::kTurns];
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 4
-        for (int b = 0; b < kSide; ++b) chains[r][b] = S::zero();
 #pragma GCC unroll 2
+        for (int b = 0; b < Shape::kTurns; ++b) chains[r][b] = S::zero();
+#pragma GCC unroll 8
       for (int i = 0; i < Shape::kLoads; ++i)
-#pragma GCC unroll 4
-        for (int b = 0; b < kSide; ++b) {
+#pragma GCC unroll 2
+        for (int b = 0; b < Shape::kTurns; ++b) {
           typename S::H w[P::kVectors];
-          const std::uint8_t* here = values + Shape::values_at(part, b0 + b, i);
+          const std::uint8_t* here = values + Shape::values_at(b0 + b, i);
           if (kRows == 1 && P::kNear > 0) __builtin_prefetch(here + P::kNear);
           P::load(here, w);
 #pragma GCC unroll 4
@@ -145,13 +137,13 @@ class DecodedSpan {
               for (int r = 0; r < kRows; ++r)
                 chains[r][b] = D::multiply_add(
                     D::part(w[u], p),
-                    broadcast_x<D>(x_[r],
-                                   first + Shape::pair_at(part, b0 + b) + i * P::kVectors + u, p),
+                    broadcast_x<D>(x_[r], first + (b0 + b) * Shape::kPairs + i * P::kVectors + u,
+                                   p),
                     chains[r][b]);
         }
-#pragma GCC unroll 4
-      for (int b = 0; b < kSide; ++b) {
-        const F scale = P::scales(scales + Shape::scales_at(part, b0 + b));
+#pragma GCC unroll 2
+      for (int b = 0; b < Shape::kTurns; ++b) {
+        const F scale = P::scales(scales + Shape::scales_at(b0 + b));
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) total[r] = S::fma(chains[r][b], scale, total[r]);
       }
@@ -160,39 +152,47 @@ class DecodedSpan {
 
  private:
   using Shape = SpanShape<P>;
-  // Blocks side by side: chains enough not to wait for each other, and not more than registers. The
-  // loop over loads is unrolled twice: further, it would leave the cache of decoded instructions.
-  static constexpr int kSide = kRows >= 3 ? 2 : kBlocks;
 
   const void* x_[kRows];
 };
 
-// How far ahead panels are asked for where Span::kAsks: they come from memory, and multiplications
-// keep the processor from running ahead (Zen 4, two threads, MXFP8, 4 and 6 rows: 0.40 and 0.43 of
-// the multiplication peak without, 0.71 and 0.81 with 8 KiB; with 4 KiB or the first-level cache
-// 0.62 and 0.78 or less). One row runs far ahead by itself, and loses by it.
+// Some spans of all outputs of a job.
+struct Chunk {
+  std::int64_t first, spans;
+  bool begins() const { return first == 0; }
+  std::int64_t first_pair() const { return first * kSpanColumns / 2; }
+};
+
+// How far ahead a lone tile asks where Span::kAsks: weights come from memory, and multiplications
+// keep the processor from running ahead (Zen 4, one core, 2 rows of MXFP8: 0.88 of the read
+// bandwidth, 0.77 without, 0.68 with 4 KiB). Where they leave it time, it loses by being asked (4
+// rows of bfloat16: 0.90 without, 0.70 with 8 KiB; 6 rows: 0.73 and 0.83).
 constexpr std::int64_t kPanelAhead = 8192;
 
-// All outputs of a job for kRows rows, span by span. Span is as DecodedSpan.
-template <class Span, int kRows>
-[[gnu::noinline]] void group_tile(const PanelJob& job, std::int64_t row) {
+// Adds a chunk's products of kRows rows to sums [kRows, kGroupOutputs], span by span. Span is as
+// DecodedSpan; kAlone: there are no other rows.
+template <class Span, int kRows, bool kAlone>
+[[gnu::noinline]] void group_tile(const PanelJob& job, const Chunk& chunk, std::int64_t row,
+                                  float* sums) {
   using S = typename Span::S;
   using F = typename S::F;
-  alignas(64) float sums[kRows * kGroupOutputs] = {};
-  const std::int64_t panels = panels_of(job.outputs), spans = spans_of(job.k);
+  const std::int64_t panels = panels_of(job.outputs);
   const Span product(job, row);
+  if (chunk.begins())
+    for (std::int64_t i = 0; i < kRows * kGroupOutputs; i += S::kLanes)
+      S::store(sums + i, S::zero());
   // Rows that pass by next are asked for as these do: the processor does not know where they begin.
   const std::int64_t next = row + 2 * kRows <= job.rows ? row + kRows : 0;
   const std::int64_t bytes = span_bytes(job.format);
-  const std::uint8_t* span = span_at(job, 0, 0);
-  for (std::int64_t s = 0; s < spans; ++s) {
+  const std::uint8_t* span = span_at(job, 0, chunk.first);
+  for (std::int64_t s = chunk.first; s < chunk.first + chunk.spans; ++s) {
     if (next > 0)
       for (int r = 0; r < kRows; ++r)
         for (std::int64_t at = 0; at < Span::kXBytes; at += 64)
           __builtin_prefetch(static_cast<const char*>(job.x[next + r]) + s * Span::kXBytes + at, 0,
                              2);
     for (int panel = 0; panel < panels; ++panel, span += bytes) {
-      if (Span::kAsks && row == 0)
+      if (kAlone && Span::kAsks)
         for (std::int64_t at = 0; at < bytes; at += 64)
           __builtin_prefetch(span + kPanelAhead + at, 0, 2);
       for (int vector = 0; vector < kPanelVectors<S>; ++vector) {
@@ -206,66 +206,74 @@ template <class Span, int kRows>
       }
     }
   }
-  write_block<S>(job, row, kRows, sums);
 }
 
+// All of a job of so few rows that they are one tile.
+template <class Span, int kRows>
+void one_tile(const PanelJob& job) {
+  auto* sums = static_cast<float*>(job.scratch);
+  group_tile<Span, kRows, true>(job, {0, spans_of(job.k)}, 0, sums);
+  write_block<typename Span::S>(job, 0, kRows, sums);
+}
+
+// Of a group, in the second-level cache.
+constexpr std::int64_t kGroupChunkBytes = 256 * 1024;
+
+// Chunks that stay in the second-level cache while tiles of rows pass by.
 template <class D, class P>
 void by_groups(const PanelJob& job) {
-  for_row_tiles<D::Simd::kPanelTileRows>(job.rows, [&](auto rows, std::int64_t row) {
-    constexpr int kRows = decltype(rows)::value;
-    group_tile<DecodedSpan<D, P, kRows>, kRows>(job, row);
-  });
+  using S = typename D::Simd;
+  auto* sums = static_cast<float*>(job.scratch);
+  static_assert(kPanelRowsMax * kGroupOutputs * 4 <= kDotScratchBytes);
+  const std::int64_t spans = spans_of(job.k), chunk_spans = kGroupChunkBytes / span_stride(job);
+  for (std::int64_t first = 0; first < spans; first += chunk_spans) {
+    const Chunk chunk{first, spans - first < chunk_spans ? spans - first : chunk_spans};
+    for_row_tiles<S::kPanelTileRows>(job.rows, [&](auto rows, std::int64_t row) {
+      constexpr int kRows = decltype(rows)::value;
+      group_tile<DecodedSpan<D, P, kRows>, kRows, false>(job, chunk, row,
+                                                         sums + row * kGroupOutputs);
+    });
+  }
+  write_block<S>(job, 0, job.rows, sums);
 }
 
-// Some spans of a block of a job's rows: all its outputs pass by before the next ones.
-struct Chunk {
-  std::int64_t first, spans;
-  bool begins() const { return first == 0; }
-  std::int64_t first_pair() const { return first * kSpanColumns / 2; }
-};
+// The frame of many rows where vectors are narrow: chunks that stay in the first-level cache.
 constexpr std::int64_t kChunkSpans = 2;
 constexpr std::int64_t kChunkRows = 192;
 
-// One or two panels of a chunk of at most kChunkSpans, decoded: for each scale block its pairs,
+// One or two panels of a chunk of at most kChunkSpans, decoded: for each block its pairs,
 // [pair][32 outputs], and its scales, [32 outputs].
 template <class D, class P>
 struct DecodedPanels {
   using S = typename D::Simd;
+  using Shape = SpanShape<P>;
   static constexpr int kVectors = 2 * kPanelVectors<S>;
   static constexpr std::int64_t kOutputs = 2 * kPanelOutputs;
-  static constexpr std::int64_t kScaleBlocks = kChunkSpans * SpanShape<P>::kParts * kBlocks;
-  alignas(64) std::uint16_t pairs[kScaleBlocks * SpanShape<P>::kPairs * 2 * kOutputs];
-  alignas(64) float scales[kScaleBlocks * kOutputs];
+  alignas(64) std::uint16_t pairs[kChunkSpans * kSpanColumns * kOutputs];
+  alignas(64) float scales[kChunkSpans * Shape::kBlocks * kOutputs];
 
   void prepare(const PanelJob& job, const Chunk& chunk, std::int64_t panel, std::int64_t panels) {
     for (std::int64_t n = 0; n < panels; ++n)
       for (std::int64_t s = 0; s < chunk.spans; ++s)
-        for (int part = 0; part < SpanShape<P>::kParts; ++part)
-          for (int v = 0; v < kPanelVectors<S>; ++v)
-            decode_part(span_at(job, panel + n, chunk.first + s), s, part, v,
-                        n * kPanelVectors<S> + v);
+        for (int v = 0; v < kPanelVectors<S>; ++v)
+          decode(span_at(job, panel + n, chunk.first + s), s, v, n * kPanelVectors<S> + v);
   }
 
  private:
-  void decode_part(const std::uint8_t* span, std::int64_t s, int part, int vector,
-                   std::int64_t to) {
-    using Shape = SpanShape<P>;
-    for (int i = 0; i < Shape::kLoads; ++i)
-#pragma GCC unroll 4
-      for (int b = 0; b < kBlocks; ++b) {
+  void decode(const std::uint8_t* span, std::int64_t s, int vector, std::int64_t to) {
+    for (int b = 0; b < Shape::kBlocks; ++b) {
+      const std::int64_t block = s * Shape::kBlocks + b;
+      for (int i = 0; i < Shape::kLoads; ++i) {
         typename S::H w[P::kVectors];
-        P::load(span + Shape::values_at(part, b, i) + vector * S::kLanes * 4, w);
-        const std::int64_t block = (s * Shape::kParts + part) * kBlocks + b;
+        P::load(span + Shape::values_at(b, i) + vector * S::kLanes * 4, w);
 #pragma GCC unroll 4
         for (int u = 0; u < P::kVectors; ++u)
           S::store_h(pairs + ((block * Shape::kPairs + i * P::kVectors + u) * kVectors + to) * 2 *
                                  S::kLanes,
                      w[u]);
       }
-    for (int b = 0; b < kBlocks; ++b) {
-      const std::int64_t block = (s * Shape::kParts + part) * kBlocks + b;
       S::store(scales + block * kOutputs + to * S::kLanes,
-               P::scales(span + Shape::scales_at(part, b) + vector * S::kLanes));
+               P::scales(span + Shape::scales_at(b) + vector * S::kLanes));
     }
   }
 };
@@ -286,33 +294,32 @@ template <class D, class P, int kRows>
       total[r][v] = chunk.begins() ? S::zero() : S::load(sums_at<S>(sums, r, v));
   const std::uint16_t* w = decoded.pairs + vector * 2 * S::kLanes;
   const float* scales = decoded.scales + vector * S::kLanes;
-  std::int64_t first = chunk.first_pair();
-  for (std::int64_t s = 0; s < chunk.spans; ++s, first += kSpanColumns / 2)
-    for (int block = 0; block < Shape::kParts * kBlocks; ++block) {
-      const std::int64_t pair = first + Shape::pair_at(block / kBlocks, block % kBlocks);
-      F chains[kRows][2];
+  std::int64_t pair = chunk.first_pair();
+  for (std::int64_t block = 0; block < chunk.spans * Shape::kBlocks;
+       ++block, pair += Shape::kPairs) {
+    F chains[kRows][2];
 #pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) chains[r][0] = chains[r][1] = S::zero();
+    for (int r = 0; r < kRows; ++r) chains[r][0] = chains[r][1] = S::zero();
 #pragma GCC unroll 4
-      for (int i = 0; i < Shape::kPairs; ++i, w += Decoded::kVectors * 2 * S::kLanes) {
-        const auto w0 = D::load_w(w), w1 = D::load_w(w + 2 * S::kLanes);
+    for (int i = 0; i < Shape::kPairs; ++i, w += Decoded::kVectors * 2 * S::kLanes) {
+      const auto w0 = D::load_w(w), w1 = D::load_w(w + 2 * S::kLanes);
 #pragma GCC unroll 2
-        for (int p = 0; p < D::kParts; ++p)
+      for (int p = 0; p < D::kParts; ++p)
 #pragma GCC unroll 8
-          for (int r = 0; r < kRows; ++r) {
-            const auto xi = broadcast_x<D>(x[r], pair + i, p);
-            chains[r][0] = D::multiply_add(D::part(w0, p), xi, chains[r][0]);
-            chains[r][1] = D::multiply_add(D::part(w1, p), xi, chains[r][1]);
-          }
-      }
-      const F s0 = S::load(scales), s1 = S::load(scales + S::kLanes);
-      scales += Decoded::kOutputs;
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        total[r][0] = S::fma(chains[r][0], s0, total[r][0]);
-        total[r][1] = S::fma(chains[r][1], s1, total[r][1]);
-      }
+        for (int r = 0; r < kRows; ++r) {
+          const auto xi = broadcast_x<D>(x[r], pair + i, p);
+          chains[r][0] = D::multiply_add(D::part(w0, p), xi, chains[r][0]);
+          chains[r][1] = D::multiply_add(D::part(w1, p), xi, chains[r][1]);
+        }
     }
+    const F s0 = S::load(scales), s1 = S::load(scales + S::kLanes);
+    scales += Decoded::kOutputs;
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      total[r][0] = S::fma(chains[r][0], s0, total[r][0]);
+      total[r][1] = S::fma(chains[r][1], s1, total[r][1]);
+    }
+  }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
@@ -351,15 +358,19 @@ void by_chunks(const PanelJob& job, RunTile run_tile) {
 template <class D, class P>
 void panel_product(const PanelJob& job) {
   using S = typename D::Simd;
-  if constexpr (!S::kDecodesInRegisters) {
-    if (job.rows > S::kPanelTileRows)
-      return by_chunks<S, DecodedPanels<D, P>>(
-          job, [](auto rows, const void* const* x, const Chunk& chunk, const auto& decoded,
-                  int vector, float* sums) {
-            panel_tile<D, P, decltype(rows)::value>(x, chunk, decoded, vector, sums);
-          });
+  if (job.rows <= S::kPanelTileRows)
+    return with_constant<S::kPanelTileRows>(job.rows, [&](auto rows) {
+      constexpr int kRows = decltype(rows)::value;
+      one_tile<DecodedSpan<D, P, kRows>, kRows>(job);
+    });
+  if constexpr (S::kDecodesInRegisters) {
+    by_groups<D, P>(job);
+  } else {
+    by_chunks<S, DecodedPanels<D, P>>(job, [](auto rows, const void* const* x, const Chunk& chunk,
+                                              const auto& decoded, int vector, float* sums) {
+      panel_tile<D, P, decltype(rows)::value>(x, chunk, decoded, vector, sums);
+    });
   }
-  by_groups<D, P>(job);
 }
 
 }  // namespace

@@ -21,7 +21,6 @@ struct WideningDot {
   using F = typename S::F;
   using W = typename S::H;
   static constexpr int kRowTile = S::kRowTile;
-  static constexpr bool kReadsApart = false;
   static constexpr int kPairRows = 4;
   static constexpr int kStep = 2 * S::kLanes;  // columns of a vector of weights
   static constexpr int kStepBytes = kStep * 2;
@@ -174,10 +173,7 @@ template <class D, int kRows, int kOutputs>
   }
 }
 
-// With kAsks, the weights kOutputs rows of W further on are asked for, into the second-level cache:
-// W comes from memory, and the processor's own prefetching is too timid. (A constant: asking at run
-// time took the registers of AVX2's and AVX-512's full tiles, and half of their speed.)
-template <class D, int kRows, int kOutputs, bool kAsks>
+template <class D, int kRows, int kOutputs>
 [[gnu::noinline]] void run_tile(const Tile& t, const WeightTileRows& w) {
   using S = typename D::Simd;
   const char* x[kRows];
@@ -189,13 +185,8 @@ template <class D, int kRows, int kOutputs, bool kAsks>
     for (int j = 0; j < kOutputs; ++j) sums[i][j] = S::zero();
   }
   const char* base = w.base;
-  for (std::int64_t step = 0; step < t.steps; ++step, base += D::kStepBytes) {
-    if constexpr (kAsks) {
-#pragma GCC unroll 8
-      for (int j = 0; j < kOutputs; ++j) __builtin_prefetch(base + (kOutputs + j) * w.stride, 0, 2);
-    }
+  for (std::int64_t step = 0; step < t.steps; ++step, base += D::kStepBytes)
     multiply_step<D>(x, step, base, w.stride, sums);
-  }
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) add_to_out<S, kOutputs>(t, sums[i], t.out + i * t.out_stride);
 }

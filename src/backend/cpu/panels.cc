@@ -33,13 +33,13 @@ std::uint32_t join_nibbles(std::uint32_t x) {
 // What an output's four bytes become in a load.
 std::uint32_t word_of(WeightFormat format, std::uint32_t x) {
   if (format == WeightFormat::kMxfp8) return e4m3_word(x);
-  if (format == WeightFormat::kInt8) return x;
+  if (format == WeightFormat::kInt8 || format == WeightFormat::kBF16) return x;
   return join_nibbles(x) | join_nibbles(x >> 4) << 16;
 }
 
 // A panel's rows of one span, copied so that what lies beyond the weight is zeros.
 struct SpanRows {
-  std::uint8_t values[kPanelOutputs][kSpanColumns];
+  std::uint8_t values[kPanelOutputs][kSpanColumns * 2];
   std::uint8_t scales[kPanelOutputs][kSpanColumns / 16 * 2];
 
   SpanRows(const WeightRows& w, std::int64_t outputs, std::int64_t k, std::int64_t panel,
@@ -66,28 +66,27 @@ struct SpanRows {
 };
 
 void pack_scales(WeightFormat format, const SpanRows& rows, std::uint8_t* out) {
-  const WeightLayout layout = layout_of(format);
-  const std::int64_t parts = 32 / layout.scale_columns;
-  for (std::int64_t part = 0; part < parts; ++part)
-    for (std::int64_t b = 0; b < kSpanColumns / 32; ++b)
-      for (const auto& scales : rows.scales) {
-        std::memcpy(out, scales + (b * parts + part) * layout.scale_bytes,
-                    static_cast<std::size_t>(layout.scale_bytes));
-        out += layout.scale_bytes;
-      }
+  const std::int64_t bytes = layout_of(format).scale_bytes;
+  for (std::int64_t b = 0; b < scale_bytes_of_span(format) / (kPanelOutputs * bytes); ++b)
+    for (const auto& scales : rows.scales) {
+      std::memcpy(out, scales + b * bytes, static_cast<std::size_t>(bytes));
+      out += bytes;
+    }
 }
 
 // Row after row: the writes, 64 bytes apart, stay within a span, which the first-level cache holds.
 void pack_values(WeightFormat format, const SpanRows& rows, std::uint8_t* out) {
-  const int loads = static_cast<int>(layout_of(format).value_bits);  // of a block
+  const std::int64_t turns = blocks_in_turns(format);
+  const std::int64_t loads = value_row_bytes(format, block_columns(format)) / 4;  // of a block
   for (const auto& row : rows.values) {
     const std::uint8_t* from = row;
-    for (int b = 0; b < kSpanColumns / 32; ++b)
-      for (int i = 0; i < loads; ++i, from += 4) {
+    for (std::int64_t b = 0; b < kSpanColumns / block_columns(format); ++b)
+      for (std::int64_t i = 0; i < loads; ++i, from += 4) {
         std::uint32_t x;
         std::memcpy(&x, from, sizeof x);
         x = word_of(format, x);
-        std::memcpy(out + (i * kSpanColumns / 32 + b) * kPanelOutputs * 4, &x, sizeof x);
+        const std::int64_t load = (b / turns * loads + i) * turns + b % turns;
+        std::memcpy(out + load * kPanelOutputs * 4, &x, sizeof x);
       }
     out += 4;
   }

@@ -23,7 +23,8 @@ struct PanelCase {
 constexpr PanelCase kCases[] = {{&kMxfp8Codec, WeightFormat::kMxfp8},
                                 {&kMxfp4Codec, WeightFormat::kMxfp4},
                                 {&kNvfp4Codec, WeightFormat::kNvfp4},
-                                {&kInt8Codec, WeightFormat::kInt8}};
+                                {&kInt8Codec, WeightFormat::kInt8},
+                                {&kBF16Codec, WeightFormat::kBF16}};
 
 // A weight of `outputs` x k, stored and in panels. Both begin at odd addresses when stored.
 class PanelWeight {
@@ -107,6 +108,8 @@ void fill(const PanelCase& c, PanelWeight& w) {
     w.values()[i] = static_cast<std::uint8_t>(next(state));
     if (c.format == WeightFormat::kMxfp8 && (w.values()[i] & 0x7f) == 0x7f) w.values()[i] = 0x7e;
     if (c.format == WeightFormat::kInt8 && w.values()[i] == 0x80) w.values()[i] = 0x81;
+    if (c.format == WeightFormat::kBF16 && i % 2 == 1)  // the exponent's upper bits: 2^-31 to 2^32
+      w.values()[i] = static_cast<std::uint8_t>((w.values()[i] & 0x80) | (48 + next(state) % 32));
   }
   for (std::int64_t i = 0; i < w.scale_bytes(); ++i) {
     const std::uint32_t r = next(state);

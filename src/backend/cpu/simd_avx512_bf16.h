@@ -12,7 +12,6 @@ struct Bf16Dot {
   using F = __m512;
   using W = __m512i;
   static constexpr int kRowTile = Avx512::kRowTile;
-  static constexpr bool kReadsApart = true;
   static constexpr int kPairRows = 6;  // 6 x 4 sums, 4 of y and 1 of x: 29 of 32 registers
   static constexpr int kStep = 32;
   static constexpr int kStepBytes = 64;

@@ -14,15 +14,16 @@
 
 namespace m3::cpu {
 
-// The forms in which products of linear layers want x: dot, and panel_dot of MXFP8; panel_dot of
-// the 4-bit formats; panel_dot_int8.
+// The forms in which products of linear layers want x: dot, and panel_dot of BF16 and MXFP8;
+// panel_dot of the 4-bit formats; panel_dot_int8.
 enum class XForm : std::uint8_t { kDot, kE2m1, kInt8 };
 inline constexpr XForm kXForms[] = {XForm::kDot, XForm::kE2m1, XForm::kInt8};
 
 // Of weights in panels.
 inline XForm x_form(WeightFormat format) {
   if (format == WeightFormat::kInt8) return XForm::kInt8;
-  return format == WeightFormat::kMxfp8 ? XForm::kDot : XForm::kE2m1;
+  const bool has_4_bits = layout_of(format).value_bits == 4;
+  return has_4_bits ? XForm::kE2m1 : XForm::kDot;
 }
 
 // One of something for each form.
