@@ -44,16 +44,24 @@ struct SpanShape {
   }
 };
 
-// The value of x that column 2 * pair + part of W is multiplied by, in every lane.
+// Where a pair of columns lies in a packed row.
 template <class D>
-auto broadcast_x(const void* row, std::int64_t pair, int part) {
+const char* x_at(const void* row, std::int64_t pair) {
+  const auto* bytes = static_cast<const char*>(row);
+  if constexpr (D::kParts == 1) return bytes + pair * 4;
+  constexpr std::int64_t kPairs = D::kStep / 2;
+  return bytes + pair / kPairs * D::kPackedStepBytes + pair % kPairs * 4;
+}
+// What part `part` of a pair of W is multiplied by, in every lane: the column of the n-th pair
+// after the one at x, with no start of a step between, or whole steps.
+template <class D>
+auto broadcast_x(const char* x, int n, int part) {
   using S = typename D::Simd;
+  const char* at = x_at<D>(x, n);
   if constexpr (D::kParts == 1) {
-    return S::broadcast_pair(static_cast<const std::uint16_t*>(row) + 2 * pair);
+    return S::broadcast_pair(reinterpret_cast<const std::uint16_t*>(at));
   } else {
-    const std::int64_t step = pair / S::kLanes;
-    return S::set1(
-        static_cast<const float*>(row)[(2 * step + part) * S::kLanes + pair % S::kLanes]);
+    return S::set1(reinterpret_cast<const float*>(at)[part * S::kLanes]);
   }
 }
 
@@ -115,34 +123,38 @@ class DecodedSpan {
     const std::uint8_t* scales = span + vector * S::kLanes;
     const std::int64_t first = s * kSpanColumns / 2;
 #pragma GCC unroll 1
-    for (int b0 = 0; b0 < Shape::kBlocks; b0 += Shape::kTurns) {
-      F chains[kRows][Shape::kTurns];
+    for (int b0 = 0; b0 < Shape::kBlocks; b0 += kSide) {
+      F chains[kRows][kSide];
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 2
-        for (int b = 0; b < Shape::kTurns; ++b) chains[r][b] = S::zero();
-#pragma GCC unroll 8
-      for (int i = 0; i < Shape::kLoads; ++i)
-#pragma GCC unroll 2
-        for (int b = 0; b < Shape::kTurns; ++b) {
-          typename S::H w[P::kVectors];
-          const std::uint8_t* here = values + Shape::values_at(b0 + b, i);
-          if (kRows == 1 && P::kNear > 0) __builtin_prefetch(here + P::kNear);
-          P::load(here, w);
 #pragma GCC unroll 4
-          for (int u = 0; u < P::kVectors; ++u)
-#pragma GCC unroll 2
-            for (int p = 0; p < D::kParts; ++p)
+        for (int b = 0; b < kSide; ++b) chains[r][b] = S::zero();
+#pragma GCC unroll 1
+      for (int i0 = 0; i0 < Shape::kLoads; i0 += kLoadsTogether) {
+        const std::int64_t pair = first + b0 * Shape::kPairs + i0 * P::kVectors;
 #pragma GCC unroll 8
-              for (int r = 0; r < kRows; ++r)
-                chains[r][b] = D::multiply_add(
-                    D::part(w[u], p),
-                    broadcast_x<D>(x_[r], first + (b0 + b) * Shape::kPairs + i * P::kVectors + u,
-                                   p),
-                    chains[r][b]);
-        }
+        for (int i = 0; i < kLoadsTogether; ++i)
+#pragma GCC unroll 4
+          for (int b = 0; b < kSide; ++b) {
+            typename S::H w[P::kVectors];
+            const std::uint8_t* here = values + Shape::values_at(b0 + b, i0 + i);
+            if (kRows == 1 && P::kNear > 0) __builtin_prefetch(here + P::kNear);
+            P::load(here, w);
+#pragma GCC unroll 4
+            for (int u = 0; u < P::kVectors; ++u)
 #pragma GCC unroll 2
-      for (int b = 0; b < Shape::kTurns; ++b) {
+              for (int p = 0; p < D::kParts; ++p)
+#pragma GCC unroll 8
+                for (int r = 0; r < kRows; ++r)
+                  chains[r][b] =
+                      D::multiply_add(D::part(w[u], p),
+                                      broadcast_x<D>(x_at<D>(x_[r], pair),
+                                                     b * Shape::kPairs + i * P::kVectors + u, p),
+                                      chains[r][b]);
+          }
+      }
+#pragma GCC unroll 4
+      for (int b = 0; b < kSide; ++b) {
         const F scale = P::scales(scales + Shape::scales_at(b0 + b));
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) total[r] = S::fma(chains[r][b], scale, total[r]);
@@ -152,6 +164,12 @@ class DecodedSpan {
 
  private:
   using Shape = SpanShape<P>;
+  // Blocks side by side: where each has two products for every pair of columns, the chains of one
+  // or two rows would wait for themselves.
+  static constexpr int kSide = Shape::kTurns * (D::kParts == 2 && kRows <= 2 ? 2 : 1);
+  // Unrolled further, the loop would leave the processor's cache of decoded instructions.
+  static constexpr int kLoadsTogether =
+      D::kParts == 1 || Shape::kLoads < 4 / P::kVectors ? Shape::kLoads : 4 / P::kVectors;
 
   const void* x_[kRows];
 };
@@ -307,7 +325,7 @@ template <class D, class P, int kRows>
       for (int p = 0; p < D::kParts; ++p)
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
-          const auto xi = broadcast_x<D>(x[r], pair + i, p);
+          const auto xi = broadcast_x<D>(x_at<D>(x[r], pair + i), 0, p);
           chains[r][0] = D::multiply_add(D::part(w0, p), xi, chains[r][0]);
           chains[r][1] = D::multiply_add(D::part(w1, p), xi, chains[r][1]);
         }
@@ -358,8 +376,8 @@ void by_chunks(const PanelJob& job, RunTile run_tile) {
 template <class D, class P>
 void panel_product(const PanelJob& job) {
   using S = typename D::Simd;
-  if (job.rows <= S::kPanelTileRows)
-    return with_constant<S::kPanelTileRows>(job.rows, [&](auto rows) {
+  if (job.rows <= S::kLonePanelTileRows)
+    return with_constant<S::kLonePanelTileRows>(job.rows, [&](auto rows) {
       constexpr int kRows = decltype(rows)::value;
       one_tile<DecodedSpan<D, P, kRows>, kRows>(job);
     });

@@ -18,6 +18,7 @@ struct Avx2 {
   static constexpr int kRegisters = 16;
   static constexpr int kRowTile = 3;        // 3 x 4 sums, 3 of x and 1 of w: all 16 registers
   static constexpr int kPanelTileRows = 4;  // 4 x 2 chains: with 3, twice the time
+  static constexpr int kLonePanelTileRows = 4;
   static constexpr bool kDecodesInRegisters = false;
   static constexpr int kPairVectors = 2;
 

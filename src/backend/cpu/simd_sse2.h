@@ -20,6 +20,7 @@ struct Sse2 {
   static constexpr int kRegisters = 16;
   static constexpr int kRowTile = 2;        // 2 x 4 sums, 2 of x, 1 of w, and the products
   static constexpr int kPanelTileRows = 4;  // 4 x 2 chains
+  static constexpr int kLonePanelTileRows = 4;
   static constexpr bool kDecodesInRegisters = false;
   static constexpr int kPairVectors = 2;
 
