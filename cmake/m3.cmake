@@ -17,11 +17,17 @@ function(m3_target_name folder out)
   set(${out} m3_${name} PARENT_SCOPE)
 endfunction()
 
-# m3_library(FOLDER [HOT] [DEPENDS folders...] [LINK libraries...])
+# Not worth the time that more optimisation takes to compile.
+function(m3_cold target)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+endfunction()
+
+# m3_library(FOLDER [HOT|COLD] [DEPENDS folders...] [LINK libraries...])
 # Every src/FOLDER/*.cc is in the library; every *_test.cc beside it is in one test program. HOT
-# folders are optimised even under the sanitizers, where the rest is not, to be built sooner.
+# folders are optimised even under the sanitizers, where the rest is not, to be built sooner; COLD
+# ones are optimised less than the others.
 function(m3_library folder)
-  cmake_parse_arguments(arg "HOT" "" "DEPENDS;LINK" ${ARGN})
+  cmake_parse_arguments(arg "HOT;COLD" "" "DEPENDS;LINK" ${ARGN})
   m3_target_name(${folder} target)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${folder}/*.cc)
   set(tests ${sources})
@@ -49,6 +55,9 @@ function(m3_library folder)
   if(tests)
     m3_test(${target}_test ${tests} LINK ${target})
   endif()
+  if(arg_COLD)
+    m3_cold(${target})
+  endif()
   if(arg_HOT AND M3_SANITIZE)
     target_compile_options(${target} PRIVATE -O1)
     if(tests)
@@ -61,6 +70,7 @@ endfunction()
 function(m3_test name)
   cmake_parse_arguments(arg "" "" "LINK" ${ARGN})
   add_executable(${name} ${arg_UNPARSED_ARGUMENTS})
+  m3_cold(${name})
   target_link_libraries(${name} PRIVATE ${arg_LINK} m3_flags GTest::gtest GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE M3_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})

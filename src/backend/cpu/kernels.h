@@ -133,7 +133,6 @@ struct PanelJob {
 // 1 MiB second-level cache while the rows pass by.
 inline constexpr std::int64_t kOutputBlock = 128;
 inline constexpr std::int64_t kColumnBlockMax = 1536;
-// (A group of panels does so with all of its columns: 64 x 6144 of MXFP8 take 396 KiB.)
 // Outputs of tiles, whose multiplications are so fast that a task must be larger (see loops_amx.h).
 inline constexpr std::int64_t kXPanelRows = 16;
 inline constexpr std::int64_t kTileRowBlock = 512;
