@@ -54,7 +54,8 @@ struct SpanRows {
       const std::int64_t row = panel * kPanelOutputs + n;
       copy(static_cast<const std::uint8_t*>(w.values) + row * value_row, span * value_span,
            value_row, value_span, values[n]);
-      copy(w.scales + row * scale_row, span * scale_span, scale_row, scale_span, scales[n]);
+      if (w.scales != nullptr)
+        copy(w.scales + row * scale_row, span * scale_span, scale_row, scale_span, scales[n]);
     }
   }
 
@@ -67,7 +68,7 @@ struct SpanRows {
 
 void pack_scales(WeightFormat format, const SpanRows& rows, std::uint8_t* out) {
   const std::int64_t bytes = layout_of(format).scale_bytes;
-  for (std::int64_t b = 0; b < scale_bytes_of_span(format) / (kPanelOutputs * bytes); ++b)
+  for (std::int64_t b = 0; b < kSpanColumns / block_columns(format); ++b)
     for (const auto& scales : rows.scales) {
       std::memcpy(out, scales + b * bytes, static_cast<std::size_t>(bytes));
       out += bytes;
