@@ -114,15 +114,6 @@ Status nothing_extra(const std::vector<Eagle3Weight>& table, const Checkpoint& c
   return {};
 }
 
-// Its linear layers in the backend's own layout, where there is one.
-Status pack(const PackableWeights& linears, Backend& backend, const Checkpoint& checkpoint,
-            Eagle3Weights& weights) {
-  if (packed_bytes(backend, linears) == 0) return {};
-  M3_TRY(Buffer packed, pack_in_memory(backend, linears, checkpoint, /*progress=*/{}));
-  weights.converted.push_back(std::move(packed));
-  return {};
-}
-
 // What the draft model leaves to the model.
 Status borrow(const Eagle3Config& config, const std::string& directory, const Weights& target,
               Eagle3Weights& weights) {
@@ -189,7 +180,7 @@ Result<std::unique_ptr<Eagle3>> load_eagle3(const std::string& directory, const 
   M3_TRY_STATUS(nothing_extra(table, checkpoint));
   M3_TRY_STATUS(read_target_ids(config, checkpoint, weights));
   M3_TRY_STATUS(check_target_marks(config, checkpoint, weights));
-  M3_TRY_STATUS(pack(linears, backend, checkpoint, weights));
+  M3_TRY_STATUS(pack_into(weights.converted, backend, linears, checkpoint, /*progress=*/{}));
   M3_TRY_STATUS(borrow(config, directory, target_weights, weights));
   return std::make_unique<Eagle3>(std::move(config), std::move(weights), backend);
 }

@@ -56,13 +56,6 @@ std::shared_ptr<const PackFile> map_or_rewrite(const Config& config, const Packa
   return nullptr;
 }
 
-Status pack_into(Weights& weights, Backend& backend, const PackableWeights& linears,
-                 const Checkpoint& checkpoint, const Progress& progress) {
-  M3_TRY(Buffer packed, pack_in_memory(backend, linears, checkpoint, progress));
-  weights.converted.push_back(std::move(packed));
-  return {};
-}
-
 }  // namespace
 
 Status provide_packed(const Config& config, const Linears& linears, ThreadPool* pool,
@@ -73,12 +66,14 @@ Status provide_packed(const Config& config, const Linears& linears, ThreadPool* 
     weights.pack = map_or_rewrite(config, linears.own, pool, options, weights);
     if (weights.pack == nullptr) {
       const auto begin = Clock::now();
-      M3_TRY_STATUS(pack_into(weights, backend, linears.own, *weights.checkpoint, options.packing));
+      M3_TRY_STATUS(
+          pack_into(weights.converted, backend, linears.own, *weights.checkpoint, options.packing));
       weights.packing_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     }
   }
-  if (packed_bytes(backend, linears.standalone) == 0) return {};
-  return pack_into(weights, backend, linears.standalone, *weights.mtp_checkpoint, options.packing);
+  if (linears.standalone.empty()) return {};  // and there is no checkpoint of theirs
+  return pack_into(weights.converted, backend, linears.standalone, *weights.mtp_checkpoint,
+                   options.packing);
 }
 
 Result<PackReport> update_pack(const Config& config, std::shared_ptr<const Checkpoint> checkpoint,

@@ -66,9 +66,9 @@ Result<Buffer> pack_in_memory(Backend& backend, const PackableWeights& weights,
   const std::int64_t total = packed_bytes(backend, weights);
   if (total > available_memory())
     return fail(
-        "weights in the layout of {} {} take {} bytes, but the system has {} left: m3 pack puts "
-        "them "
-        "into a file once, from which they are mapped",
+        "weights in the layout of {} {} take {} bytes, but the system has {} left; a model's own "
+        "need "
+        "none once m3 pack has put them into a file",
         backend.name(), backend.isa(), total, available_memory());
   M3_TRY(Buffer buffer, Buffer::allocate(total));
   std::int64_t done = 0;
@@ -83,6 +83,14 @@ Result<Buffer> pack_in_memory(Backend& backend, const PackableWeights& weights,
     if (progress) progress(done, total);
   }
   return buffer;
+}
+
+Status pack_into(std::vector<Buffer>& memory, Backend& backend, const PackableWeights& weights,
+                 const Checkpoint& checkpoint, const Progress& progress) {
+  if (packed_bytes(backend, weights) == 0) return {};
+  M3_TRY(Buffer packed, pack_in_memory(backend, weights, checkpoint, progress));
+  memory.push_back(std::move(packed));
+  return {};
 }
 
 std::string pack_path(const Backend& backend, const Checkpoint& checkpoint) {

@@ -32,6 +32,10 @@ std::int64_t packed_bytes(Backend& backend, const PackableWeights& weights);
 Result<Buffer> pack_in_memory(Backend& backend, const PackableWeights& weights,
                               const Checkpoint& checkpoint, const Progress& progress);
 
+// The same, kept in `memory`; nothing where the backend wants nothing packed.
+Status pack_into(std::vector<Buffer>& memory, Backend& backend, const PackableWeights& weights,
+                 const Checkpoint& checkpoint, const Progress& progress);
+
 // Where the packed weights of a checkpoint lie: m3-LAYOUT.pack in its directory.
 std::string pack_path(const Backend& backend, const Checkpoint& checkpoint);
 

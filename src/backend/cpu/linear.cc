@@ -1,6 +1,7 @@
-// Linear layers: x is packed once, then tasks of (some outputs) x (some rows) run the dot kernel of
-// loops_dot.h. All outputs of a call are one parallel loop, so that narrow ones (the keys of four
-// heads, the index) do not leave threads without work. How the work is cut changes no sum.
+// Linear layers: x is packed once, then tasks of (some outputs) x (some rows) run a kernel of
+// loops_panels.h, loops_dot.h or loops_amx.h. All outputs of a call are one parallel loop, so that
+// narrow ones (the keys of four heads, the index) do not leave threads without work. How the work
+// is cut changes no sum.
 #include <algorithm>
 
 #include "backend/cpu/cpu_ops.h"
@@ -12,14 +13,13 @@ namespace {
 
 // Of a product, for each thread: those that end late leave something to steal.
 constexpr std::int64_t kTasksPerThread = 8;
-// With few rows a task is little more than reading its weights. 64 outputs of them are streams long
-// enough for the memory (Zen 4, one core, BF16: 27 GB/s; 25 with 16 outputs); small matrices, or
-// many threads, make do with 16: 100-200 KB, some ten microseconds.
+// With few rows a task is little more than reading its weights, of 64 outputs as in panels; where
+// they are read as stored, small matrices, or many threads, make do with 16.
 constexpr std::int64_t kFewRows = 12;
 constexpr std::int64_t kFewRowsOutputsMin = 16, kFewRowsOutputsMax = 64;
 // Rows of such a task: fewer would be too little work for the weights that it fetches; more would
 // not stay in the third-level cache (512 x 6144: 6 MiB) while all weights pass by.
-constexpr std::int64_t kRowsMin = 48, kRowsMax = 512;
+constexpr std::int64_t kRowsMin = 48, kRowsMax = kPanelRowsMax;
 
 WeightFormat format_of(const Matrix& w) {
   switch (w.codec->format) {

@@ -122,15 +122,6 @@ struct Tile {
   std::int64_t out_stride;
 };
 
-// The sum of each vector's lanes.
-template <class S, int kOutputs>
-void add_lanes(const typename S::F* sums, float* out) {
-  int j = 0;
-  for (; j + 4 <= kOutputs; j += 4)
-    _mm_storeu_ps(out + j, S::sums(sums[j], sums[j + 1], sums[j + 2], sums[j + 3]));
-  for (; j < kOutputs; ++j) out[j] = S::sum(sums[j]);
-}
-
 template <class S, int kOutputs>
 void add_to_out(const Tile& t, const typename S::F* sums, float* out) {
   const float scale = t.ends ? t.scale : 1;
