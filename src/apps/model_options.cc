@@ -78,10 +78,11 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
 void add_machine_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--backend", options.backend, "cpu, or reference (slow, the definition)")
       ->capture_default_str();
-  command.add_option("--isa", options.isa,
-                     "instruction set of the cpu backend: amx, avx512-bf16, avx512, avx2 or x86-64 "
-                     "(default: the best that this machine has); amx-twin computes the bits of "
-                     "amx on any machine, slowly, for testing");
+  command.add_option(
+      "--isa", options.isa,
+      "instruction set of the cpu backend: amx, avx512-bf16, avx512-vnni, avx512, avx2 or x86-64 "
+      "(default: the best that this machine has); amx-twin computes the bits of "
+      "amx on any machine, slowly, for testing");
   command.add_option("--threads", options.threads, "threads (default: one per core)")
       ->check(CLI::Range(1, 1024));
   command.add_flag("--language-model-only", options.language_model_only,

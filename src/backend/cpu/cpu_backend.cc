@@ -7,7 +7,7 @@ namespace m3 {
 
 Result<std::unique_ptr<Backend>> make_cpu_backend(std::string_view isa, ThreadPool& pool) {
   M3_TRY(const cpu::Kernels* kernels, cpu::kernels_named(isa));
-  return std::make_unique<cpu::CpuBackend>(*kernels, pool);
+  return std::make_unique<cpu::CpuBackend>(*kernels, cpu::read_ahead_here(), pool);
 }
 
 }  // namespace m3

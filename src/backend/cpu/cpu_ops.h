@@ -33,6 +33,7 @@ struct Product {
   std::int64_t output_block = 0;
   std::int64_t output_blocks = 0;
   std::int64_t first_task = 0;
+  ReadAhead ahead = ReadAhead::kSpans;
 };
 
 // Consecutive rows that are worked on together: of one sequence, so that they share what is read of
@@ -44,8 +45,9 @@ struct RowRun {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(const Kernels& kernels, ThreadPool& pool)
+  CpuBackend(const Kernels& kernels, ReadAhead ahead, ThreadPool& pool)
       : kernels_(kernels),
+        ahead_(ahead),
         pool_(pool),
         tasks_(pool.threads()),
         x_(kernels, pool),
@@ -124,6 +126,7 @@ class CpuBackend final : public Backend {
   void store_token(const float* x, const PagePart& page, std::int64_t token, void* scratch) const;
 
   const Kernels& kernels_;
+  ReadAhead ahead_;
   ThreadPool& pool_;
 
   TaskScratch tasks_;

@@ -15,7 +15,9 @@ TEST(CpuIsas, AreListedBestFirstAndEndWithWhatAllMachinesHave) {
   const CpuFeatures machine = cpu_features();
   std::vector<std::string> expected;
   if (machine.amx_bf16 && cpu::amx_granted()) expected.push_back("amx");
-  if (machine.avx512_bf16) expected.push_back("avx512-bf16");
+  if (machine.avx512_bf16 && !machine.intel) expected.push_back("avx512-bf16");
+  if (machine.avx512_vnni) expected.push_back("avx512-vnni");
+  if (machine.avx512_bf16 && machine.intel) expected.push_back("avx512-bf16");
   if (machine.avx512) expected.push_back("avx512");
   if (machine.avx2) expected.push_back("avx2");
   expected.push_back("x86-64");
@@ -42,7 +44,8 @@ TEST(CpuIsas, EmptyNameIsTheBest) {
 
 TEST(CpuIsas, UnknownOrAbsentNamesGetAListOfWhatThereIs) {
   ThreadPool pool(1);
-  for (const char* name : {"avx1024", "AVX2", " ", "amx", "avx512-bf16", "avx512", "avx2"}) {
+  for (const char* name :
+       {"avx1024", "AVX2", " ", "amx", "avx512-bf16", "avx512-vnni", "avx512", "avx2"}) {
     const auto isas = cpu_isas();
     const auto backend = make_cpu_backend(name, pool);
     const bool here = std::find(isas.begin(), isas.end(), name) != isas.end();

@@ -116,6 +116,12 @@ inline constexpr std::int64_t kPanelPadding = 64;
 
 inline constexpr std::int64_t kPanelRowsMax = 512;
 
+// What a processor needs to read weights from memory at its speed, while a few rows are multiplied.
+enum class ReadAhead : std::uint8_t {
+  kSpans,  // it reads ahead by itself; whole spans are asked for where multiplying keeps it from it
+  kLines,  // every line is asked for, into the second-level cache and then into the first
+};
+
 struct PanelJob {
   const void* const* x = nullptr;  // [rows] packed rows
   std::int64_t rows = 0;           // <= kPanelRowsMax
@@ -127,6 +133,7 @@ struct PanelJob {
   float* out = nullptr;
   std::int64_t out_stride = 0;  // elements
   void* scratch = nullptr;      // kDotScratchBytes, 64-byte aligned
+  ReadAhead ahead = ReadAhead::kSpans;
 };
 
 // Outputs of a dot of packed rows: a block of 1536 columns of their weights (384 KiB) stays in a
@@ -290,6 +297,7 @@ extern const Kernels kAmxTwinX86_64Kernels;
 extern const Kernels kX86_64Kernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512VnniKernels;
 extern const Kernels kAvx512Bf16Kernels;
 
 }  // namespace m3::cpu

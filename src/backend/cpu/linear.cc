@@ -89,7 +89,8 @@ void run_panels(const Kernels& kernels, const Product& p, const Factor& f, const
                      .scale = f.w.scale,
                      .out = f.out + b.row * p.outputs + b.output,
                      .out_stride = p.outputs,
-                     .scratch = scratch};
+                     .scratch = scratch,
+                     .ahead = p.ahead};
   (form == XForm::kInt8 ? kernels.panel_dot_int8 : kernels.panel_dot)(job);
 }
 
@@ -169,6 +170,7 @@ void CpuBackend::pack(const Matrix& w, std::byte* out) {
 void CpuBackend::plan(Product p) {
   if (p.x.rows == 0 || p.outputs == 0) return;
   cut(p, pool_.threads());
+  p.ahead = ahead_;
   p.first_task = planned_tasks_;
   planned_tasks_ += p.output_blocks * divide_up(p.x.rows, p.row_block);
   products_.push_back(p);

@@ -57,6 +57,7 @@ struct Bf16Panel {
   static constexpr int kVectors = 1;            // pairs of columns of a load
   static constexpr std::int64_t kNear = 0;      // how far ahead one row asks; 0: not at all
   static constexpr int kRowsWithoutAsking = 5;  // see kPanelAhead
+  static constexpr bool kWidens = false;        // has a way of its own to float32
   static void load(const std::uint8_t* p, typename S::H* w) { w[0] = S::load_h(p); }
   static typename S::F scales(const std::uint8_t*) { return S::set1(1); }
 };
@@ -67,6 +68,7 @@ struct Mxfp8Panel {
   static constexpr int kVectors = 2;
   static constexpr std::int64_t kNear = 256;
   static constexpr int kRowsWithoutAsking = 1;
+  static constexpr bool kWidens = true;
   static void load(const std::uint8_t* p, typename S::H* w) {
     const auto x = S::load_h(p);
     w[0] = e4m3_fields<S>(S::template shift_left<8>(x));
@@ -80,6 +82,36 @@ struct Mxfp8Panel {
     w[1] = S::add_16(w[1], S::set1_16(120 << 7));
   }
   static typename S::F scales(const std::uint8_t* p) { return e8m0_scales<S>(p); }
+
+  // The numbers times 2^8 in float32, even and odd columns of both pairs: an exponent of four bits
+  // plus 128 takes no addition. What a byte's place is shifted by, a load one byte before shifts.
+  static void load_wide(const std::uint8_t* p, typename S::F (&w)[2][2]) {
+    const auto x = S::load_h(p), shifted = S::load_h(p - 1);
+    if (!S::all_bytes_have(x, 0x78)) [[unlikely]] {
+      typename S::H pairs[2];
+      load(p, pairs);
+      for (int u = 0; u < 2; ++u) {
+        w[u][0] = S::mul(S::even(pairs[u]), S::set1(0x1p8f));
+        w[u][1] = S::mul(S::odd(pairs[u]), S::set1(0x1p8f));
+      }
+      return;
+    }
+    widen(shifted, w[0]);
+    widen(x, w[1]);
+  }
+  static typename S::F wide_scales(const std::uint8_t* p) {
+    return S::mul(scales(p), S::set1(0x1p-8f));
+  }
+
+ private:
+  static void widen(typename S::H x, typename S::F (&w)[2]) {
+    const auto fields = S::template shift_right_signed<4>(x);
+    w[0] = with_exponent(S::template shift_left_32<16>(fields));
+    w[1] = with_exponent(fields);
+  }
+  static typename S::F with_exponent(typename S::H x) {
+    return S::from_bits(S::select_or(x, static_cast<int>(0x87f00000), 128 << 23));
+  }
 };
 
 // Shifts and tables wait for the same ports of the processor; a load one byte further on shifts
@@ -89,6 +121,7 @@ struct E2m1Panel {
   static constexpr int kVectors = 4;
   static constexpr std::int64_t kNear = 0;
   static constexpr int kRowsWithoutAsking = 1;
+  static constexpr bool kWidens = false;
   static void load(const std::uint8_t* p, typename S::H* w) {
     const auto even = S::load_h(p), odd = S::load_h(p + 1);
     w[0] = S::e2m1(even);

@@ -128,13 +128,14 @@ class GridSpan {
   using F = typename S::F;
   static constexpr std::int64_t kXBytes =
       kSpanColumns / kGridColumns * static_cast<std::int64_t>(sizeof(GridBlock));
-  static constexpr bool kAsks = kRows > 1;
+  static constexpr bool kAsksForSpans = kRows > 1;
 
   GridSpan(const PanelJob& job, std::int64_t row) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) x_[r] = grid_blocks<D>(job.x[row + r], job.k);
   }
 
+  template <Ahead kAhead>
   [[gnu::always_inline]] void add(std::int64_t s, const std::uint8_t* span, int vector,
                                   F (&total)[kRows]) const {
     using H = typename S::H;
@@ -157,7 +158,9 @@ class GridSpan {
       for (int i = 0; i < Shape::kLoads; ++i)
 #pragma GCC unroll 2
         for (int b = 0; b < Shape::kTurns; ++b) {
-          H bytes = S::load_h(values + Shape::values_at(b0 + b, i));
+          const std::uint8_t* here = values + Shape::values_at(b0 + b, i);
+          if (kAhead == Ahead::kLines && vector == 0) ask_ahead(here);
+          H bytes = S::load_h(here);
           asm("" : "+v"(bytes));  // loaded once, not by both of its uses
           const H w[2] = {nibbles_to_bytes(bytes),
                           nibbles_to_bytes(S::template shift_right<4>(bytes))};

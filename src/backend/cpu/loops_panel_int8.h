@@ -82,13 +82,14 @@ class Int8Span {
   using S = typename D::Simd;
   using F = typename S::F;
   static constexpr std::int64_t kXBytes = kSpanColumns;
-  static constexpr bool kAsks = false;
+  static constexpr bool kAsksForSpans = false;
 
   Int8Span(const PanelJob& job, std::int64_t row) : columns_(spans_of(job.k) * kSpanColumns) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) x_[r] = job.x[row + r];
   }
 
+  template <Ahead kAhead>
   [[gnu::always_inline]] void add(std::int64_t s, const std::uint8_t* span, int vector,
                                   F (&total)[kRows]) const {
     using H = typename S::H;
@@ -102,7 +103,9 @@ class Int8Span {
       for (int r = 0; r < kRows; ++r) chains[r] = S::set1_32(0);
 #pragma GCC unroll 8
       for (int i = 0; i < kInt8Loads; ++i) {
-        const H w = S::load_h(values + int8_values_at(b, i));
+        const std::uint8_t* here = values + int8_values_at(b, i);
+        if (kAhead == Ahead::kLines && vector == 0) ask_ahead(here);
+        const H w = S::load_h(here);
         weights = D::dot_quads(weights, S::set1_32(0x01010101), w);
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r)
@@ -131,7 +134,8 @@ template <class D>
 struct Int8Panels {
   using S = typename D::Simd;
   static constexpr std::int64_t kOutputs = 2 * kPanelOutputs;
-  static constexpr std::int64_t kChunkBlocks = kChunkSpans * kInt8Blocks;
+  static constexpr std::int64_t kSpans = 2;
+  static constexpr std::int64_t kChunkBlocks = kSpans * kInt8Blocks;
   alignas(64) std::int32_t offsets[kChunkBlocks * kOutputs];
   alignas(64) float scales[kChunkBlocks * kOutputs];
   const std::uint8_t* spans[2];  // the chunk's first of each panel; one alone is there twice
@@ -219,10 +223,11 @@ template <class D, int kRows>
 template <class D>
 void int8_many(const PanelJob& job) {
   using S = typename D::Simd;
-  by_chunks<S, Int8Panels<D>>(job, [&](auto rows, const void* const* x, const Chunk& chunk,
-                                       const auto& shared, int vector, float* sums) {
-    int8_tile<D, decltype(rows)::value>(x, job.k, chunk, shared, vector, sums);
-  });
+  by_chunks<S, Int8Panels<D>, S::kPanelTileRows>(
+      job, [&](auto rows, const void* const* x, const Chunk& chunk, const auto& shared, int vector,
+               float* sums) {
+        int8_tile<D, decltype(rows)::value>(x, job.k, chunk, shared, vector, sums);
+      });
 }
 
 template <class D>

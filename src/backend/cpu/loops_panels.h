@@ -44,6 +44,35 @@ struct SpanShape {
   }
 };
 
+// What D multiplies of a load: each vector of pairs, in parts.
+template <class D, class P>
+struct Parts {
+  decltype(D::part(typename D::W{}, 0)) parts[P::kVectors][D::kParts];
+};
+
+template <class D, class P>
+void load_parts(const std::uint8_t* p, Parts<D, P>& w) {
+  if constexpr (D::kParts == 2 && P::kWidens) {
+    P::load_wide(p, w.parts);
+  } else {
+    typename D::Simd::H pairs[P::kVectors];
+    P::load(p, pairs);
+#pragma GCC unroll 4
+    for (int u = 0; u < P::kVectors; ++u)
+#pragma GCC unroll 2
+      for (int i = 0; i < D::kParts; ++i) w.parts[u][i] = D::part(pairs[u], i);
+  }
+}
+// The scales that belong to them.
+template <class D, class P>
+auto part_scales(const std::uint8_t* p) {
+  if constexpr (D::kParts == 2 && P::kWidens) {
+    return P::wide_scales(p);
+  } else {
+    return P::scales(p);
+  }
+}
+
 // Where a pair of columns lies in a packed row.
 template <class D>
 const char* x_at(const void* row, std::int64_t pair) {
@@ -101,6 +130,28 @@ void write_block(const PanelJob& job, std::int64_t row, std::int64_t rows, const
                     job.out + (row + r) * job.out_stride + n);
 }
 
+// How a tile sees to it that weights are there when it wants them.
+enum class Ahead {
+  kNothing,  // other tiles use them too
+  kSpans,    // ReadAhead::kSpans
+  kLines     // ReadAhead::kLines
+};
+
+// How far ahead whole spans are asked for where Span::kAsksForSpans: weights come from memory, and
+// multiplications keep the processor from running ahead (Zen 4, one core, 2 rows of MXFP8: 0.88 of
+// the read bandwidth, 0.77 without, 0.68 with 4 KiB). Where they leave it time, it loses by being
+// asked (4 rows of bfloat16: 0.90 without, 0.70 with 8 KiB; 6 rows: 0.73 and 0.83).
+constexpr std::int64_t kPanelAhead = 8192;
+
+// Asks for what lies some KiB behind a line that is about to be read: farther for the second-level
+// cache than for the first, so that few lines wait for memory in the buffers through which all of
+// the first go (Emerald Rapids, one core, share of the read bandwidth: one row of bfloat16 0.70
+// without, 0.92 with the first alone, 0.99; of MXFP4 0.53, 0.82, 0.95).
+inline void ask_ahead(const std::uint8_t* line) {
+  __builtin_prefetch(line + 16384, 0, 2);
+  __builtin_prefetch(line + 4096, 0, 3);
+}
+
 // Products of kRows rows with a span of a panel, of which each vector of outputs is decoded as it
 // is read.
 template <class D, class P, int kRows>
@@ -109,7 +160,7 @@ class DecodedSpan {
   using S = typename D::Simd;
   using F = typename S::F;
   static constexpr std::int64_t kXBytes = kSpanColumns / D::kStep * D::kPackedStepBytes;
-  static constexpr bool kAsks = kRows > P::kRowsWithoutAsking;
+  static constexpr bool kAsksForSpans = kRows > P::kRowsWithoutAsking;
 
   DecodedSpan(const PanelJob& job, std::int64_t row) {
 #pragma GCC unroll 8
@@ -117,6 +168,7 @@ class DecodedSpan {
   }
 
   // Adds those of span s, at `span`, to `total`, a vector for each row.
+  template <Ahead kAhead>
   [[gnu::always_inline]] void add(std::int64_t s, const std::uint8_t* span, int vector,
                                   F (&total)[kRows]) const {
     const std::uint8_t* values = span + vector * S::kLanes * 4;
@@ -141,10 +193,12 @@ class DecodedSpan {
         for (int i = 0; i < kLoadsTogether; ++i)
 #pragma GCC unroll 4
           for (int b = 0; b < kSide; ++b) {
-            typename S::H w[P::kVectors];
+            Parts<D, P> w;
             const std::uint8_t* here = values + Shape::values_at(b0 + b, i0 + i);
-            if (kRows == 1 && P::kNear > 0) __builtin_prefetch(here + P::kNear);
-            P::load(here, w);
+            if (kAhead == Ahead::kSpans && kRows == 1 && P::kNear > 0)
+              __builtin_prefetch(here + P::kNear);
+            if (kAhead == Ahead::kLines && vector == 0) ask_ahead(here);
+            load_parts<D, P>(here, w);
 #pragma GCC unroll 4
             for (int u = 0; u < P::kVectors; ++u)
 #pragma GCC unroll 2
@@ -152,7 +206,7 @@ class DecodedSpan {
 #pragma GCC unroll 8
                 for (int r = 0; r < kRows; ++r)
                   chains[r][b] =
-                      D::multiply_add(D::part(w[u], p),
+                      D::multiply_add(w.parts[u][p],
                                       broadcast_x<D>(kRows > 1 ? kept[r] : x_at<D>(x_[r], pair),
                                                      b * Shape::kPairs + i * P::kVectors + u, p),
                                       chains[r][b]);
@@ -160,7 +214,7 @@ class DecodedSpan {
       }
 #pragma GCC unroll 4
       for (int b = 0; b < kSide; ++b) {
-        const F scale = P::scales(scales + Shape::scales_at(b0 + b));
+        const F scale = part_scales<D, P>(scales + Shape::scales_at(b0 + b));
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) total[r] = S::fma(chains[r][b], scale, total[r]);
       }
@@ -186,15 +240,9 @@ struct Chunk {
   std::int64_t first_pair() const { return first * kSpanColumns / 2; }
 };
 
-// How far ahead a lone tile asks where Span::kAsks: weights come from memory, and multiplications
-// keep the processor from running ahead (Zen 4, one core, 2 rows of MXFP8: 0.88 of the read
-// bandwidth, 0.77 without, 0.68 with 4 KiB). Where they leave it time, it loses by being asked (4
-// rows of bfloat16: 0.90 without, 0.70 with 8 KiB; 6 rows: 0.73 and 0.83).
-constexpr std::int64_t kPanelAhead = 8192;
-
 // Adds a chunk's products of kRows rows to sums [kRows, kGroupOutputs], span by span. Span is as
-// DecodedSpan; kAlone: there are no other rows.
-template <class Span, int kRows, bool kAlone>
+// DecodedSpan.
+template <class Span, int kRows, Ahead kAhead>
 [[gnu::noinline]] void group_tile(const PanelJob& job, const Chunk& chunk, std::int64_t row,
                                   float* sums) {
   using S = typename Span::S;
@@ -215,15 +263,18 @@ template <class Span, int kRows, bool kAlone>
           __builtin_prefetch(static_cast<const char*>(job.x[next + r]) + s * Span::kXBytes + at, 0,
                              2);
     for (int panel = 0; panel < panels; ++panel, span += bytes) {
-      if (kAlone && Span::kAsks)
+      if (kAhead == Ahead::kSpans && Span::kAsksForSpans)
         for (std::int64_t at = 0; at < bytes; at += 64)
           __builtin_prefetch(span + kPanelAhead + at, 0, 2);
+      if (kAhead == Ahead::kLines)
+        for (std::int64_t at = 0; at < scale_bytes_of_span(job.format); at += 64)
+          ask_ahead(span + at);
       for (int vector = 0; vector < kPanelVectors<S>; ++vector) {
         float* here = sums_at<S>(sums, 0, panel * kPanelVectors<S> + vector);
         F total[kRows];
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) total[r] = S::load(here + r * kGroupOutputs);
-        product.add(s, span, vector, total);
+        product.template add<kAhead>(s, span, vector, total);
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) S::store(here + r * kGroupOutputs, total[r]);
       }
@@ -235,7 +286,12 @@ template <class Span, int kRows, bool kAlone>
 template <class Span, int kRows>
 void one_tile(const PanelJob& job) {
   auto* sums = static_cast<float*>(job.scratch);
-  group_tile<Span, kRows, true>(job, {0, spans_of(job.k)}, 0, sums);
+  const Chunk all{0, spans_of(job.k)};
+  if (job.ahead == ReadAhead::kLines) {
+    group_tile<Span, kRows, Ahead::kLines>(job, all, 0, sums);
+  } else {
+    group_tile<Span, kRows, Ahead::kSpans>(job, all, 0, sums);
+  }
   write_block<typename Span::S>(job, 0, kRows, sums);
 }
 
@@ -253,15 +309,14 @@ void by_groups(const PanelJob& job) {
     const Chunk chunk{first, spans - first < chunk_spans ? spans - first : chunk_spans};
     for_row_tiles<S::kPanelTileRows>(job.rows, [&](auto rows, std::int64_t row) {
       constexpr int kRows = decltype(rows)::value;
-      group_tile<DecodedSpan<D, P, kRows>, kRows, false>(job, chunk, row,
-                                                         sums + row * kGroupOutputs);
+      group_tile<DecodedSpan<D, P, kRows>, kRows, Ahead::kNothing>(job, chunk, row,
+                                                                   sums + row * kGroupOutputs);
     });
   }
   write_block<S>(job, 0, job.rows, sums);
 }
 
 // The frame of many rows where vectors are narrow: chunks that stay in the first-level cache.
-constexpr std::int64_t kChunkSpans = 2;
 constexpr std::int64_t kChunkRows = 192;
 
 // One or two panels of a chunk of at most kChunkSpans, decoded: for each block its pairs,
@@ -272,8 +327,9 @@ struct DecodedPanels {
   using Shape = SpanShape<P>;
   static constexpr int kVectors = 2 * kPanelVectors<S>;
   static constexpr std::int64_t kOutputs = 2 * kPanelOutputs;
-  alignas(64) std::uint16_t pairs[kChunkSpans * kSpanColumns * kOutputs];
-  alignas(64) float scales[kChunkSpans * Shape::kBlocks * kOutputs];
+  static constexpr std::int64_t kSpans = 1;
+  alignas(64) float values[kSpans * kSpanColumns * kOutputs];
+  alignas(64) float scales[kSpans * Shape::kBlocks * kOutputs];
 
   void prepare(const PanelJob& job, const Chunk& chunk, std::int64_t panel, std::int64_t panels) {
     for (std::int64_t n = 0; n < panels; ++n)
@@ -287,16 +343,20 @@ struct DecodedPanels {
     for (int b = 0; b < Shape::kBlocks; ++b) {
       const std::int64_t block = s * Shape::kBlocks + b;
       for (int i = 0; i < Shape::kLoads; ++i) {
-        typename S::H w[P::kVectors];
-        P::load(span + Shape::values_at(b, i) + vector * S::kLanes * 4, w);
+        Parts<D, P> w;
+        load_parts<D, P>(span + Shape::values_at(b, i) + vector * S::kLanes * 4, w);
 #pragma GCC unroll 4
         for (int u = 0; u < P::kVectors; ++u)
-          S::store_h(pairs + ((block * Shape::kPairs + i * P::kVectors + u) * kVectors + to) * 2 *
-                                 S::kLanes,
-                     w[u]);
+#pragma GCC unroll 2
+          for (int p = 0; p < D::kParts; ++p)
+            S::store(values + (((block * Shape::kPairs + i * P::kVectors + u) * D::kParts + p) *
+                                   kVectors +
+                               to) *
+                                  S::kLanes,
+                     w.parts[u][p]);
       }
       S::store(scales + block * kOutputs + to * S::kLanes,
-               P::scales(span + Shape::scales_at(b) + vector * S::kLanes));
+               part_scales<D, P>(span + Shape::scales_at(b) + vector * S::kLanes));
     }
   }
 };
@@ -310,40 +370,46 @@ template <class D, class P, int kRows>
   using Shape = SpanShape<P>;
   using Decoded = DecodedPanels<D, P>;
   F total[kRows][2];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v)
       total[r][v] = chunk.begins() ? S::zero() : S::load(sums_at<S>(sums, r, v));
-  const std::uint16_t* w = decoded.pairs + vector * 2 * S::kLanes;
+  const float* w = decoded.values + vector * S::kLanes;
   const float* scales = decoded.scales + vector * S::kLanes;
   std::int64_t pair = chunk.first_pair();
   for (std::int64_t block = 0; block < chunk.spans * Shape::kBlocks;
        ++block, pair += Shape::kPairs) {
     F chains[kRows][2];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) chains[r][0] = chains[r][1] = S::zero();
+#pragma GCC unroll 1
+    for (int i0 = 0; i0 < Shape::kPairs; i0 += 4) {
+      const char* kept[kRows];
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) kept[r] = x_at<D>(x[r], pair + i0);
 #pragma GCC unroll 4
-    for (int i = 0; i < Shape::kPairs; ++i, w += Decoded::kVectors * 2 * S::kLanes) {
-      const auto w0 = D::load_w(w), w1 = D::load_w(w + 2 * S::kLanes);
+      for (int i = 0; i < 4; ++i)
 #pragma GCC unroll 2
-      for (int p = 0; p < D::kParts; ++p)
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-          const auto xi = broadcast_x<D>(x_at<D>(x[r], pair + i), 0, p);
-          chains[r][0] = D::multiply_add(D::part(w0, p), xi, chains[r][0]);
-          chains[r][1] = D::multiply_add(D::part(w1, p), xi, chains[r][1]);
+        for (int p = 0; p < D::kParts; ++p, w += Decoded::kOutputs) {
+          const F w0 = S::load(w), w1 = S::load(w + S::kLanes);
+#pragma GCC unroll 16
+          for (int r = 0; r < kRows; ++r) {
+            const F xi = broadcast_x<D>(kept[r], i, p);
+            chains[r][0] = D::multiply_add(w0, xi, chains[r][0]);
+            chains[r][1] = D::multiply_add(w1, xi, chains[r][1]);
+          }
         }
     }
     const F s0 = S::load(scales), s1 = S::load(scales + S::kLanes);
     scales += Decoded::kOutputs;
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       total[r][0] = S::fma(chains[r][0], s0, total[r][0]);
       total[r][1] = S::fma(chains[r][1], s1, total[r][1]);
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) S::store(sums_at<S>(sums, r, v), total[r][v]);
@@ -354,7 +420,7 @@ template <class D, class P, int kRows>
 // pair: shared.prepare(job, chunk, panel, panels) makes it for `panels` (one or two) from `panel`
 // on. run_tile(rows as a constant, x, chunk, shared, vector, sums) adds the chunk's sums of
 // the pair's vectors `vector` and vector + 1 to `sums`, which is as by sums_at().
-template <class S, class Shared, class RunTile>
+template <class S, class Shared, int kTileRows, class RunTile>
 void by_chunks(const PanelJob& job, RunTile run_tile) {
   auto* sums = static_cast<float*>(job.scratch);
   auto* shared = reinterpret_cast<Shared*>(sums + kChunkRows * kGroupOutputs);
@@ -362,12 +428,12 @@ void by_chunks(const PanelJob& job, RunTile run_tile) {
   const std::int64_t panels = panels_of(job.outputs), spans = spans_of(job.k);
   for (std::int64_t row = 0; row < job.rows; row += kChunkRows) {
     const std::int64_t rows = job.rows - row < kChunkRows ? job.rows - row : kChunkRows;
-    for (std::int64_t first = 0; first < spans; first += kChunkSpans) {
-      const Chunk chunk{first, spans - first < kChunkSpans ? spans - first : kChunkSpans};
+    for (std::int64_t first = 0; first < spans; first += Shared::kSpans) {
+      const Chunk chunk{first, spans - first < Shared::kSpans ? spans - first : Shared::kSpans};
       for (std::int64_t n = 0; n < panels; n += 2) {
         const std::int64_t here = panels - n < 2 ? panels - n : 2;
         shared->prepare(job, chunk, n, here);
-        for_row_tiles<S::kPanelTileRows>(rows, [&](auto constant, std::int64_t r) {
+        for_row_tiles<kTileRows>(rows, [&](auto constant, std::int64_t r) {
           for (int v = 0; v < static_cast<int>(here) * kPanelVectors<S>; v += 2)
             run_tile(constant, job.x + row + r, chunk, *shared, v,
                      sums_at<S>(sums, r, static_cast<int>(n) * kPanelVectors<S> + v));
@@ -386,13 +452,14 @@ void panel_product(const PanelJob& job) {
       constexpr int kRows = decltype(rows)::value;
       one_tile<DecodedSpan<D, P, kRows>, kRows>(job);
     });
-  if constexpr (S::kDecodesInRegisters) {
+  if constexpr (D::kParts == 1) {
     by_groups<D, P>(job);
   } else {
-    by_chunks<S, DecodedPanels<D, P>>(job, [](auto rows, const void* const* x, const Chunk& chunk,
-                                              const auto& decoded, int vector, float* sums) {
-      panel_tile<D, P, decltype(rows)::value>(x, chunk, decoded, vector, sums);
-    });
+    by_chunks<S, DecodedPanels<D, P>, S::kChunkTileRows>(
+        job, [](auto rows, const void* const* x, const Chunk& chunk, const auto& decoded,
+                int vector, float* sums) {
+          panel_tile<D, P, decltype(rows)::value>(x, chunk, decoded, vector, sums);
+        });
   }
 }
 

@@ -1,7 +1,8 @@
 // The innermost loop: some rows of x times some rows of W, sums in registers. For isa_*.cc only.
 //
 // What an instruction set does differently is a small policy, D: how it widens and multiplies
-// bfloat16 (WideningDot here, Bf16Dot in isa_avx512_bf16.cc) and how x is packed for that.
+// bfloat16 (WideningDot here, Bf16Dot in simd_avx512_bf16.h), how x is packed for that, and how it
+// multiplies bytes.
 #pragma once
 
 #include <emmintrin.h>
@@ -14,9 +15,21 @@
 namespace m3::cpu {
 namespace {
 
-// Multiplies bfloat16 in float32: even elements first, then odd ones.
+// Products of unsigned bytes x and signed bytes w, four to each sum of 32 bits, where there is no
+// instruction for it.
 template <class S>
-struct WideningDot {
+struct WordQuads {
+  using H = typename S::H;
+  static constexpr bool kHasQuads = false;
+  static H dot_quads(H sum, H x, H w) { return S::dot_quads(sum, x, w); }
+  static constexpr const char* kQuadsInstruction = S::kProductsInstruction;
+  // The products and additions of one dot_quads, of bytes that were unpacked before.
+  static H probe_quads(H sum, H x, H w) { return S::add_products(sum, x, x, w, x); }
+};
+
+// Multiplies bfloat16 in float32: even elements first, then odd ones.
+template <class S, class Quads = WordQuads<S>>
+struct WideningDot : Quads {
   using Simd = S;
   using F = typename S::F;
   using W = typename S::H;
@@ -26,7 +39,6 @@ struct WideningDot {
   static constexpr int kStepBytes = kStep * 2;
   static constexpr int kParts = 2;
   static constexpr int kPackedStepBytes = kStep * 4;
-  static constexpr bool kHasQuads = false;
 
   static W load_w(const void* p) { return S::load_h(p); }
   static F part(W w, int i) { return i == 0 ? S::even(w) : S::odd(w); }
@@ -35,10 +47,6 @@ struct WideningDot {
                    i * S::kLanes);
   }
   static F multiply_add(F w, F x, F sum) { return S::fma(w, x, sum); }
-  static W dot_quads(W sum, W x, W w) { return S::dot_quads(sum, x, w); }
-  static constexpr const char* kQuadsInstruction = S::kProductsInstruction;
-  // The products and additions of one dot_quads, of bytes that were unpacked before.
-  static W probe_quads(W sum, W x, W w) { return S::add_products(sum, x, x, w, x); }
   // Rounds what will be multiplied.
   static void store_factor(std::uint16_t* p, F x) { S::store_bf16(p, x); }
   static void pack_step(const float* x, char* packed) {

@@ -61,8 +61,8 @@ class PanelWeight {
   }
 
   // x [rows, k] times the weight's transpose, [rows, outputs].
-  std::vector<float> multiply(const Kernels& kernels, const std::vector<float>& x,
-                              float scale = 1) {
+  std::vector<float> multiply(const Kernels& kernels, const std::vector<float>& x, float scale = 1,
+                              ReadAhead ahead = ReadAhead::kSpans) {
     const std::int64_t rows = std::ssize(x) / k_;
     const bool int8 = case_.format == WeightFormat::kInt8;
     const Packing packing = packing_of(kernels, x_form(case_.format));
@@ -85,7 +85,8 @@ class PanelWeight {
            .scale = scale,
            .out = out.data() + n,
            .out_stride = outputs_,
-           .scratch = scratch.data()});
+           .scratch = scratch.data(),
+           .ahead = ahead});
     return out;
   }
 
@@ -230,12 +231,14 @@ TEST_P(PanelKernels, UnevenRowsGiveTheSameBitsInAnyNumber) {
         x.insert(x.end(), row.begin(), row.end());
       }
       const auto all = w.multiply(kernels_, x);
-      for (const std::int64_t part : {1, 2, 3, 4, 6, 7})
+      for (const std::int64_t part : {1, 2, 3, 4, 6, 7, 8})
         for (std::int64_t first = 0; first + part <= rows; first += part) {
           const std::vector<float> some(x.begin() + first * k, x.begin() + (first + part) * k);
-          const auto got = w.multiply(kernels_, some);
-          ASSERT_EQ(std::memcmp(got.data(), all.data() + first * outputs, got.size() * 4), 0)
-              << c.codec->name << ", k = " << k << ", rows " << first << " + " << part;
+          for (const ReadAhead ahead : {ReadAhead::kSpans, ReadAhead::kLines}) {
+            const auto got = w.multiply(kernels_, some, 1, ahead);
+            ASSERT_EQ(std::memcmp(got.data(), all.data() + first * outputs, got.size() * 4), 0)
+                << c.codec->name << ", k = " << k << ", rows " << first << " + " << part;
+          }
         }
     }
 }

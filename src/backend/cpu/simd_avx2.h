@@ -18,8 +18,8 @@ struct Avx2 {
   static constexpr int kRegisters = 16;
   static constexpr int kRowTile = 3;        // 3 x 4 sums, 3 of x and 1 of w: all 16 registers
   static constexpr int kPanelTileRows = 4;  // 4 x 2 chains: with 3, twice the time
+  static constexpr int kChunkTileRows = 6;  // 6 x 2 chains, 2 of W and 1 of x: 15 of 16 registers
   static constexpr int kLonePanelTileRows = 4;
-  static constexpr bool kDecodesInRegisters = false;
   static constexpr int kPairVectors = 2;
 
   static F zero() { return _mm256_setzero_ps(); }
@@ -87,6 +87,9 @@ struct Avx2 {
   static H set1_32(int x) { return _mm256_set1_epi32(x); }
   static H bit_and(H a, H b) { return _mm256_and_si256(a, b); }
   static H bit_or(H a, H b) { return _mm256_or_si256(a, b); }
+  static H select_or(H x, int mask, int bits) {
+    return bit_or(bit_and(x, set1_32(mask)), set1_32(bits));
+  }
   static H bit_and_not(H a, H b) { return _mm256_andnot_si256(a, b); }
   static H bit_xor(H a, H b) { return _mm256_xor_si256(a, b); }
   template <int kBits>

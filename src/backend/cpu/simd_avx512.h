@@ -31,12 +31,12 @@ struct Avx512 {
   using H = __m512i;
   static constexpr int kLanes = 16;
   static constexpr int kRegisters = 32;
-  static constexpr int kRowTile = 6;        // 6 x 4 sums, 6 of x and 1 of w: 31 of 32 registers
-  static constexpr int kPanelTileRows = 6;  // 6 x 2 chains, and sums for one or both of the two
+  static constexpr int kRowTile = 6;         // 6 x 4 sums, 6 of x and 1 of w: 31 of 32 registers
+  static constexpr int kPanelTileRows = 6;   // 6 x 2 chains, and sums for one or both of the two
+  static constexpr int kChunkTileRows = 12;  // 12 x 2 chains, 2 of W and 1 of x: 27 registers
   // All rows of a job: 8 x 2 chains. (Zen 4, from memory, 8 rows: 0.72 of the read bandwidth in
   // bfloat16, 0.60 in two tiles; as one of many, no faster.)
   static constexpr int kLonePanelTileRows = 8;
-  static constexpr bool kDecodesInRegisters = true;
   static constexpr int kPairVectors = 4;
 
   static F zero() { return _mm512_setzero_ps(); }
@@ -96,6 +96,10 @@ struct Avx512 {
   static H set1_32(int x) { return _mm512_set1_epi32(x); }
   static H bit_and(H a, H b) { return _mm512_and_si512(a, b); }
   static H bit_or(H a, H b) { return _mm512_or_si512(a, b); }
+  // x & mask | bits, in words of 32 bits.
+  static H select_or(H x, int mask, int bits) {
+    return _mm512_ternarylogic_epi32(x, set1_32(mask), set1_32(bits), 0xea);
+  }
   static H bit_and_not(H a, H b) { return _mm512_andnot_si512(a, b); }
   static H bit_xor(H a, H b) { return _mm512_xor_si512(a, b); }
   template <int kBits>

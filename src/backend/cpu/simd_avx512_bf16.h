@@ -3,11 +3,12 @@
 #pragma once
 
 #include "backend/cpu/simd_avx512.h"
+#include "backend/cpu/simd_avx512_vnni.h"
 
 namespace m3::cpu {
 namespace {
 
-struct Bf16Dot {
+struct Bf16Dot : VnniQuads {
   using Simd = Avx512;
   using F = __m512;
   using W = __m512i;
@@ -17,7 +18,6 @@ struct Bf16Dot {
   static constexpr int kStepBytes = 64;
   static constexpr int kParts = 1;
   static constexpr int kPackedStepBytes = 64;
-  static constexpr bool kHasQuads = true;
 
   static W load_w(const void* p) { return Avx512::load_h(p); }
   static W part(W w, int) { return w; }
@@ -27,14 +27,6 @@ struct Bf16Dot {
   static F multiply_add(W w, W x, F sum) {
     return _mm512_dpbf16_ps(sum, __builtin_bit_cast(__m512bh, w), __builtin_bit_cast(__m512bh, x));
   }
-  static W dot_quads(W sum, W x, W w) { return _mm512_dpbusd_epi32(sum, x, w); }
-  // The same of one quad in every lane; unlike GCC 12, without a register for it.
-  static W dot_quads_in_memory(W sum, W x, const std::int32_t& quad) {
-    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(x), "m"(quad));
-    return sum;
-  }
-  static constexpr const char* kQuadsInstruction = "VPDPBUSD zmm";
-  static W probe_quads(W sum, W x, W w) { return dot_quads(sum, x, w); }
   // As Avx512::store_bf16, in one instruction; subnormal numbers, which VDPBF16PS would take as
   // zero, become zero here.
   static void store_factor(std::uint16_t* p, F x) {

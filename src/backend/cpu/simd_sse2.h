@@ -20,8 +20,8 @@ struct Sse2 {
   static constexpr int kRegisters = 16;
   static constexpr int kRowTile = 2;        // 2 x 4 sums, 2 of x, 1 of w, and the products
   static constexpr int kPanelTileRows = 4;  // 4 x 2 chains
+  static constexpr int kChunkTileRows = 4;
   static constexpr int kLonePanelTileRows = 4;
-  static constexpr bool kDecodesInRegisters = false;
   static constexpr int kPairVectors = 2;
 
   static F zero() { return _mm_setzero_ps(); }
@@ -98,6 +98,9 @@ struct Sse2 {
   static H set1_32(int x) { return _mm_set1_epi32(x); }
   static H bit_and(H a, H b) { return _mm_and_si128(a, b); }
   static H bit_or(H a, H b) { return _mm_or_si128(a, b); }
+  static H select_or(H x, int mask, int bits) {
+    return bit_or(bit_and(x, set1_32(mask)), set1_32(bits));
+  }
   static H bit_and_not(H a, H b) { return _mm_andnot_si128(a, b); }  // ~a & b
   static H bit_xor(H a, H b) { return _mm_xor_si128(a, b); }
   // Words of 16 bits.
