@@ -115,6 +115,15 @@ void rotate(float* x, const float* rotation, std::int64_t rotary_dim) {
   });
 }
 
+// n bfloat16 numbers in float32.
+template <class S>
+void widen_bf16(const std::uint16_t* x, std::int64_t n, float* out) {
+  std::int64_t i = 0;
+  for (; i + S::kLanes <= n; i += S::kLanes) S::store(out + i, S::load(x + i));
+  for (; i < n; ++i)
+    out[i] = __builtin_bit_cast(float, static_cast<std::uint32_t>(x[i]) << 16);
+}
+
 template <class S>
 void to_bf16(const float* x, std::int64_t n, std::uint16_t* out) {
   for_lanes<S>(n, [&](std::int64_t i, int lanes) {

@@ -34,7 +34,8 @@ struct WideningDot : Quads {
   using F = typename S::F;
   using W = typename S::H;
   static constexpr int kRowTile = S::kRowTile;
-  static constexpr int kPairRows = 4;
+  static constexpr int kPairRows = S::kPairRows;
+  static constexpr int kPairRegisters = S::kPairRegisters;
   static constexpr int kStep = 2 * S::kLanes;  // columns of a vector of weights
   static constexpr int kStepBytes = kStep * 2;
   static constexpr int kParts = 2;

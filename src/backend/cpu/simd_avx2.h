@@ -20,7 +20,8 @@ struct Avx2 {
   static constexpr int kPanelTileRows = 4;  // 4 x 2 chains: with 3, twice the time
   static constexpr int kChunkTileRows = 6;  // 6 x 2 chains, 2 of W and 1 of x: 15 of 16 registers
   static constexpr int kLonePanelTileRows = 4;
-  static constexpr int kPairVectors = 2;
+  // Of a tile of pairs: rows, and registers for its sums and vectors of y.
+  static constexpr int kPairRows = 6, kPairRegisters = 14;
 
   static F zero() { return _mm256_setzero_ps(); }
   static F set1(float x) { return _mm256_set1_ps(x); }

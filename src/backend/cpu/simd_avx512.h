@@ -37,7 +37,8 @@ struct Avx512 {
   // All rows of a job: 8 x 2 chains. (Zen 4, from memory, 8 rows: 0.72 of the read bandwidth in
   // bfloat16, 0.60 in two tiles; as one of many, no faster.)
   static constexpr int kLonePanelTileRows = 8;
-  static constexpr int kPairVectors = 4;
+  // Of a tile of pairs: rows, and registers for its sums and vectors of y.
+  static constexpr int kPairRows = 12, kPairRegisters = 28;
 
   static F zero() { return _mm512_setzero_ps(); }
   static F set1(float x) { return _mm512_set1_ps(x); }

@@ -13,7 +13,7 @@ struct Bf16Dot : VnniQuads {
   using F = __m512;
   using W = __m512i;
   static constexpr int kRowTile = Avx512::kRowTile;
-  static constexpr int kPairRows = 6;  // 6 x 4 sums, 4 of y and 1 of x: 29 of 32 registers
+  static constexpr int kPairRows = 6, kPairRegisters = 28;
   static constexpr int kStep = 32;
   static constexpr int kStepBytes = 64;
   static constexpr int kParts = 1;

@@ -22,7 +22,8 @@ struct Sse2 {
   static constexpr int kPanelTileRows = 4;  // 4 x 2 chains
   static constexpr int kChunkTileRows = 4;
   static constexpr int kLonePanelTileRows = 4;
-  static constexpr int kPairVectors = 2;
+  // Of a tile of pairs: rows, and registers for its sums and vectors of y.
+  static constexpr int kPairRows = 4, kPairRegisters = 10;
 
   static F zero() { return _mm_setzero_ps(); }
   static F set1(float x) { return _mm_set1_ps(x); }
