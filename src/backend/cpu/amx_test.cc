@@ -9,6 +9,7 @@
 
 #include "backend/cpu/amx_probe.h"
 #include "backend/cpu/kernels_testing.h"
+#include "backend/cpu/panels.h"
 #include "base/cpu_features.h"
 #include "base/random.h"
 #include "tensor/numeric.h"
@@ -139,9 +140,28 @@ Factors make_factors(std::int64_t rows, std::int64_t outputs, std::int64_t k, co
   return f;
 }
 
+// The same with W in panels.
+std::vector<float> product_of_panels(const Kernels& kernels, const Factors& f) {
+  Buffer panels(weight_panel_bytes(WeightFormat::kBF16, f.outputs, f.k)), scratch(kDotScratchBytes);
+  pack_panels({WeightFormat::kBF16, f.w_stored.data() + 1, nullptr}, f.outputs, f.k, 0,
+              groups_of(f.outputs), panels.data());
+  const PackedForKernel packed(kernels, XForm::kDot, f.x.data(), f.rows, f.k);
+  std::vector<float> out(static_cast<std::size_t>(f.rows * f.outputs));
+  kernels.panel_dot({.x = packed.pointers(),
+                     .rows = f.rows,
+                     .format = WeightFormat::kBF16,
+                     .group = panels.data(),
+                     .outputs = f.outputs,
+                     .k = f.k,
+                     .out = out.data(),
+                     .out_stride = f.outputs,
+                     .scratch = scratch.data()});
+  return out;
+}
+
 std::vector<float> product(const Kernels& kernels, const Factors& f) {
   Buffer scratch(kDotScratchBytes);
-  const PackedForDot packed(kernels, f.x.data(), f.rows, f.k);
+  const PackedForKernel packed(kernels, XForm::kDot, f.x.data(), f.rows, f.k);
   std::vector<float> out(static_cast<std::size_t>(f.rows * f.outputs));
   kernels.dot({.x = packed.pointers(),
                .rows = f.rows,
@@ -155,7 +175,8 @@ std::vector<float> product(const Kernels& kernels, const Factors& f) {
 }
 
 void expect_the_bits_of_the_definition(const Kernels& kernels, const Factors& f) {
-  const std::vector<float> out = product(kernels, f);
+  const std::vector<float> out = product(kernels, f), same = product_of_panels(kernels, f);
+  ASSERT_EQ(std::memcmp(out.data(), same.data(), out.size() * 4), 0);
   for (std::int64_t t = 0; t < f.rows; ++t)
     for (std::int64_t n = 0; n < f.outputs; ++n) {
       const float want = dot_of(f.w.data() + n * f.k, f.x.data() + t * f.k, f.k);

@@ -26,6 +26,23 @@ constexpr int kTileRows = 16;
 constexpr int kTileRowBytes = 64;
 constexpr int kTileBytes = kTileRows * kTileRowBytes;
 
+// How tiles round, as MXCSR while it lives: to nearest even, subnormal operands and results are
+// zeros, nothing is trapped. What it is to hold for has to go through memory between its ends.
+class TileRounding {
+ public:
+  TileRounding() {
+    const std::uint32_t csr = 0x9fc0;
+    asm volatile("stmxcsr %0" : "=m"(saved_)::"memory");
+    asm volatile("ldmxcsr %0" ::"m"(csr) : "memory");
+  }
+  ~TileRounding() { asm volatile("ldmxcsr %0" ::"m"(saved_) : "memory"); }
+  TileRounding(const TileRounding&) = delete;
+  TileRounding& operator=(const TileRounding&) = delete;
+
+ private:
+  std::uint32_t saved_;
+};
+
 // Instructions by name and not the compiler's intrinsics: GCC's make the tile's number a part of
 // the text, so that it cannot be a template's argument, and do not say that they touch memory.
 // Only after amx_granted(); the calling thread's tiles are lost.

@@ -24,22 +24,6 @@
 namespace m3::cpu {
 namespace {
 
-// MXCSR while it lives: round to nearest even, FTZ, DAZ, nothing trapped.
-class TileRounding {
- public:
-  TileRounding() {
-    const std::uint32_t csr = 0x9fc0;
-    asm volatile("stmxcsr %0" : "=m"(saved_)::"memory");
-    asm volatile("ldmxcsr %0" ::"m"(csr) : "memory");
-  }
-  ~TileRounding() { asm volatile("ldmxcsr %0" ::"m"(saved_) : "memory"); }
-  TileRounding(const TileRounding&) = delete;
-  TileRounding& operator=(const TileRounding&) = delete;
-
- private:
-  std::uint32_t saved_;
-};
-
 struct alignas(64) TwinTile {
   std::uint8_t bytes[kTileRows][kTileRowBytes];
 };

@@ -14,8 +14,8 @@
 // (Zen 4), avx512-bf16, a page of 128 tokens x 128 (64 KiB) for 16 heads: 4.5 us at the peak of the
 // multiplications, 5.9 us in decode (products 4.9, softmax 0.6). A prompt of 2,048 rows reaches
 // 0.76 of that peak, and 0.62 where each row reads 16 blocks of 256 that its neighbours did not
-// choose. On Intel without AMX (avx512-vnni), which must widen: 5.6 us at the peak, 9.0 us in decode
-// (products 6.7), where reading the page alone takes 3.9.
+// choose. On Intel without AMX (avx512-vnni), which must widen: 5.6 us at the peak, 9.0 us in
+// decode (products 6.7), where reading the page alone takes 3.9.
 #include <algorithm>
 #include <limits>
 

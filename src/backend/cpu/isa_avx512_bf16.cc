@@ -8,10 +8,15 @@
 #include "backend/cpu/amx_twin.h"
 #include "backend/cpu/isa_table.h"
 #include "backend/cpu/simd_avx512_bf16.h"
-#include "backend/cpu/simd_avx512_transpose.h"
 
 namespace m3::cpu {
 namespace {
+
+template <>
+struct FewRows<Bf16Dot> : WideningDot<Avx512> {
+  static constexpr bool kExists = true;
+  static constexpr int kChainsOfBlock = 2;
+};
 
 float multiply_bf16(std::int64_t rounds) {
   return multiply_rounds<Avx512>(rounds, _mm512_set1_epi16(0x3f80), [](__m512 sum, __m512i x) {

@@ -9,7 +9,7 @@
 // - a *packed row*, one row of x as the dot kernels want it: rounded to bfloat16 (or left in
 //   float32 for dot_f32), zero-padded, and unzipped into even and odd elements where the
 //   instruction set multiplies in float32 only;
-// - a *panel*, up to x_panel_rows rows of x together, where the instruction set multiplies tiles.
+// - a *panel of x*, up to x_panel_rows rows together, where the instruction set multiplies tiles.
 #pragma once
 
 #include <cstddef>
@@ -123,11 +123,12 @@ enum class ReadAhead : std::uint8_t {
 };
 
 struct PanelJob {
-  const void* const* x = nullptr;  // [rows] packed rows
+  const void* const* x = nullptr;  // [rows] packed rows, or panels as in DotJob
   std::int64_t rows = 0;           // <= kPanelRowsMax
   WeightFormat format = WeightFormat::kMxfp8;
   const std::byte* group = nullptr;  // its first span; see group_offset()
-  std::int64_t outputs = 0;          // all of the group's
+  // All of the group's; where x comes in panels of many rows, of groups up to kTileOutputBlock.
+  std::int64_t outputs = 0;
   std::int64_t k = 0;
   float scale = 1;  // of the whole weight
   float* out = nullptr;
@@ -143,7 +144,7 @@ inline constexpr std::int64_t kColumnBlockMax = 1536;
 // Outputs of tiles, whose multiplications are so fast that a task must be larger (see loops_amx.h).
 inline constexpr std::int64_t kXPanelRows = 16;
 inline constexpr std::int64_t kTileRowBlock = 512;
-inline constexpr std::int64_t kTileOutputBlock = 128;
+inline constexpr std::int64_t kTileOutputBlock = 256;
 // Kept between packed rows: rows at a distance of 4 KiB would fight for the same lines of the
 // first-level cache (0.74 of the multiplication peak without, 0.9 with it).
 inline constexpr std::int64_t kPackedPadding = 11 * 64;
@@ -217,17 +218,22 @@ struct Kernels {
   // Bytes of a packed row of k elements; a multiple of 64.
   std::int64_t (*packed_row_bytes)(std::int64_t k);
   void (*pack_row)(const float* x, std::int64_t k, void* packed);
-  // Of `rows` <= x_panel_rows rows; null where x_panel_rows is 1. A multiple of 64.
+  // Of `rows` <= x_panel_rows rows, for all formats but those of 4 bits, and for these; null where
+  // x_panel_rows is 1. Multiples of 64.
   std::int64_t (*x_panel_bytes)(std::int64_t k, std::int64_t rows);
   void (*pack_x_panel)(const float* const* x, std::int64_t rows, std::int64_t k, void* panel);
+  std::int64_t (*x_panel_bytes_e2m1)(std::int64_t k, std::int64_t rows);
+  void (*pack_x_panel_e2m1)(const float* const* x, std::int64_t rows, std::int64_t k, void* panel);
   // x rounded to bfloat16, products and sums in float32. Every format gives what its weights,
   // without w.scale and rounded to bfloat16, would give in kBF16 with that scale, bit for bit.
   Dot dot;
 
   // For weights in panels of kBF16, kMxfp8, kMxfp4 or kNvfp4. Values are exact in bfloat16; sums of
-  // whole blocks are multiplied by their scales in float32. x in packed rows; for kMxfp4 and kNvfp4
-  // in those of pack_e2m1, where x is rounded to bfloat16 and then, block by block of 32 columns,
-  // to multiples of 2^-13 of the power of two of the largest (loops_panel_e2m1.h).
+  // whole blocks are multiplied by their scales in float32 (by tiles: weights are multiplied by
+  // their scales, which is exact; subnormal ones count as zeros). x in packed rows or panels; for
+  // kMxfp4 and kNvfp4 in those of pack_e2m1 or pack_x_panel_e2m1, where x is rounded to bfloat16
+  // and then, block by block of 32 columns, to multiples of 2^-11 of the power of two of the
+  // largest (loops_panel_e2m1.h).
   void (*panel_dot)(const PanelJob& job);
 
   std::int64_t (*packed_bytes_e2m1)(std::int64_t k);

@@ -9,6 +9,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/isa.h"
+#include "backend/cpu/x_packer.h"
 #include "tensor/tensor.h"
 
 namespace m3::cpu {
@@ -31,28 +32,34 @@ inline std::string isa_test_name(const testing::TestParamInfo<std::string>& info
   return name;
 }
 
-// x [rows, k] as the dot kernel of linear layers wants it.
-class PackedForDot {
+// x [rows, k] as a kernel of linear layers wants it.
+class PackedForKernel {
  public:
-  PackedForDot(const Kernels& kernels, const float* x, std::int64_t rows, std::int64_t k) {
-    for (std::int64_t row = 0; row < rows; row += kernels.x_panel_rows) {
-      const std::int64_t count = std::min(kernels.x_panel_rows, rows - row);
-      const bool is_panel = kernels.x_panel_rows > 1;
-      buffers_.emplace_back(is_panel ? kernels.x_panel_bytes(k, count)
-                                     : kernels.packed_row_bytes(k));
-      pointers_.push_back(buffers_.back().data());
-      std::vector<const float*> in_panel;
-      for (std::int64_t r = row; r < row + count; ++r) in_panel.push_back(x + r * k);
-      if (is_panel) {
-        kernels.pack_x_panel(in_panel.data(), count, k, buffers_.back().data());
+  PackedForKernel(const Kernels& kernels, XForm form, const float* x, std::int64_t rows,
+                  std::int64_t k) {
+    const std::int64_t panel_rows = panel_rows_of(kernels, form);
+    for (std::int64_t row = 0; row < rows; row += panel_rows) {
+      if (panel_rows > 1) {
+        const std::int64_t count = std::min(panel_rows, rows - row);
+        std::vector<const float*> in_panel;
+        for (std::int64_t r = row; r < row + count; ++r) in_panel.push_back(x + r * k);
+        const PanelPacking packing = panel_packing_of(kernels, form);
+        packing.pack(in_panel.data(), count, k, add(packing.bytes(k, count)));
       } else {
-        kernels.pack_row(x + row * k, k, buffers_.back().data());
+        const Packing packing = packing_of(kernels, form);
+        packing.pack(x + row * k, k, add(packing.bytes(k)));
       }
     }
   }
   const void* const* pointers() const { return pointers_.data(); }
 
  private:
+  void* add(std::int64_t bytes) {
+    buffers_.emplace_back(bytes);
+    pointers_.push_back(buffers_.back().data());
+    return buffers_.back().data();
+  }
+
   std::vector<Buffer> buffers_;
   std::vector<const void*> pointers_;
 };

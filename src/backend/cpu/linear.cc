@@ -80,7 +80,7 @@ struct Block {
 void run_panels(const Kernels& kernels, const Product& p, const Factor& f, const Block& b,
                 void* scratch) {
   const XForm form = x_form(f.w.format);
-  const PanelJob job{.x = p.x.packed[form] + b.row,
+  const PanelJob job{.x = p.x.from(form, b.row),
                      .rows = b.rows,
                      .format = f.w.format,
                      .group = f.panels + group_offset(f.w.format, p.k, b.output / kGroupOutputs),
@@ -97,7 +97,7 @@ void run_panels(const Kernels& kernels, const Product& p, const Factor& f, const
 void run_factor(const Kernels& kernels, const Product& p, const Factor& f, const Block& b,
                 Kernels::Dot dot, void* scratch) {
   if (f.panels != nullptr) return run_panels(kernels, p, f, b, scratch);
-  dot({.x = p.x.packed[XForm::kDot] + b.row / p.x.panel_rows,
+  dot({.x = p.x.from(XForm::kDot, b.row),
        .rows = b.rows,
        .w = rows_from(f.w, b.output, p.k),
        .outputs = b.outputs,
@@ -133,7 +133,8 @@ std::int64_t outputs_of_task(const Product& p, bool few, int threads) {
 
 void cut(Product& p, int threads) {
   const std::int64_t rows = p.x.rows;
-  if (p.x.panel_rows == 1 || p.factor.panels != nullptr) {
+  const bool in_panels = p.factor.panels != nullptr;
+  if (p.x.panel_rows[in_panels ? x_form(p.factor.w.format) : XForm::kDot] == 1) {
     const bool few = rows <= kFewRows;
     p.output_block = outputs_of_task(p, few, threads);
     p.output_blocks = divide_up(p.outputs, p.output_block);
@@ -144,21 +145,21 @@ void cut(Product& p, int threads) {
     return;
   }
   // Equal blocks: one of a few rows would decode all weights for them. Wide tasks only where there
-  // are rows enough for many tasks.
+  // are enough of them.
   const std::int64_t blocks = divide_up(rows, kTileRowBlock);
   p.row_block = divide_up(rows, blocks * kXPanelRows) * kXPanelRows;
-  p.output_block = rows <= 128 ? 32 : rows <= kTileRowBlock ? 64 : kTileOutputBlock;
+  const std::int64_t even = p.outputs * blocks / (kTasksPerThread * threads);
+  p.output_block = rows <= kXPanelRows ? kGroupOutputs
+                                       : std::clamp(even / kGroupOutputs * kGroupOutputs,
+                                                    kGroupOutputs, kTileOutputBlock);
   p.output_blocks = divide_up(p.outputs, p.output_block);
 }
 
 }  // namespace
 
-// Tiles read bfloat16 that was decoded from rows; the integer units of such machines read panels.
 std::int64_t CpuBackend::packed_bytes(const Matrix& w) const {
   const WeightFormat format = format_of(w);
-  if (!has_panels(format)) return 0;
-  if (kernels_.x_panel_rows > 1 && format != WeightFormat::kInt8) return 0;
-  return weight_panel_bytes(format, w.rows, w.cols);
+  return has_panels(format) ? weight_panel_bytes(format, w.rows, w.cols) : 0;
 }
 
 void CpuBackend::pack(const Matrix& w, std::byte* out) {

@@ -1,267 +1,387 @@
 // x Wᵀ by tiles of AMX, for every number format. For isa_*.cc only.
 //
-// One instruction adds 16 outputs x 32 columns of W times 32 columns x 16 rows of x to 16 x 16
-// sums. The first factor is W as it lies in the file: its rows are a tile's rows, at any stride. So
-// W is not packed and x, of which there is less, is: a *panel* of up to 16 rows holds, for each two
-// columns, the pairs of all its rows side by side. Sums come out as [outputs, rows], and are
-// transposed at the end.
+// One instruction adds 16 rows x 32 columns of x times 32 columns x 16 outputs of W to 16 x 16
+// sums. x comes in panels (loops_x_panels.h), W in tiles (loops_amx_weights.h).
 //
-// An output's sum runs over K in steps of 32 columns from column 0, one instruction a step, the end
-// of K padded with zeros; between two blocks of columns it waits in memory, which rounds nothing.
-// So its bits depend neither on its neighbours nor on how the work is cut.
+// An output's sum runs over K in steps of 32 columns from column 0 (16 in NVFP4), one instruction a
+// step; between two chunks of columns it waits in memory, which rounds nothing. So its bits depend
+// neither on its neighbours nor on how the work is cut. With 4-bit weights a step's sum is exact
+// (loops_panel_e2m1.h), so that a few rows may be multiplied by integers instead.
+//
+// One panel (decode) is limited by reading W. The sums of a group stay in tiles along all of K, and
+// W passes by in the order of memory, each line asked for ahead. A tile is decoded before the last
+// one is multiplied, since it cannot be loaded from what still waits to be written; and few tiles
+// are under way, since loads wait for stores whose addresses end in the same 12 bits, too (Emerald
+// Rapids, MXFP8, the tiles' loads imitated: 16 GB/s a core by whole spans, 28 by tiles).
 //
 // Many rows are limited by multiplications, and these by the loading of their tiles (16 cycles a
-// multiplication, 8 or more a load): two tiles of outputs meet two panels, one load a
-// multiplication. K is cut into kTileColumns columns: W's block is copied or decoded once (20 KiB,
-// in a first-level cache of 48 beside the two panels that pass), and used for all rows of the job;
-// the rows' block (320 KiB) and the sums (256 KiB) stay in the second-level cache while all outputs
-// pass. A copy serves in bfloat16 too: rows of W whose distance is a multiple of 4 KiB would fight
-// for the same lines of the first-level cache.
-//
-// One panel (decode) is limited by reading W: bfloat16 is multiplied in place along the whole of K,
-// prefetched to the second-level cache. A panel of n rows takes tiles of n columns, so that x is
-// not read with 16 - n rows of nothing.
+// multiplication, 8 or more a load): two panels of x meet two tiles of outputs, one load a
+// multiplication. K is cut into chunks. W's chunk of two panels is made once (16 KiB) and stays in
+// a first-level cache of 48 beside the rows that pass; the rows' chunk (256 KiB) and the sums (512
+// KiB) stay in the second-level cache while all outputs pass. x is read from the third-level cache
+// once for 256 outputs: at the peak of the tiles, with 512 rows, that is 12 GB/s a core.
 //
 // The cuts are reasoned from the cache sizes of Sapphire Rapids; none of this has been measured.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "backend/cpu/amx_tiles.h"
 #include "backend/cpu/kernels.h"
-#include "backend/cpu/loops_weights.h"
+#include "backend/cpu/loops_amx_weights.h"
+#include "backend/cpu/loops_panels.h"
 #include "backend/cpu/loops_x_panels.h"
 
 namespace m3::cpu {
 namespace {
 
-constexpr std::int64_t kStripOutputs = 32;  // two tiles of them
-constexpr std::int64_t kTileColumns = 320;
+constexpr std::int64_t kTileChunkSpans = 2;
+constexpr std::int64_t kSpanTilesBytes = kSpanColumns * kPanelOutputs * 2;
+constexpr std::int64_t kRingTiles = 8;
+constexpr std::int64_t kTilePanelsMax = kTileOutputBlock / kPanelOutputs;
 constexpr std::int64_t kSumTilesBytes = kTileRowBlock * kTileOutputBlock * 4;
-static_assert(kSumTilesBytes + kStripOutputs * kTileColumns * 2 <= kDotScratchBytes);
+static_assert(kSumTilesBytes + 2 * kTileChunkSpans * kSpanTilesBytes <= kDotScratchBytes);
 
-// Tiles 0-3 are sums [outputs, rows], 4 and 5 weights, 6 and 7 panels.
-inline TileConfig tiles_of(std::int64_t panel_rows) {
+// Tiles 0-3 are sums [rows, outputs], 4 and 5 panels of x, 6 and 7 weights.
+inline TileConfig tiles_of(std::int64_t rows, std::int64_t step_columns) {
   TileConfig config;
   for (int tile = 0; tile < kTiles; ++tile) {
-    const bool is_weights = tile == 4 || tile == 5;
-    config.rows[tile] = kTileRows;
-    config.row_bytes[tile] =
-        static_cast<std::uint16_t>(is_weights ? kTileRowBytes : 4 * panel_rows);
+    const bool is_x = tile == 4 || tile == 5, is_w = tile >= 6;
+    config.rows[tile] = static_cast<std::uint8_t>(is_w ? step_columns / 2 : rows);
+    config.row_bytes[tile] = static_cast<std::uint16_t>(is_x ? step_columns * 2 : kTileRowBytes);
   }
   return config;
 }
 
-// Rows of W in bfloat16 that tiles are loaded from.
-struct TileRowsOfW {
-  const char* base;
-  std::int64_t stride;  // bytes
-  bool streams;         // from memory, used once
+// What a job is, whatever its weights.
+struct TileJob {
+  const void* const* x;  // panels
+  std::int64_t rows, outputs, k;
+  float scale;
+  float* out;
+  std::int64_t out_stride;
+  char* scratch;
 };
 
-// The outputs [first, first + outputs) and columns [begin, end) that one pass works on.
-struct Strip {
-  std::int64_t first, outputs;  // <= kStripOutputs
-  std::int64_t begin, end;
-};
-
-inline char* sums_of(const DotJob& job, std::int64_t panel, std::int64_t output_tile) {
-  constexpr std::int64_t kOutputTiles = kTileOutputBlock / kTileRows;
-  return static_cast<char*>(job.scratch) + (panel * kOutputTiles + output_tile) * kTileBytes;
-}
-
-inline void prefetch_tile_rows(const char* base, std::int64_t stride, std::int64_t rows) {
-  for (std::int64_t r = 0; r < rows; ++r) __builtin_prefetch(base + r * stride, 0, 2);
-}
-
-// How far ahead of its use a row of W is asked for, bytes.
-constexpr std::int64_t kTilePrefetch = 1024;
-
-// Sums of kA tiles of outputs and kB panels, each panel of `rows` rows.
-template <class Tiles, int kA, int kB>
-struct TileBlock {
-  Tiles& tiles;
-  const DotJob& job;
-  const Strip& strip;
-  std::int64_t panel;
-  std::int64_t rows;
-
-  void run(const TileRowsOfW& w) const {
-    begin_sum<0>(), begin_sum<1>(), begin_sum<2>(), begin_sum<3>();
-    const std::int64_t steps = (strip.end - strip.begin + kStepColumns - 1) / kStepColumns;
-    const std::int64_t x_stride = rows * 4, x_step = rows * kTileRowBytes;
-    const char* x[kB];
-    for (int b = 0; b < kB; ++b)
-      x[b] = static_cast<const char*>(job.x[panel + b]) + strip.begin / kStepColumns * x_step;
-    const char* at = w.base;
-    // Beyond the end of a row comes the next row of the same tiles; what is wanted is the start of
-    // the next tiles.
-    const std::int64_t turn = steps - kTilePrefetch / kTileRowBytes;
-    for (std::int64_t step = 0; step < steps; ++step, at += kTileRowBytes) {
-      if (w.streams) {
-        const std::int64_t ahead = step < turn ? 0 : (kA * kTileRows - 1) * w.stride;
-        prefetch_tile_rows(at + kTilePrefetch + ahead, w.stride, kA * kTileRows);
-      }
-      tiles.template load<6>(x[0] + step * x_step, x_stride);
-      tiles.template load<4>(at, w.stride);
-      tiles.template multiply<0, 4, 6>();
-      if constexpr (kB == 2) {
-        tiles.template load<7>(x[1] + step * x_step, x_stride);
-        tiles.template multiply<1, 4, 7>();
-      }
-      if constexpr (kA == 2) {
-        tiles.template load<5>(at + kTileRows * w.stride, w.stride);
-        tiles.template multiply<2, 5, 6>();
-        if constexpr (kB == 2) tiles.template multiply<3, 5, 7>();
-      }
-    }
-    end_sum<0>(), end_sum<1>(), end_sum<2>(), end_sum<3>();
-  }
-
- private:
-  // Tile 2a + b holds the sums of output tile a and panel b.
-  template <int kTile>
-  static constexpr bool kUsed = kTile / 2 < kA&& kTile % 2 < kB;
-
-  template <int kTile>
-  char* kept() const {
-    return sums_of(job, panel + kTile % 2, strip.first / kTileRows + kTile / 2);
-  }
-  template <int kTile>
-  void begin_sum() const {
-    if constexpr (kUsed<kTile>) {
-      if (strip.begin == 0) {
-        tiles.template zero<kTile>();
-      } else {
-        tiles.template load<kTile>(kept<kTile>(), kTileRowBytes);
-      }
-    }
-  }
-  template <int kTile>
-  void end_sum() const {
-    if constexpr (kUsed<kTile>) tiles.template store<kTile>(kept<kTile>(), kTileRowBytes);
-  }
-};
-
-template <class S, class Tiles>
-class TileDot {
+template <class S, class Tiles, class W>
+class TileProduct {
  public:
-  explicit TileDot(const DotJob& job) : job_(job) {}
+  TileProduct(const TileJob& job, const W& w)
+      : job_(job), w_(w), panels_(panels_of(job.outputs)), spans_(spans_of(job.k)) {}
 
   void run() {
-    const std::int64_t columns = in_place_columns();
-    for (std::int64_t begin = 0, end; begin < job_.k; begin = end) {
-      const bool in_place = begin < columns;
-      end = in_place ? columns : min(begin + kTileColumns, job_.k);
-      for (std::int64_t n = 0; n < job_.outputs; n += kStripOutputs) {
-        const Strip strip{n, min(kStripOutputs, job_.outputs - n), begin, end};
-        if (in_place && strip.outputs % kTileRows == 0) {
-          const char* values = static_cast<const char*>(job_.w.values) + (n * job_.k + begin) * 2;
-          multiply(strip, {values, job_.k * 2, true});
-        } else {
-          multiply_decoded(strip);
-        }
-        if (end == job_.k) write_out(strip);
-      }
+    if (job_.rows <= kTileRows) {
+      configure(job_.rows);
+      for (std::int64_t first = 0; first < panels_; first += kGroupPanels) run_group(first);
+    } else {
+      run_chunks();
     }
     tiles_.release();
   }
 
  private:
+  using Span = typename W::Span;
+  static constexpr std::int64_t kGroupPanels = kGroupOutputs / kPanelOutputs;
+  static constexpr std::int64_t kSteps = kSpanColumns / W::kStepColumns;
+
   static std::int64_t min(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-
-  // From column 0 on; 0 where W is to be copied or decoded.
-  std::int64_t in_place_columns() const {
-    const bool few = job_.rows <= kXPanelRows;
-    return few && job_.w.format == WeightFormat::kBF16 ? job_.k / kStepColumns * kStepColumns : 0;
-  }
-
-  void multiply_decoded(const Strip& strip) {
-    for (Strip part = strip; part.begin < strip.end; part.begin = part.end) {
-      part.end = min(part.begin + kTileColumns, strip.end);
-      prefetch_after(part);
-      decode(part);
-      multiply(part, {weights(), kTileColumns * 2, false});
-    }
-  }
-
-  char* weights() const { return static_cast<char*>(job_.scratch) + kSumTilesBytes; }
-
-  // Asks for the weights that will be decoded next: of the next columns, or of the next outputs.
-  // The processor's own prefetching has little to go by when each row is left after some lines.
-  void prefetch_after(const Strip& strip) const {
-    const std::int64_t row_bytes = value_row_bytes(job_.w.format, job_.k);
-    const std::int64_t bytes = value_row_bytes(job_.w.format, kTileColumns);
-    const char* row = static_cast<const char*>(job_.w.values) + strip.first * row_bytes;
-    row +=
-        strip.end < job_.k ? value_row_bytes(job_.w.format, strip.end) : kStripOutputs * row_bytes;
-    for (std::int64_t i = 0; i < strip.outputs; ++i, row += row_bytes)
-      for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
-  }
-
-  // The strip's weights in whole tiles, padded with zeros.
-  void decode(const Strip& strip) const {
-    const std::int64_t columns = strip.end - strip.begin;
-    const std::int64_t padding = round_up(columns, kStepColumns) - columns;
-    auto* row = reinterpret_cast<std::uint16_t*>(weights());
-    for (std::int64_t i = 0; i < round_up(strip.outputs, kTileRows); ++i, row += kTileColumns) {
-      if (i < strip.outputs) {
-        decode_row<S>(job_.w, strip.first + i, job_.k, strip.begin, strip.end, row);
-        __builtin_memset(row + columns, 0, static_cast<std::uint64_t>(padding) * 2);
-      } else {
-        __builtin_memset(row, 0, static_cast<std::uint64_t>(columns + padding) * 2);
-      }
-    }
-  }
-
-  void multiply(const Strip& strip, const TileRowsOfW& w) {
-    if (strip.outputs > kTileRows) {
-      multiply_all_rows<2>(strip, w);
-    } else {
-      multiply_all_rows<1>(strip, w);
-    }
-  }
-
-  template <int kA>
-  void multiply_all_rows(const Strip& strip, const TileRowsOfW& w) {
-    const std::int64_t whole = job_.rows / kXPanelRows, left = job_.rows % kXPanelRows;
-    std::int64_t panel = 0;
-    if (whole > 0) configure(kXPanelRows);
-    for (; panel + 2 <= whole; panel += 2)
-      TileBlock<Tiles, kA, 2>{tiles_, job_, strip, panel, kXPanelRows}.run(w);
-    if (panel < whole) TileBlock<Tiles, kA, 1>{tiles_, job_, strip, panel, kXPanelRows}.run(w);
-    if (left == 0) return;
-    configure(left);
-    TileBlock<Tiles, kA, 1>{tiles_, job_, strip, whole, left}.run(w);
-  }
 
   void configure(std::int64_t rows) {
     if (rows == configured_) return;
-    tiles_.configure(tiles_of(rows));
+    tiles_.configure(tiles_of(rows, W::kStepColumns));
     configured_ = rows;
   }
 
-  void write_out(const Strip& strip) const {
-    for (std::int64_t row = 0; row < job_.rows; row += kXPanelRows)
-      for (std::int64_t n = 0; n < strip.outputs; n += kTileRows) {
-        const std::int64_t output = strip.first + n;
-        Transpose<S>::run(sums_of(job_, row / kXPanelRows, output / kTileRows),
-                          min(kTileRows, strip.outputs - n), min(kXPanelRows, job_.rows - row),
-                          job_.out + row * job_.out_stride + output, job_.out_stride);
-      }
-    for (std::int64_t row = 0; row < job_.rows; ++row)
-      for (std::int64_t n = strip.first; n < strip.first + strip.outputs; ++n)
-        job_.out[row * job_.out_stride + n] *= job_.w.scale;
+  // The tile of a step of span s in a panel of `rows` rows.
+  const char* x_tile(std::int64_t panel, std::int64_t rows, std::int64_t s,
+                     std::int64_t step) const {
+    const std::int64_t column = s * kSpanColumns + step * W::kStepColumns;
+    return static_cast<const char*>(job_.x[panel]) + column / kXStepColumns * rows * kTileRowBytes +
+           column % kXStepColumns * 2;
   }
 
-  const DotJob& job_;
+  // -------------------------------------------------------------------------------- one panel
+
+  // Up to four panels of outputs from `first` on, with all of x.
+  void run_group(std::int64_t first) {
+    const std::int64_t panels = min(kGroupPanels, panels_ - first);
+    tiles_.template zero<0>(), tiles_.template zero<1>();
+    tiles_.template zero<2>(), tiles_.template zero<3>();
+    Span here = w_.span(first, 0);
+    make_ready(here, 0);
+    for (std::int64_t s = 0; s < spans_; ++s)
+      for (std::int64_t n = 0; n < panels; ++n) {
+        const bool ends = s + 1 == spans_ && n + 1 == panels;
+        const Span next = ends ? here : w_.after(here);
+        add_span(n, s, here, next);
+        here = next;
+      }
+    store_group();
+    for (std::int64_t n = 0; n < panels; ++n)
+      write_tile(job_.scratch + n * kTileBytes, 0, job_.rows, first + n);
+  }
+
+  // Makes the next tile, in the next place of a ring.
+  void make_ready(const Span& span, std::int64_t step) {
+    ring_ = (ring_ + 1) % kRingTiles;
+    ready_ = w_.template tile<true>(span, step, job_.scratch + ring_ * kTileBytes);
+  }
+
+  // Adds span s, whose first tile is ready, to sums `sums`, and makes the first tile of the next
+  // one.
+  void add_span(std::int64_t sums, std::int64_t s, const Span& here, const Span& next) {
+    switch (sums) {
+      case 0:
+        return add_span<0>(s, here, next);
+      case 1:
+        return add_span<1>(s, here, next);
+      case 2:
+        return add_span<2>(s, here, next);
+      default:
+        return add_span<3>(s, here, next);
+    }
+  }
+  template <int kSums>
+  void add_span(std::int64_t s, const Span& here, const Span& next) {
+    for (std::int64_t step = 0; step < kSteps; step += 2) {
+      add_tile<kSums, 0>(s, step, here, step + 1);
+      add_tile<kSums, 1>(s, step + 1, step + 2 < kSteps ? here : next, (step + 2) % kSteps);
+    }
+  }
+  template <int kSums, int kTurn>
+  void add_tile(std::int64_t s, std::int64_t step, const Span& next, std::int64_t next_step) {
+    const char* w = ready_;
+    make_ready(next, next_step);
+    tiles_.template load<4 + kTurn>(x_tile(0, job_.rows, s, step), kTileRowBytes);
+    tiles_.template load<6 + kTurn>(w, W::kRowStride);
+    tiles_.template multiply<kSums, 4 + kTurn, 6 + kTurn>();
+  }
+
+  void store_group() {
+    tiles_.template store<0>(job_.scratch, kTileRowBytes);
+    tiles_.template store<1>(job_.scratch + kTileBytes, kTileRowBytes);
+    tiles_.template store<2>(job_.scratch + 2 * kTileBytes, kTileRowBytes);
+    tiles_.template store<3>(job_.scratch + 3 * kTileBytes, kTileRowBytes);
+  }
+
+  // -------------------------------------------------------------------------------- many rows
+
+  // Some spans, of which W's tiles of two panels are ready.
+  struct Chunk {
+    std::int64_t first, spans;
+    std::int64_t panel;
+    const char* w[2][kTileChunkSpans];
+  };
+
+  void run_chunks() {
+    for (std::int64_t s = 0; s < spans_; s += kTileChunkSpans)
+      for (std::int64_t panel = 0; panel < panels_; panel += 2) {
+        Chunk chunk{s, min(kTileChunkSpans, spans_ - s), panel, {}};
+        const std::int64_t panels = min(2, panels_ - panel);
+        char* room = job_.scratch + kSumTilesBytes;
+        for (std::int64_t b = 0; b < panels; ++b)
+          for (std::int64_t i = 0; i < chunk.spans; ++i, room += kSpanTilesBytes)
+            chunk.w[b][i] = span_tiles(panel + b, s + i, room);
+        panels == 2 ? run_rows<2>(chunk) : run_rows<1>(chunk);
+      }
+    for (std::int64_t row = 0; row < job_.rows; row += kTileRows)
+      for (std::int64_t panel = 0; panel < panels_; ++panel)
+        write_tile(sums_of(row / kTileRows, panel), row, min(kTileRows, job_.rows - row), panel);
+  }
+
+  const char* span_tiles(std::int64_t panel, std::int64_t s, char* room) const {
+    const Span span = w_.span(panel, s);
+    if constexpr (W::kInPlace) {
+      return reinterpret_cast<const char*>(span);
+    } else {
+      for (std::int64_t step = 0; step < kSteps; ++step)
+        w_.template tile<false>(span, step, room + W::tile_at(step));
+      return room;
+    }
+  }
+
+  char* sums_of(std::int64_t x_panel, std::int64_t panel) const {
+    return job_.scratch + (x_panel * kTilePanelsMax + panel) * kTileBytes;
+  }
+
+  template <int kB>
+  void run_rows(const Chunk& chunk) {
+    const std::int64_t whole = job_.rows / kTileRows, left = job_.rows % kTileRows;
+    std::int64_t panel = 0;
+    configure(kTileRows);
+    for (; panel + 2 <= whole; panel += 2) {
+      ask_for_next<kB>(chunk, panel / 2, whole / 2);
+      run_block<2, kB>(chunk, panel, kTileRows);
+    }
+    if (panel < whole) run_block<1, kB>(chunk, panel, kTileRows);
+    if (left == 0) return;
+    configure(left);
+    run_block<1, kB>(chunk, whole, left);
+  }
+
+  // What tiles will be made of next, as rows pass by: of the next panels, or of the next spans.
+  template <int kB>
+  void ask_for_next(const Chunk& chunk, std::int64_t part, std::int64_t parts) const {
+    const bool wraps = chunk.panel + kB >= panels_;
+    const std::int64_t panel = wraps ? 0 : chunk.panel + kB;
+    const std::int64_t first = wraps ? chunk.first + kTileChunkSpans : chunk.first;
+    const std::int64_t panels = min(2, panels_ - panel),
+                       spans = min(kTileChunkSpans, spans_ - first);
+    if constexpr (std::is_pointer_v<Span>)
+      for (std::int64_t b = 0; b < panels; ++b)
+        for (std::int64_t i = 0; i < spans; ++i)
+          prefetch_part(w_.span(panel + b, first + i), w_.source_bytes(), part, parts);
+  }
+
+  // kA panels of x by kB of outputs: tile 2a + b is the sums of a and b.
+  template <int kA, int kB>
+  void run_block(const Chunk& chunk, std::int64_t x_panel, std::int64_t rows) {
+    begin_sum<kA, kB, 0>(chunk, x_panel), begin_sum<kA, kB, 1>(chunk, x_panel);
+    begin_sum<kA, kB, 2>(chunk, x_panel), begin_sum<kA, kB, 3>(chunk, x_panel);
+    for (std::int64_t i = 0; i < chunk.spans; ++i)
+      for (std::int64_t step = 0; step < kSteps; ++step) {
+        tiles_.template load<4>(x_tile(x_panel, rows, chunk.first + i, step), kTileRowBytes);
+        tiles_.template load<6>(chunk.w[0][i] + W::tile_at(step), W::kRowStride);
+        tiles_.template multiply<0, 4, 6>();
+        if constexpr (kB == 2) {
+          tiles_.template load<7>(chunk.w[1][i] + W::tile_at(step), W::kRowStride);
+          tiles_.template multiply<1, 4, 7>();
+        }
+        if constexpr (kA == 2) {
+          tiles_.template load<5>(x_tile(x_panel + 1, rows, chunk.first + i, step), kTileRowBytes);
+          tiles_.template multiply<2, 5, 6>();
+          if constexpr (kB == 2) tiles_.template multiply<3, 5, 7>();
+        }
+      }
+    end_sum<kA, kB, 0>(chunk, x_panel), end_sum<kA, kB, 1>(chunk, x_panel);
+    end_sum<kA, kB, 2>(chunk, x_panel), end_sum<kA, kB, 3>(chunk, x_panel);
+  }
+
+  template <int kA, int kB, int kTile>
+  void begin_sum(const Chunk& chunk, std::int64_t x_panel) {
+    if constexpr (kTile / 2 < kA && kTile % 2 < kB) {
+      if (chunk.first == 0) {
+        tiles_.template zero<kTile>();
+      } else {
+        tiles_.template load<kTile>(sums_of(x_panel + kTile / 2, chunk.panel + kTile % 2),
+                                    kTileRowBytes);
+      }
+    }
+  }
+  template <int kA, int kB, int kTile>
+  void end_sum(const Chunk& chunk, std::int64_t x_panel) {
+    if constexpr (kTile / 2 < kA && kTile % 2 < kB)
+      tiles_.template store<kTile>(sums_of(x_panel + kTile / 2, chunk.panel + kTile % 2),
+                                   kTileRowBytes);
+  }
+
+  // Sums [rows, 16], of rows from `row` on and panel `panel`.
+  void write_tile(const char* sums, std::int64_t row, std::int64_t rows, std::int64_t panel) const {
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t i = 0; i < kPanelOutputs; i += S::kLanes) {
+        const std::int64_t output = panel * kPanelOutputs + i;
+        write_sums<S>(S::load(reinterpret_cast<const float*>(sums + r * kTileRowBytes) + i),
+                      job_.scale, job_.outputs - output,
+                      job_.out + (row + r) * job_.out_stride + output);
+      }
+  }
+
+  const TileJob& job_;
+  const W& w_;
+  const std::int64_t panels_, spans_;
   Tiles tiles_;
-  std::int64_t configured_ = 0;  // rows of a panel
+  std::int64_t configured_ = 0;  // rows of x
+  const char* ready_ = nullptr;
+  std::int64_t ring_ = 0;
 };
 
+template <class S, class Tiles, class W, class Job>
+void tile_product(const Job& job, float scale) {
+  const TileJob all{job.x, job.rows, job.outputs,    job.k,
+                    scale, job.out,  job.out_stride, static_cast<char*>(job.scratch)};
+  TileProduct<S, Tiles, W>(all, W(job)).run();
+}
+
 template <class S, class Tiles>
-void dot_tiles(const DotJob& job) {
-  TileDot<S, Tiles>(job).run();
+void dot_in_tiles(const DotJob& job) {
+  tile_product<S, Tiles, StoredTiles<S>>(job, job.w.scale);
+}
+
+// f(job) for each group of a job.
+template <class F>
+void for_groups(PanelJob job, F f) {
+  for (std::int64_t left = job.outputs; left > 0; left -= kGroupOutputs) {
+    job.outputs = left < kGroupOutputs ? left : kGroupOutputs;
+    f(job);
+    job.group += kGroupOutputs / kPanelOutputs * panel_bytes(job.format, job.k);
+    job.out += kGroupOutputs;
+  }
+}
+
+// D's rows of x lie in panels.
+template <class D>
+struct WithXInPanels : D {
+  static constexpr bool kXInPanels = true;
+};
+
+template <class D, class Tiles, template <class, bool> class Scaled>
+void e2m1_product_in_tiles(const PanelJob& job) {
+  using S = typename D::Simd;
+  if constexpr (D::kHasQuads) {
+    if (job.rows <= kFewRowsMax)
+      return for_groups(job, grid_product<WithXInPanels<D>, typename Scaled<S, true>::Panel>);
+  }
+  tile_product<S, Tiles, ScaledPanelTiles<S, Scaled>>(job, job.scale);
+}
+
+// Rows that vectors multiply with the bits of tiles. (Emerald Rapids, one row of MXFP8 from memory:
+// 0.91-0.97 of the read bandwidth; by way of tiles, their loads imitated, 0.77.)
+template <class D, class P, int kRows>
+void few_rows(PanelJob job) {
+  const void* x[kRows];
+  for (int r = 0; r < kRows; ++r)
+    x[r] = static_cast<const char*>(job.x[0]) + x_panel_bytes(job.k, kRows) +
+           r * packed_bytes<D>(job.k);
+  job.x = x;
+  auto* sums = static_cast<float*>(job.scratch);
+  {
+    const TileRounding rounding;
+    group_tile<DecodedSpan<D, P, kRows>, kRows, Ahead::kLines>(job, {0, spans_of(job.k)}, 0, sums);
+  }
+  write_block<typename D::Simd>(job, 0, kRows, sums);
+}
+
+template <class D, class Tiles>
+void mxfp8_product_in_tiles(const PanelJob& job) {
+  using S = typename D::Simd;
+  if constexpr (FewRows<D>::kExists) {
+    if (job.rows <= kFewRowsMax)
+      return for_groups(job, [](const PanelJob& group) {
+        with_constant<kFewRowsMax>(group.rows, [&](auto rows) {
+          few_rows<FewRows<D>, Mxfp8Panel<S>, decltype(rows)::value>(group);
+        });
+      });
+  }
+  tile_product<S, Tiles, ScaledPanelTiles<S, ScaledMxfp8>>(job, job.scale);
+}
+
+template <class D, class Tiles>
+void panel_dot_in_tiles(const PanelJob& job) {
+  using S = typename D::Simd;
+  if (job.rows == 0) return;
+  switch (job.format) {
+    case WeightFormat::kBF16:
+      return tile_product<S, Tiles, Bf16PanelTiles>(job, job.scale);
+    case WeightFormat::kMxfp8:
+      return mxfp8_product_in_tiles<D, Tiles>(job);
+    case WeightFormat::kMxfp4:
+      return e2m1_product_in_tiles<D, Tiles, ScaledMxfp4>(job);
+    case WeightFormat::kNvfp4:
+      return e2m1_product_in_tiles<D, Tiles, ScaledNvfp4>(job);
+    default:  // kInt8, whose x is packed otherwise, has panel_dot_int8
+      __builtin_unreachable();
+  }
 }
 
 }  // namespace

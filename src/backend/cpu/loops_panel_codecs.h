@@ -41,13 +41,10 @@ template <class S>
   return S::bit_or(S::bit_and(is_nan, S::set1_16(0x7fc0)), S::bit_and_not(is_nan, number));
 }
 
-// A power of two from its E8M0 byte; byte 0 is 2^-127, a subnormal number.
+// A power of two from its E8M0 byte, which is not 0 (see smallest_scale() in panels.cc).
 template <class S>
 typename S::F e8m0_scales(const std::uint8_t* p) {
-  using H = typename S::H;
-  const H bytes = S::widen_8(p);
-  const H smallest = S::bit_and(S::equal_32(bytes, S::set1_16(0)), S::set1_32(0x00400000));
-  return S::from_bits(S::bit_or(S::template shift_left_32<23>(bytes), smallest));
+  return S::from_bits(S::template shift_left_32<23>(S::widen_8(p)));
 }
 
 // Its blocks of columns are those of the other formats, with nothing to multiply their sums by.

@@ -2,11 +2,12 @@
 // integer units. For isa_*.cc only.
 //
 // The numbers of e2m1 are halves of the integers 0, 1, 2, 3, 4, 6, 8 and 12. x is rounded to
-// bfloat16 and then, 32 columns at a time, to multiples of a unit: 2^-13 of the power of two in the
-// block's largest magnitude, 64 times finer than that number's own rounding. Sums of 32 products
-// are then multiples of half a unit below 2^24 of them: float32 adds them without rounding, in any
-// order, and integers give the same. So each way to multiply gives the same bits, and the cheaper
-// one may be taken:
+// bfloat16 and then, 32 columns at a time, to multiples of a unit: 2^-11 of the power of two in the
+// block's largest magnitude, 16 times finer than that number's own rounding. Sums of 32 products
+// are then multiples of half a unit below 2^24 of them; and sums of 16 still are where each is
+// multiplied by the scale of an NVFP4 block, whose four bits tiles take into the weight. Float32
+// adds them without rounding, in any order, and integers give the same. So each way to multiply
+// gives the same bits, and the cheaper one may be taken:
 // - many rows multiply bfloat16 numbers (loops_panels.h), each of which serves all rows;
 // - few rows wait for the decoding of the weights, which to bytes takes half of the instructions:
 //   x, as an integer of 15 bits, is cut into two signed bytes that meet the weight, doubled and
@@ -25,9 +26,9 @@ namespace m3::cpu {
 namespace {
 
 constexpr std::int64_t kGridColumns = 32;
-constexpr int kGridBits = 13;
+constexpr int kGridBits = 11;
 // Below, products of bfloat16 could be subnormal: a block of such numbers counts as zeros.
-constexpr float kGridSmallest = 0x1p-100f;
+constexpr float kGridSmallest = 0x1p-60f;
 constexpr int kE2m1Offset = 12;
 // With more, bfloat16 is as fast.
 constexpr std::int64_t kGridRows = 3;
@@ -41,11 +42,15 @@ struct GridBlock {
   float half_unit;         // NaN where x has a number that is not finite
 };
 
+// Of one row.
+inline std::int64_t grid_blocks_bytes(std::int64_t k) {
+  return spans_of(k) * kSpanColumns / kGridColumns * static_cast<std::int64_t>(sizeof(GridBlock));
+}
+
 // A row on the grid: as D multiplies bfloat16, then the blocks for integers.
 template <class D>
 std::int64_t packed_bytes_e2m1(std::int64_t k) {
-  const std::int64_t blocks = D::kHasQuads ? spans_of(k) * kSpanColumns / kGridColumns : 0;
-  return round_up(packed_bytes<D>(k) + blocks * static_cast<std::int64_t>(sizeof(GridBlock)), 64);
+  return round_up(packed_bytes<D>(k) + (D::kHasQuads ? grid_blocks_bytes(k) : 0), 64);
 }
 
 // Rounds x [kGridColumns] to the grid. Returns the unit: 0 for a block of zeros, NaN for
@@ -98,8 +103,12 @@ GridBlock* grid_blocks(void* packed, std::int64_t k) {
   return reinterpret_cast<GridBlock*>(static_cast<char*>(packed) + packed_bytes<D>(k));
 }
 template <class D>
-const GridBlock* grid_blocks(const void* packed, std::int64_t k) {
-  return grid_blocks<D>(const_cast<void*>(packed), k);
+const GridBlock* grid_blocks(const PanelJob& job, std::int64_t row) {
+  if constexpr (D::kXInPanels)  // behind the numbers of all rows (loops_x_panels.h)
+    return reinterpret_cast<const GridBlock*>(static_cast<const char*>(job.x[0]) +
+                                              spans_of(job.k) * kSpanColumns * 2 * job.rows +
+                                              row * grid_blocks_bytes(job.k));
+  return grid_blocks<D>(const_cast<void*>(job.x[row]), job.k);
 }
 
 template <class D>
@@ -132,7 +141,7 @@ class GridSpan {
 
   GridSpan(const PanelJob& job, std::int64_t row) {
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) x_[r] = grid_blocks<D>(job.x[row + r], job.k);
+    for (int r = 0; r < kRows; ++r) x_[r] = grid_blocks<D>(job, row + r);
   }
 
   template <Ahead kAhead>
@@ -201,14 +210,19 @@ class GridSpan {
   const GridBlock* x_[kRows];
 };
 
+// Of at most kGridRows rows.
+template <class D, class P>
+void grid_product(const PanelJob& job) {
+  with_constant<kGridRows>(job.rows, [&](auto rows) {
+    constexpr int kRows = decltype(rows)::value;
+    one_tile<GridSpan<D, P, kRows>, kRows>(job);
+  });
+}
+
 template <class D, class P>
 void e2m1_product(const PanelJob& job) {
   if constexpr (D::kHasQuads) {
-    if (job.rows <= kGridRows)
-      return with_constant<kGridRows>(job.rows, [&](auto rows) {
-        constexpr int kRows = decltype(rows)::value;
-        one_tile<GridSpan<D, P, kRows>, kRows>(job);
-      });
+    if (job.rows <= kGridRows) return grid_product<D, P>(job);
   }
   panel_product<D, P>(job);
 }

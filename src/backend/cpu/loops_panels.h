@@ -2,19 +2,18 @@
 // format of loops_panel_codecs.h.
 //
 // Lanes run over the outputs; a pair of columns of x is broadcast to all of them. A block of
-// columns is one chain of products from zero, in ascending order; the chain times the block's
-// scales is added to the sum, block after block. Few rows and many rows share that order, so decode
-// and prefill agree bit for bit.
+// columns is one chain of products from zero, in ascending order (beside tiles, one of its even
+// columns and one of its odd ones); it times the block's scales is added to the sum, block after
+// block. Few rows and many rows share that order, so decode and prefill agree bit for bit.
 //
-// Where vectors are wide, panels are decoded in registers, once for every kPanelTileRows rows, in
-// the shadow of their multiplications: rows pass by some columns of a group that stay in the
-// second-level cache. Memory is read in one stream, and a span of x serves all panels of the group
-// while it is in the first-level cache: weights that come from memory drive x out of it, and then
-// its misses keep the processor from running ahead (Zen 4, one core, one row of MXFP4: 0.75 of the
-// read bandwidth panel by panel, 0.96 so).
-// Where vectors are narrow, that is only so for few rows; for many, chunks of two panels are
-// decoded into the first-level cache, and rows pass by those; between chunks the sums wait in
-// scratch.
+// Where bfloat16 is multiplied as it is, panels are decoded in registers, once for every
+// kPanelTileRows rows, in the shadow of their multiplications: rows pass by some columns of a group
+// that stay in the second-level cache. Memory is read in one stream, and a span of x serves all
+// panels of the group while it is in the first-level cache: weights that come from memory drive x
+// out of it, and then its misses keep the processor from running ahead (Zen 4, one core, one row of
+// MXFP4: 0.75 of the read bandwidth panel by panel, 0.96 so).
+// Where it is widened, that is only so for few rows; for many, chunks of two panels are widened
+// into the first-level cache, and rows pass by those; between chunks the sums wait in scratch.
 #pragma once
 
 #include <cstdint>
@@ -176,11 +175,13 @@ class DecodedSpan {
     const std::int64_t first = s * kSpanColumns / 2;
 #pragma GCC unroll 1
     for (int b0 = 0; b0 < Shape::kBlocks; b0 += kSide) {
-      F chains[kRows][kSide];
+      F chains[kRows][kSide][kChains];
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
-        for (int b = 0; b < kSide; ++b) chains[r][b] = S::zero();
+        for (int b = 0; b < kSide; ++b)
+#pragma GCC unroll 2
+          for (int c = 0; c < kChains; ++c) chains[r][b][c] = S::zero();
 #pragma GCC unroll 1
       for (int i0 = 0; i0 < Shape::kLoads; i0 += kLoadsTogether) {
         // Several rows keep pointers (else many rows of MXFP8 fall from 0.83 to 0.67 of the peak),
@@ -204,31 +205,42 @@ class DecodedSpan {
 #pragma GCC unroll 2
               for (int p = 0; p < D::kParts; ++p)
 #pragma GCC unroll 8
-                for (int r = 0; r < kRows; ++r)
-                  chains[r][b] =
+                for (int r = 0; r < kRows; ++r) {
+                  F& chain = chains[r][b][p % kChains];
+                  chain =
                       D::multiply_add(w.parts[u][p],
                                       broadcast_x<D>(kRows > 1 ? kept[r] : x_at<D>(x_[r], pair),
                                                      b * Shape::kPairs + i * P::kVectors + u, p),
-                                      chains[r][b]);
+                                      chain);
+                }
           }
       }
 #pragma GCC unroll 4
       for (int b = 0; b < kSide; ++b) {
         const F scale = part_scales<D, P>(scales + Shape::scales_at(b0 + b));
 #pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) total[r] = S::fma(chains[r][b], scale, total[r]);
+        for (int r = 0; r < kRows; ++r) total[r] = S::fma(sum_of(chains[r][b]), scale, total[r]);
       }
     }
   }
 
  private:
   using Shape = SpanShape<P>;
+  static constexpr int kChains = D::kChainsOfBlock;
   // Blocks side by side: where each has two products for every pair of columns, the chains of one
   // or two rows would wait for themselves.
-  static constexpr int kSide = Shape::kTurns * (D::kParts == 2 && kRows <= 2 ? 2 : 1);
+  static constexpr int kSide = Shape::kTurns * (D::kParts > kChains && kRows <= 2 ? 2 : 1);
   // Unrolled further, the loop would leave the processor's cache of decoded instructions.
   static constexpr int kLoadsTogether =
       D::kParts == 1 || Shape::kLoads < 4 / P::kVectors ? Shape::kLoads : 4 / P::kVectors;
+
+  static F sum_of(const F (&chains)[kChains]) {
+    if constexpr (kChains == 1) {
+      return chains[0];
+    } else {
+      return S::add(chains[0], chains[1]);
+    }
+  }
 
   const void* x_[kRows];
 };

@@ -120,8 +120,7 @@ template <class S>
 void widen_bf16(const std::uint16_t* x, std::int64_t n, float* out) {
   std::int64_t i = 0;
   for (; i + S::kLanes <= n; i += S::kLanes) S::store(out + i, S::load(x + i));
-  for (; i < n; ++i)
-    out[i] = __builtin_bit_cast(float, static_cast<std::uint32_t>(x[i]) << 16);
+  for (; i < n; ++i) out[i] = __builtin_bit_cast(float, static_cast<std::uint32_t>(x[i]) << 16);
 }
 
 template <class S>

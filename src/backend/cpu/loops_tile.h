@@ -33,6 +33,8 @@ struct WideningDot : Quads {
   using Simd = S;
   using F = typename S::F;
   using W = typename S::H;
+  static constexpr bool kXInPanels = false;  // packed rows
+  static constexpr int kChainsOfBlock = 1;   // of a panel's blocks of columns
   static constexpr int kRowTile = S::kRowTile;
   static constexpr int kPairRows = S::kPairRows;
   static constexpr int kPairRegisters = S::kPairRegisters;

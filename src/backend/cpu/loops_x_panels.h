@@ -1,68 +1,112 @@
-// Panels: x as tiles want their second factor, and sums turned over on their way out. For isa_*.cc
-// only.
+// Panels: up to 16 rows of x as tiles want their first factor. For isa_*.cc only; D as in
+// loops_tile.h.
 //
-// A panel of n <= 16 rows holds, for each 32 columns, 16 rows of n words: word r of row p is the
-// pair of columns 2 p and 2 p + 1 of row r, in bfloat16. Columns are padded with zeros to 32.
+// A panel of n rows holds, for each 32 columns, n rows of 64 bytes: numbers in bfloat16. Columns
+// are padded with zeros to whole spans. For 4-bit weights they lie on the grid of
+// loops_panel_e2m1.h. Panels of so few rows that vectors multiply them end with what these want of
+// each row: the GridBlocks of 4-bit weights, else the row packed.
 #pragma once
 
 #include <cstdint>
 
 #include "backend/cpu/amx_tiles.h"
 #include "backend/cpu/kernels.h"
-#include "backend/cpu/loops_weights.h"
+#include "backend/cpu/loops_panel_e2m1.h"
 
 namespace m3::cpu {
 namespace {
 
-constexpr std::int64_t kStepColumns = 32;  // columns of one multiplication
-static_assert(kXPanelRows == kTileRows);
-
-// in [rows <= 16, 16] words, dense, to out[c * out_stride + r] for c < columns; instruction sets
-// with a faster way specialise it.
-template <class S>
-struct Transpose {
-  static void run(const void* in, std::int64_t rows, std::int64_t columns, void* out,
-                  std::int64_t out_stride) {
-    for (std::int64_t c = 0; c < columns; ++c)
-      for (std::int64_t r = 0; r < rows; ++r)
-        __builtin_memcpy(static_cast<char*>(out) + (c * out_stride + r) * 4,
-                         static_cast<const char*>(in) + (r * 16 + c) * 4, 4);
-  }
-};
+constexpr std::int64_t kXStepColumns = 32;
+static_assert(kXPanelRows == kTileRows && kXStepColumns * 2 == kTileRowBytes);
+static_assert(kXStepColumns == kGridColumns);
 
 inline std::int64_t x_panel_bytes(std::int64_t k, std::int64_t rows) {
-  return round_up(round_up(k, kStepColumns) * rows * 2, 64);
+  return spans_of(k) * kSpanColumns * 2 * rows;
 }
 
-// Columns [at, at + 32) of a row of x in bfloat16, zeros beyond k.
-template <class D>
-void round_step(const float* x, std::int64_t k, std::int64_t at, std::uint16_t* out) {
-  using S = typename D::Simd;
-  for (std::int64_t i = 0; i < kStepColumns; i += S::kLanes) {
-    const std::int64_t left = k - at - i;
-    const auto v = left >= S::kLanes ? S::load(x + at + i)
-                   : left > 0        ? S::load_part(x + at + i, static_cast<int>(left))
-                                     : S::zero();
-    D::store_factor(out + i, v);
+// `columns` numbers of x in float32 from column `at` on, copied and padded where the row ends.
+class StepOfX {
+ public:
+  StepOfX(const float* x, std::int64_t k, std::int64_t at) : x_(x + at) {
+    if (at + kXStepColumns <= k) return;
+    x_ = padded_;
+    for (std::int64_t i = 0; i < kXStepColumns; ++i) padded_[i] = at + i < k ? x[at + i] : 0;
   }
+  const float* values() const { return x_; }
+
+ private:
+  const float* x_;
+  float padded_[kXStepColumns];
+};
+
+// f(row, step, where its numbers go) for all of a panel.
+template <class F>
+void for_panel_steps(std::int64_t rows, std::int64_t k, void* panel, F f) {
+  auto* out = static_cast<char*>(panel);
+  for (std::int64_t step = 0; step < spans_of(k) * kSpanColumns / kXStepColumns; ++step)
+    for (std::int64_t r = 0; r < rows; ++r, out += kTileRowBytes)
+      f(r, step, reinterpret_cast<std::uint16_t*>(out));
 }
 
-// Rounds one step ahead of the transposition: read back at once, halves of a vector just written
-// would keep the loads waiting.
+template <class D>
+void round_step(const float* x, std::uint16_t* out) {
+  using S = typename D::Simd;
+  for (std::int64_t i = 0; i < kXStepColumns; i += S::kLanes)
+    D::store_factor(out + i, S::load(x + i));
+}
+
+// How vectors multiply bfloat16 with the bits of tiles; kExists where they can. A block's even and
+// odd columns have chains of their own.
+template <class D>
+struct FewRows {
+  static constexpr bool kExists = false;
+};
+constexpr int kFewRowsMax = kGridRows;
+
+template <class D>
+std::int64_t x_panel_bytes_with_rows(std::int64_t k, std::int64_t rows) {
+  std::int64_t bytes = x_panel_bytes(k, rows);
+  if constexpr (FewRows<D>::kExists)
+    if (rows <= kFewRowsMax) bytes += rows * packed_bytes<FewRows<D>>(k);
+  return bytes;
+}
+
 template <class D>
 void pack_x_panel(const float* const* x, std::int64_t rows, std::int64_t k, void* panel) {
-  alignas(64) std::uint16_t rounded[2][kTileRows][kStepColumns];
-  const std::int64_t steps = (k + kStepColumns - 1) / kStepColumns;
-  const auto round = [&](std::int64_t step) {
-    for (std::int64_t r = 0; r < rows; ++r)
-      round_step<D>(x[r], k, step * kStepColumns, rounded[step % 2][r]);
-  };
-  round(0);
-  for (std::int64_t step = 0; step < steps; ++step) {
-    if (step + 1 < steps) round(step + 1);
-    Transpose<typename D::Simd>::run(rounded[step % 2], rows, kStepColumns / 2,
-                                     static_cast<char*>(panel) + step * rows * kTileRowBytes, rows);
-  }
+  for_panel_steps(rows, k, panel, [&](std::int64_t r, std::int64_t step, std::uint16_t* out) {
+    round_step<D>(StepOfX(x[r], k, step * kXStepColumns).values(), out);
+  });
+  if constexpr (FewRows<D>::kExists)
+    for (std::int64_t r = 0; rows <= kFewRowsMax && r < rows; ++r)
+      pack<FewRows<D>>(
+          x[r], k,
+          static_cast<char*>(panel) + x_panel_bytes(k, rows) + r * packed_bytes<FewRows<D>>(k));
+}
+
+template <class D>
+constexpr bool has_grid_blocks(std::int64_t rows) {
+  return D::kHasQuads && rows <= kFewRowsMax;
+}
+template <class D>
+std::int64_t x_panel_bytes_e2m1(std::int64_t k, std::int64_t rows) {
+  const std::int64_t blocks = has_grid_blocks<D>(rows) ? rows * grid_blocks_bytes(k) : 0;
+  return round_up(x_panel_bytes(k, rows) + blocks, 64);
+}
+
+template <class D>
+void pack_x_panel_e2m1(const float* const* x, std::int64_t rows, std::int64_t k, void* panel) {
+  auto* blocks = static_cast<char*>(panel) + x_panel_bytes(k, rows);
+  for_panel_steps(rows, k, panel, [&](std::int64_t r, std::int64_t step, std::uint16_t* out) {
+    float on_grid[kGridColumns];
+    const StepOfX here(x[r], k, step * kXStepColumns);
+    const float unit = round_to_grid<D>(here.values(), on_grid);
+    round_step<D>(on_grid, out);
+    if constexpr (D::kHasQuads) {
+      if (!has_grid_blocks<D>(rows)) return;
+      auto* row = reinterpret_cast<GridBlock*>(blocks + r * grid_blocks_bytes(k));
+      split_into_bytes<typename D::Simd>(on_grid, unit, row[step]);
+    }
+  });
 }
 
 }  // namespace

@@ -37,6 +37,13 @@ std::uint32_t word_of(WeightFormat format, std::uint32_t x) {
   return join_nibbles(x) | join_nibbles(x >> 4) << 16;
 }
 
+// Blocks with a smaller E8M0 scale count as zeros: their products could be subnormal numbers, which
+// some instructions take for zeros and others do not. 0 for formats without such scales.
+std::uint8_t smallest_scale(WeightFormat format) {
+  if (format == WeightFormat::kMxfp8) return 127 - 117;
+  return format == WeightFormat::kMxfp4 ? 127 - 50 : 0;
+}
+
 // A panel's rows of one span, copied so that what lies beyond the weight is zeros.
 struct SpanRows {
   std::uint8_t values[kPanelOutputs][kSpanColumns * 2];
@@ -57,9 +64,19 @@ struct SpanRows {
       if (w.scales != nullptr)
         copy(w.scales + row * scale_row, span * scale_span, scale_row, scale_span, scales[n]);
     }
+    if (smallest_scale(w.format) > 0) drop_smallest_blocks(w.format);
   }
 
  private:
+  void drop_smallest_blocks(WeightFormat format) {
+    const std::int64_t columns = block_columns(format), bytes = value_row_bytes(format, columns);
+    for (std::int64_t n = 0; n < kPanelOutputs; ++n)
+      for (std::int64_t b = 0; b < kSpanColumns / columns; ++b) {
+        if (scales[n][b] >= smallest_scale(format)) continue;
+        std::memset(values[n] + b * bytes, 0, static_cast<std::size_t>(bytes));
+        scales[n][b] = 127;
+      }
+  }
   static void copy(const std::uint8_t* row, std::int64_t at, std::int64_t end, std::int64_t count,
                    std::uint8_t* out) {
     std::memcpy(out, row + at, static_cast<std::size_t>(std::min(count, end - at)));

@@ -105,9 +105,9 @@ struct Avx2 {
   static H shift_right_signed(H x) {
     return _mm256_srai_epi16(x, kBits);
   }
+  static H sub_to_zero_16(H a, H b) { return _mm256_subs_epu16(a, b); }
   static H add_16(H a, H b) { return _mm256_add_epi16(a, b); }
   static H equal_16(H a, H b) { return _mm256_cmpeq_epi16(a, b); }
-  static H equal_32(H a, H b) { return _mm256_cmpeq_epi32(a, b); }
   static H add_32(H a, H b) { return _mm256_add_epi32(a, b); }
   static H sub_32(H a, H b) { return _mm256_sub_epi32(a, b); }
   template <int kBits>

@@ -115,9 +115,10 @@ struct Avx512 {
   static H shift_right_signed(H x) {
     return _mm512_srai_epi16(x, kBits);
   }
+  // Unsigned; what would be below zero is zero.
+  static H sub_to_zero_16(H a, H b) { return _mm512_subs_epu16(a, b); }
   static H add_16(H a, H b) { return _mm512_add_epi16(a, b); }
   static H equal_16(H a, H b) { return _mm512_movm_epi16(_mm512_cmpeq_epi16_mask(a, b)); }
-  static H equal_32(H a, H b) { return _mm512_movm_epi32(_mm512_cmpeq_epi32_mask(a, b)); }
   static H add_32(H a, H b) { return _mm512_add_epi32(a, b); }
   static H sub_32(H a, H b) { return _mm512_sub_epi32(a, b); }
   template <int kBits>

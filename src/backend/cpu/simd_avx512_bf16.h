@@ -12,6 +12,8 @@ struct Bf16Dot : VnniQuads {
   using Simd = Avx512;
   using F = __m512;
   using W = __m512i;
+  static constexpr bool kXInPanels = false;
+  static constexpr int kChainsOfBlock = 1;
   static constexpr int kRowTile = Avx512::kRowTile;
   static constexpr int kPairRows = 6, kPairRegisters = 28;
   static constexpr int kStep = 32;

@@ -117,10 +117,10 @@ struct Sse2 {
   static H shift_right_signed(H x) {
     return _mm_srai_epi16(x, kBits);
   }
+  static H sub_to_zero_16(H a, H b) { return _mm_subs_epu16(a, b); }  // unsigned, not below zero
   static H add_16(H a, H b) { return _mm_add_epi16(a, b); }
   static H equal_16(H a, H b) { return _mm_cmpeq_epi16(a, b); }  // all ones where equal
   // Words of 32 bits.
-  static H equal_32(H a, H b) { return _mm_cmpeq_epi32(a, b); }
   static H add_32(H a, H b) { return _mm_add_epi32(a, b); }
   static H sub_32(H a, H b) { return _mm_sub_epi32(a, b); }
   template <int kBits>

@@ -131,7 +131,7 @@ std::vector<float> multiply(const Kernels& kernels, const WeightRows& w, std::in
     state = state * 1664525u + 1013904223u;
     v = static_cast<float>(state >> 8) * 0x1p-23f - 1;
   }
-  const PackedForDot packed(kernels, x.data(), rows, k);
+  const PackedForKernel packed(kernels, XForm::kDot, x.data(), rows, k);
   std::vector<float> out(static_cast<std::size_t>(rows * outputs));
   kernels.dot({.x = packed.pointers(),
                .rows = rows,

@@ -44,25 +44,26 @@ std::span<const PackedX> XPacker::pack_groups(const Tensor& x,
                                               std::int64_t groups) {
   groups_.clear();
   for (std::int64_t g = 0; g < groups; ++g)
-    groups_.push_back({.rows = offsets[g + 1] - offsets[g], .panel_rows = kernels_.x_panel_rows});
+    groups_.push_back({.rows = offsets[g + 1] - offsets[g]});
   for (const XForm form : kXForms) {
     if (!forms[form]) continue;
+    const std::int64_t panel_rows = panel_rows_of(kernels_, form);
     const void* const* packed;
-    if (in_panels(form)) {
+    if (panel_rows > 1) {
       panels_.clear();
       for (std::int64_t g = 0; g < groups; ++g)
         add_panels(offsets[g], groups_[static_cast<std::size_t>(g)].rows);
-      packed = pack_panels(x, input_rows);
+      packed = pack_panels(x, input_rows, form);
     } else {
       const void* const* all = pack_all(x, form);
       pointers_[form].clear();
       for (const std::int64_t row : input_rows) pointers_[form].push_back(all[row]);
       packed = pointers_[form].data();
     }
-    const std::int64_t rows_of_entry = in_panels(form) ? kernels_.x_panel_rows : 1;
     for (PackedX& group : groups_) {
       group.packed[form] = packed;
-      packed += divide_up(group.rows, rows_of_entry);
+      group.panel_rows[form] = panel_rows;
+      packed += divide_up(group.rows, panel_rows);
     }
   }
   return groups_;
@@ -73,26 +74,26 @@ void XPacker::add_panels(std::int64_t first, std::int64_t rows) {
     panels_.push_back({first + r, std::min(kernels_.x_panel_rows, rows - r)});
 }
 
-const void* const* XPacker::pack_panels(const Tensor& x, std::span<const std::int64_t> input_rows) {
+const void* const* XPacker::pack_panels(const Tensor& x, std::span<const std::int64_t> input_rows,
+                                        XForm form) {
+  const PanelPacking packing = panel_packing_of(kernels_, form);
   const std::int64_t k = x.dim(1), count = std::ssize(panels_);
-  auto& pointers = pointers_[XForm::kDot];
+  auto& pointers = pointers_[form];
   pointers.resize(panels_.size());
   std::int64_t bytes = 0;
-  for (const Panel& panel : panels_)
-    bytes += kernels_.x_panel_bytes(k, panel.rows) + kPackedPadding;
-  auto* at = scratch_[XForm::kDot].take<std::byte>(bytes);
+  for (const Panel& panel : panels_) bytes += packing.bytes(k, panel.rows) + kPackedPadding;
+  auto* at = scratch_[form].take<std::byte>(bytes);
   for (std::int64_t i = 0; i < count; ++i) {
     const auto index = static_cast<std::size_t>(i);
     pointers[index] = at;
-    at += kernels_.x_panel_bytes(k, panels_[index].rows) + kPackedPadding;
+    at += packing.bytes(k, panels_[index].rows) + kPackedPadding;
   }
   for_each_task(pool_, count, [&](std::int64_t i) {
     const Panel& panel = panels_[static_cast<std::size_t>(i)];
     const float* rows[kXPanelRows];
     for (std::int64_t r = 0; r < panel.rows; ++r)
       rows[r] = x.row<float>(input_rows[static_cast<std::size_t>(panel.first + r)]);
-    auto* packed = const_cast<void*>(pointers[static_cast<std::size_t>(i)]);
-    kernels_.pack_x_panel(rows, panel.rows, k, packed);
+    packing.pack(rows, panel.rows, k, const_cast<void*>(pointers[static_cast<std::size_t>(i)]));
   });
   return pointers.data();
 }

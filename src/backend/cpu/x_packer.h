@@ -42,17 +42,43 @@ using XForms = PerXForm<bool>;
 
 // Rows of x as dot kernels want them.
 struct PackedX {
-  // Null where the form is not wanted. Each [rows]; kDot [ceil(rows / panel_rows)] panels, all but
-  // the last one full.
+  // Null where the form is not wanted. Each [rows] packed rows, or [ceil(rows / panel_rows)]
+  // panels, all but the last one full.
   PerXForm<const void* const*> packed;
   std::int64_t rows = 0;
-  std::int64_t panel_rows = 1;
+  PerXForm<std::int64_t> panel_rows = rows_one_by_one();
+
+  // From row `row` on, the first of a panel.
+  const void* const* from(XForm form, std::int64_t row) const {
+    return packed[form] + row / panel_rows[form];
+  }
+
+  static PerXForm<std::int64_t> rows_one_by_one() {
+    PerXForm<std::int64_t> rows;
+    for (const XForm form : kXForms) rows[form] = 1;
+    return rows;
+  }
 };
 
 inline PackedX for_dot(const void* const* packed, std::int64_t rows) {
   PackedX x{.rows = rows};
   x.packed[XForm::kDot] = packed;
   return x;
+}
+
+// Rows that a table wants together.
+inline std::int64_t panel_rows_of(const Kernels& k, XForm form) {
+  return form == XForm::kInt8 ? 1 : k.x_panel_rows;
+}
+
+// How panels are, where there are more than one.
+struct PanelPacking {
+  std::int64_t (*bytes)(std::int64_t k, std::int64_t rows);
+  void (*pack)(const float* const* x, std::int64_t rows, std::int64_t k, void* panel);
+};
+inline PanelPacking panel_packing_of(const Kernels& k, XForm form) {
+  if (form == XForm::kE2m1) return {k.x_panel_bytes_e2m1, k.pack_x_panel_e2m1};
+  return {k.x_panel_bytes, k.pack_x_panel};
 }
 
 // How rows are packed one by one.
@@ -98,9 +124,9 @@ class XPacker {
   struct Panel {
     std::int64_t first, rows;
   };
-  bool in_panels(XForm form) const { return form == XForm::kDot && kernels_.x_panel_rows > 1; }
   void add_panels(std::int64_t first, std::int64_t rows);
-  const void* const* pack_panels(const Tensor& x, std::span<const std::int64_t> input_rows);
+  const void* const* pack_panels(const Tensor& x, std::span<const std::int64_t> input_rows,
+                                 XForm form);
   const void* const* pack_all(const Tensor& x, XForm form);
 
   const Kernels& kernels_;
