@@ -7,9 +7,8 @@
 // - kInPlace, kRowStride, tile_at(step): where a span's tiles lie, bytes from its start;
 // - span(panel, s): where span s of panel `panel` of the job lies, a W::Span; after(span): the next
 //   in memory, of the next panel of the group or the first one's next;
-// - tile<kAsks>(span, step, room): one of its tiles, in place or in `room` [kTileBytes]; with
-// kAsks,
-//   memory behind what it is made of is asked for, line by line;
+// - tile<kAsks>(span, step, room): one of its tiles, in place or in `room` [kTileBytes]; asks for
+//   memory behind what it is made of, line by line;
 // - source_bytes(): of a span, where W::Span is a pointer.
 #pragma once
 
