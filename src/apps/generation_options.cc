@@ -24,18 +24,6 @@ Result<std::pair<std::int32_t, float>> parse_bias(const std::string& text) {
   return fail("{} is not ID:BIAS, as in 1234:-5", text);
 }
 
-// Accepts what fits 64 bits; without it a minus sign would wrap around.
-CLI::Validator seed() {
-  const auto check = [](const std::string& text) -> std::string {
-    std::uint64_t value = 0;
-    const char* end = text.data() + text.size();
-    const auto parsed = std::from_chars(text.data(), end, value);
-    if (parsed.ec == std::errc() && parsed.ptr == end) return {};
-    return text + " is not a whole number from 0 to 2^64 - 1";
-  };
-  return CLI::Validator(check, "");
-}
-
 CLI::Validator bias() {
   const auto check = [](const std::string& text) -> std::string {
     const auto parsed = parse_bias(text);
@@ -81,7 +69,7 @@ void add_generation_options(CLI::App& command, GenerationOptions& o,
       ->take_all()
       ->check(bias());
   command.add_option("--seed", o.seed, "the same seed gives the same answer (default: random)")
-      ->check(seed());
+      ->check(whole_number());
   command.add_option("--stop", o.stop, "end the answer before this text; repeatable")
       ->allow_extra_args(false)
       ->take_all();

@@ -81,7 +81,8 @@ void add_machine_options(CLI::App& command, ModelOptions& options) {
   command.add_option(
       "--isa", options.isa,
       "instruction set of the cpu backend: amx, avx512-bf16, avx512-vnni, avx512, avx2 or x86-64 "
-      "(default: the best that this machine has); amx-twin computes the bits of "
+      "(default: the fastest that this machine has, which on Intel without AMX is avx512-vnni); "
+      "amx-twin computes the bits of "
       "amx on any machine, slowly, for testing");
   command.add_option("--threads", options.threads, "threads (default: one per core)")
       ->check(CLI::Range(1, 1024));

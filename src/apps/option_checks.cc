@@ -23,6 +23,17 @@ CLI::Validator between(double low, double high, bool above_low) {
   return CLI::Validator(check, "");
 }
 
+CLI::Validator whole_number() {
+  const auto check = [](const std::string& text) -> std::string {
+    std::uint64_t value = 0;
+    const char* end = text.data() + text.size();
+    const auto parsed = std::from_chars(text.data(), end, value);
+    if (parsed.ec == std::errc() && parsed.ptr == end) return {};
+    return text + " is not a whole number from 0 to 2^64 - 1";
+  };
+  return CLI::Validator(check, "");
+}
+
 CLI::Option* add_fps_option(CLI::App& command, double& fps) {
   return command.add_option("--fps", fps, "frames to keep of a second of a clip")
       ->check(between(0, kFpsMax, /*above_low=*/true))

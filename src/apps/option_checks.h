@@ -12,6 +12,9 @@ namespace m3 {
 // Accepts a number from `low` to `high`, or only above `low`.
 CLI::Validator between(double low, double high, bool above_low = false);
 
+// Accepts what fits 64 bits; without it a minus sign would wrap around.
+CLI::Validator whole_number();
+
 // --fps: frames to keep of a second of a clip.
 CLI::Option* add_fps_option(CLI::App& command, double& fps);
 

@@ -31,15 +31,33 @@ Result<std::vector<TokenId>> encode(const LoadedModel& loaded, const std::string
   return tokenizer->encode(text, Tokenizer::ControlTokens::kPlain);
 }
 
-Result<std::vector<std::int32_t>> read_ids(const PerplexityCommand& command,
-                                           const LoadedModel& loaded, const LoadedModel* against) {
-  if (!command.ids_file.empty()) {
-    M3_TRY(auto ids, read_ids_file(command.ids_file));
-    M3_TRY_STATUS(expect_no_placeholder(ids, loaded.config()));
-    return ids;
-  }
+// What there is to read, before minutes go by in loading.
+struct PerplexityInput {
+  std::vector<std::int32_t> ids;
+  std::string text;
+};
+
+Result<PerplexityInput> read_input(const PerplexityCommand& command) {
   constexpr std::int64_t kTextBytesMax = std::int64_t{1} << 30;
-  M3_TRY(const std::string text, read_text_file(command.text, kTextBytesMax));
+  PerplexityInput input;
+  if (command.ids_file.empty()) {
+    M3_TRY(input.text, read_text_file(command.text, kTextBytesMax));
+  } else {
+    M3_TRY(input.ids, read_ids_file(command.ids_file));
+  }
+  for (const std::string& model : {command.model.model, command.against})
+    if (!model.empty()) M3_TRY_STATUS(load_config(model));
+  return input;
+}
+
+Result<std::vector<std::int32_t>> ids_of(const PerplexityCommand& command,
+                                         const PerplexityInput& input, const LoadedModel& loaded,
+                                         const LoadedModel* against) {
+  const std::string& text = input.text;
+  if (!command.ids_file.empty()) {
+    M3_TRY_STATUS(expect_no_placeholder(input.ids, loaded.config()));
+    return input.ids;
+  }
   M3_TRY(auto ids, encode(loaded, text));
   if (against == nullptr || !against->tokenizer) return ids;
   M3_TRY(const auto others, encode(*against, text));
@@ -98,6 +116,7 @@ std::string result_text(const PerplexityCommand& command, const PerplexityResult
 }
 
 Status run_command(PerplexityCommand command) {
+  M3_TRY(const PerplexityInput input, read_input(command));
   M3_TRY(const auto loaded, load_model(command.model));
   std::unique_ptr<LoadedModel> against;
   if (!command.against.empty()) {
@@ -105,7 +124,7 @@ Status run_command(PerplexityCommand command) {
     other.model = command.against;
     M3_TRY(against, load_model(other));
   }
-  M3_TRY(command.run.ids, read_ids(command, *loaded, against.get()));
+  M3_TRY(command.run.ids, ids_of(command, input, *loaded, against.get()));
   ProgressBar bar("reading", "tokens");
   M3_TRY(const PerplexityResult result,
          run_perplexity(*loaded->model, against ? against->model.get() : nullptr, command.run,

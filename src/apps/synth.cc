@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "apps/commands.h"
+#include "apps/option_checks.h"
 #include "apps/progress_bar.h"
 #include "base/file.h"
 #include "model/eagle3_checkpoint.h"
@@ -119,7 +120,9 @@ void add_synth(CLI::App& app, Run& run) {
       ->check(CLI::IsMember({"bf16", "mxfp8", "mxfp4", "nvfp4", "int8"}));
   command->add_flag("--mtp-only", c->mtp_only,
                     "only the MTP modules, as a directory of their own for --mtp-model");
-  command->add_option("--seed", c->seed, "any number")->capture_default_str();
+  command->add_option("--seed", c->seed, "any number")
+      ->check(whole_number())
+      ->capture_default_str();
   command->add_option("--threads", c->threads, "threads (default: one per core)")
       ->check(CLI::Range(1, 4096));
   command->add_option("--out", c->out, "directory to write; made where it does not exist")

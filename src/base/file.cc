@@ -92,18 +92,22 @@ Result<std::string> read_text_file(const std::string& path, std::int64_t limit) 
   }
 }
 
-FileWriter::FileWriter(std::string path, std::string temporary, int descriptor)
-    : path_(std::move(path)), temporary_(std::move(temporary)), descriptor_(descriptor) {}
+FileWriter::FileWriter(std::string path, std::string temporary, bool named, int descriptor)
+    : path_(std::move(path)),
+      temporary_(std::move(temporary)),
+      named_(named),
+      descriptor_(descriptor) {}
 
 FileWriter::FileWriter(FileWriter&& other) noexcept
     : path_(std::move(other.path_)),
       temporary_(std::move(other.temporary_)),
+      named_(other.named_),
       descriptor_(std::exchange(other.descriptor_, -1)) {}
 
 FileWriter::~FileWriter() {
   if (descriptor_ < 0) return;
   ::close(descriptor_);
-  ::unlink(temporary_.c_str());
+  if (named_) ::unlink(temporary_.c_str());
 }
 
 Result<FileWriter> FileWriter::create(const std::string& asked) {
@@ -114,9 +118,13 @@ Result<FileWriter> FileWriter::create(const std::string& asked) {
   if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error))
     return fail("cannot write {}: it exists and is not a regular file", asked);
   std::string temporary = fmt::format("{}.{}.part", path, ::getpid());
-  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  const std::string directory = std::filesystem::path(path).parent_path().string();
+  int fd =
+      ::open(directory.empty() ? "." : directory.c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0644);
+  const bool named = fd < 0;
+  if (named) fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) return fail("cannot create {}: {}", path, reason());
-  return FileWriter(path, std::move(temporary), fd);
+  return FileWriter(path, std::move(temporary), named, fd);
 }
 
 Status FileWriter::write(std::span<const std::byte> bytes) {
@@ -135,7 +143,12 @@ Status FileWriter::write(std::string_view text) {
 
 Status FileWriter::commit() {
   const int fd = std::exchange(descriptor_, -1);
-  const bool synced = ::fsync(fd) == 0 || errno == EINVAL || errno == EROFS;
+  bool synced = ::fsync(fd) == 0 || errno == EINVAL || errno == EROFS;
+  if (synced && !named_) {
+    ::unlink(temporary_.c_str());  // of a process that had this number, on another machine
+    synced = ::linkat(AT_FDCWD, fmt::format("/proc/self/fd/{}", fd).c_str(), AT_FDCWD,
+                      temporary_.c_str(), AT_SYMLINK_FOLLOW) == 0;
+  }
   const std::string why = synced ? "" : reason();
   if (::close(fd) != 0 || !synced) {
     const std::string found = synced ? reason() : why;
@@ -147,6 +160,15 @@ Status FileWriter::commit() {
     ::unlink(temporary_.c_str());
     return fail("cannot name {}: {}", path_, found);
   }
+  return {};
+}
+
+Status expect_space(const std::string& directory, std::int64_t bytes) {
+  std::error_code error;
+  const std::filesystem::space_info space = std::filesystem::space(directory, error);
+  if (!error && space.available < static_cast<std::uintmax_t>(bytes))
+    return fail("{} needs {} bytes more, but its disk has only {} left", directory, bytes,
+                space.available);
   return {};
 }
 

@@ -44,15 +44,16 @@ class MappedFile {
 // Reads a small text file. Errors: cannot be read, or is larger than `limit` bytes.
 Result<std::string> read_text_file(const std::string& path, std::int64_t limit = 256 << 20);
 
-// Writes a file under a temporary name beside `path` and renames it when commit() succeeds, so that
-// a full disk or a kill leaves no half-written file under the real name.
+// Writes a file without a name, or under a temporary one beside `path` where the file system has no
+// such files, and names it when commit() succeeds: a full disk or a kill leaves no half-written
+// file under the real name, and mostly none at all.
 class FileWriter {
  public:
   // Errors: the directory cannot be written, or `path` is something else than a regular file.
   static Result<FileWriter> create(const std::string& path);
   FileWriter(FileWriter&& other) noexcept;
   FileWriter& operator=(FileWriter&&) = delete;
-  ~FileWriter();  // without commit(): removes the temporary file
+  ~FileWriter();  // without commit(): nothing is left
 
   // Appends. Errors: the disk is full, or any other failure of write(2), with the path.
   Status write(std::span<const std::byte> bytes);
@@ -61,11 +62,15 @@ class FileWriter {
   Status commit();
 
  private:
-  FileWriter(std::string path, std::string temporary, int descriptor);
+  FileWriter(std::string path, std::string temporary, bool named, int descriptor);
   std::string path_;
   std::string temporary_;
+  bool named_;  // so, already
   int descriptor_;
 };
+
+// Errors: the file system of a directory has less than `bytes` left.
+Status expect_space(const std::string& directory, std::int64_t bytes);
 
 // Creates a directory and its parents. Errors: a file stands in the way, or no permission.
 Status make_directories(const std::string& path);

@@ -15,7 +15,8 @@ constexpr std::uintmax_t kSmallBytes = 256 << 20;
 bool is_written_anew(const fs::path& path) {
   const std::string name = path.filename().string();
   return name.starts_with('.') || name == "config.json" || name == "hf_quant_config.json" ||
-         name == "model.safetensors.index.json" || path.extension() == ".safetensors";
+         name == "model.safetensors.index.json" || path.extension() == ".safetensors" ||
+         path.extension() == ".pack" || path.extension() == ".part";
 }
 
 Status copy_file(const std::string& from, const std::string& to) {
@@ -55,9 +56,9 @@ Status claim_output(const DirectoryClaim& claim, std::int64_t bytes) {
   const bool used = fs::is_directory(directory, error) && !fs::is_empty(directory, error);
   if (used && !fs::exists(directory / "config.json", error))
     return fail(
-        "{} is not empty, and not an earlier output of this command; remove it or choose "
-        "another directory",
-        claim.directory);
+        "the directory {} is not empty, and not an earlier output of this command; remove {} or "
+        "choose another one",
+        claim.directory, claim.directory);
   M3_TRY_STATUS(claim_directory(claim));
   const fs::space_info space = fs::space(directory, error);
   if (!error && space.available + replaced_bytes(claim) < static_cast<std::uintmax_t>(bytes))
