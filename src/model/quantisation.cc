@@ -71,8 +71,14 @@ std::string_view algorithm_name(Format format) {
 // The modules that no release quantises, as the MXFP8 release lists them (spec: text-model §1.5),
 // and the linears that this model leaves as they were.
 Json ignored_modules(std::span<const FormattedWeight> weights) {
-  Json ignored = {"lm_head", "model.embed_tokens", "vision_tower", "multi_modal_projector",
-                  "patch_merge_mlp"};
+  Json ignored = Json::array();
+  for (const std::string_view module : {"lm_head", "model.embed_tokens", "vision_tower",
+                                        "multi_modal_projector", "patch_merge_mlp"}) {
+    const bool kept = std::none_of(weights.begin(), weights.end(), [&](const FormattedWeight& w) {
+      return is_quantised(w.codec->format) && bare_name(w.spec->name).starts_with(module);
+    });
+    if (kept) ignored.push_back(module);
+  }
   for (const FormattedWeight& weight : weights) {
     const bool listed = weight.spec->quantised || weight.spec->kind == Kind::kRouter;
     if (listed && !is_quantised(weight.codec->format))
@@ -81,11 +87,13 @@ Json ignored_modules(std::span<const FormattedWeight> weights) {
   return ignored;
 }
 
-// Modules of other formats than `main`; of all formats where `main` is kBF16.
+// Modules of other formats than `main`, and those that nobody expects to be quantised; all where
+// `main` is kBF16.
 Json listed_modules(std::span<const FormattedWeight> weights, Format main) {
   Json modules = Json::object();
   for (const FormattedWeight& weight : weights)
-    if (is_quantised(weight.codec->format) && weight.codec->format != main)
+    if (is_quantised(weight.codec->format) &&
+        (weight.codec->format != main || !weight.spec->quantised))
       modules[weight.spec->name.substr(0, weight.spec->name.rfind('.'))] = {
           {"quant_algo", algorithm_name(weight.codec->format)}};
   return modules;
