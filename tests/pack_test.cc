@@ -153,6 +153,25 @@ TEST(Pack, AnotherTimeOfModificationMakesItStale) {
   expect_rewritten(p, "", {p.path(), "stale", ".safetensors"});
 }
 
+// As in copies of directories that give all files one time.
+TEST(Pack, OtherNumbersOfTheSameSizeAndTimeMakeItStale) {
+  Packing p;
+  p.must_update();
+  for (const auto& entry : fs::directory_iterator(p.directory)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    const auto time = fs::last_write_time(entry);
+    std::string bytes = *read_text_file(entry.path().string());
+    for (std::size_t i = bytes.size() / 2; i < bytes.size(); ++i)
+      bytes[i] = static_cast<char>(bytes[i] ^ 1);
+    std::ofstream(entry.path(), std::ios::binary) << bytes;
+    fs::last_write_time(entry, time);
+  }
+  const auto weights = p.load();
+  ASSERT_TRUE(weights) << weights.error().message;
+  ASSERT_EQ(weights->warnings.size(), 1u);
+  EXPECT_NE(weights->warnings[0].find("other numbers"), std::string::npos) << weights->warnings[0];
+}
+
 TEST(Pack, AnotherSizeOrAnotherFileMakesItStale) {
   Packing p;
   const auto checkpoint = p.checkpoint();

@@ -150,7 +150,7 @@ TEST(PackTable, HostileNumbersAreRefused) {
     }
     EXPECT_FALSE(parse(pack_table_bytes(small_table()), number == kSmallEnd ? 0 : number));
     // The lengths of the layout, of the sources and of the tensors.
-    for (const std::size_t at : {8u, 22u, 22u + 8 + 2 * 29 + 16}) {
+    for (const std::size_t at : {8u, 22u, 22u + 8 + 2 * 37 + 16}) {
       std::string bytes = pack_table_bytes(small_table());
       const auto before = static_cast<unsigned char>(bytes[at]);
       if (number == before) continue;

@@ -85,6 +85,7 @@ PackTable read_table(TableReader& in) {
     source.name = in.text();
     source.bytes = in.number();
     source.modified_ns = in.number();
+    source.sample = in.word();
     if (in.ok()) table.sources.push_back(std::move(source));
   }
   for (std::int64_t left = in.count(); left > 0 && in.ok(); --left) {
@@ -126,6 +127,7 @@ std::string pack_table_bytes(const PackTable& table) {
     out.text(source.name);
     out.number(source.bytes);
     out.number(source.modified_ns);
+    out.number(source.sample);
   }
   out.number(table.tensors.size());
   for (const PackedTensor& tensor : table.tensors) {

@@ -29,7 +29,7 @@
 
 namespace m3 {
 
-inline constexpr std::int64_t kPackVersion = 1;
+inline constexpr std::int64_t kPackVersion = 2;
 inline constexpr std::string_view kPackMagic = "M3PACK\r\n";
 inline constexpr std::int64_t kPackDataBegin = 2 << 20;
 inline constexpr std::int64_t kPackPage = 4096;
@@ -44,6 +44,7 @@ struct PackSource {
   std::string name;  // without its directory
   std::int64_t bytes = 0;
   std::int64_t modified_ns = 0;
+  std::uint64_t sample = 0;  // checksum of its first 64 KiB and of pages all over it
 
   friend bool operator==(const PackSource&, const PackSource&) = default;
 };

@@ -29,6 +29,10 @@ Status check_sources(const std::vector<PackSource>& then, const std::vector<Pack
     const auto same_name = [&](const PackSource& other) { return other.name == file.name; };
     const auto old = std::find_if(then.begin(), then.end(), same_name);
     if (old == then.end()) return fail("{} is stale: {} was not there yet", path, file.name);
+    if (old->bytes == file.bytes && old->modified_ns == file.modified_ns &&
+        old->sample != file.sample)
+      return fail("{} is stale: {} is of the size and time that it had, but holds other numbers",
+                  path, file.name);
     if (*old != file)
       return fail("{} is stale: {} has changed since ({} bytes then, {} now, modified {:.3f} s {})",
                   path, file.name, old->bytes, file.bytes,
@@ -103,6 +107,7 @@ Status write_pack(Backend& backend, const PackableWeights& weights, const Checkp
   for (const PackableWeight& weight : weights)
     largest = std::max(largest, pack_pages(backend.packed_bytes(*weight.matrix)));
   const std::int64_t total = packed_bytes(backend, weights);
+  M3_TRY_STATUS(expect_space(checkpoint.directory(), total));
   M3_TRY(const Buffer pages, Buffer::allocate(largest));
   M3_TRY(auto writer, PackWriter::create(pack_path(backend, checkpoint), backend.packed_layout(),
                                          pack_sources(checkpoint)));
