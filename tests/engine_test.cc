@@ -68,25 +68,90 @@ TEST_F(EngineOnNano, ASeededSequenceIsTheSameWhateverRunsBeside) {
   }
 }
 
-TEST_F(EngineOnNano, ResumingComputesOnlyWhatIsNew) {
+TEST_F(EngineOnNano, ATurnComputesOnlyWhatIsNewSinceTheLastFullPage) {
   auto e = engine(4096, 512, 1);
+  const auto reused = [&](const Request& r) {
+    const SequenceId id = *e->start(r);
+    EXPECT_EQ(run(*e)[id], alone(r));
+    return e->reused_tokens(id);
+  };
   const Request first = request(prompt_of(1, 50), 20, 3);
-  const SequenceId id = *e->start(first);
-  const Ids answer = run(*e)[id];
-  EXPECT_EQ(e->cached_tokens(id), 50 + 20 - 1);
+  EXPECT_EQ(reused(first), 0);
+  // The last token of an answer is never stored: 69 tokens are, 64 of them in full pages.
   Ids longer = first.prompt;
+  const Ids answer = alone(first);
   longer.insert(longer.end(), answer.begin(), answer.end());
   for (const std::int32_t token : prompt_of(9, 30)) longer.push_back(token);
-  const Request second = request(longer, 20, 4);
-  ASSERT_TRUE(e->resume(id, second));
-  EXPECT_EQ(e->cached_tokens(id), 69);
-  EXPECT_EQ(run(*e)[id], alone(second));
+  EXPECT_EQ(reused(request(longer, 20, 4)), 64);
+  // The same again; its last token is computed even where all of its page is there.
+  EXPECT_EQ(reused(request(longer, 20, 5)), 96);
+  EXPECT_EQ(reused(request(Ids(longer.begin(), longer.begin() + 64), 20, 5)), 48);
   // A prompt that leaves the cached one in its middle.
   Ids other = longer;
   other[33] = 999;
-  ASSERT_TRUE(e->resume(id, request(other, 20, 4)));
-  EXPECT_EQ(e->cached_tokens(id), 33);
-  EXPECT_EQ(run(*e)[id], alone(request(other, 20, 4)));
+  EXPECT_EQ(reused(request(other, 20, 4)), 32);
+}
+
+TEST_F(EngineOnNano, SequencesThatGiveWayGoOnWhereTheyWere) {
+  // Four answers of 60 tokens in 12 pages of 16: each needs 5 at its end.
+  auto e = engine(192, 512, 4);
+  std::vector<SequenceId> ids;
+  std::vector<Request> requests;
+  for (std::int32_t i = 0; i < 4; ++i) {
+    requests.push_back(request(prompt_of(i, 20), 60, 7));
+    ids.push_back(*e->start(requests.back()));
+  }
+  auto answers = run(*e);
+  EXPECT_GT(e->table().counts().preemptions, 0);
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    EXPECT_EQ(answers[ids[i]], alone(requests[i])) << "sequence " << i;
+}
+
+TEST_F(EngineOnNano, ADeadlineEndsWhoWaitsAndWhoRuns) {
+  double now = 0;
+  auto made = Engine::create(
+      *tiny_.model, {.context_tokens = 256, .sequences = 1, .seconds = [&] { return now; }});
+  ASSERT_TRUE(made);
+  Request first = request(prompt_of(1, 20), 100, 1), second = request(prompt_of(2, 20), 100, 1);
+  first.deadline = 5;
+  second.deadline = 3;
+  const SequenceId a = *(*made)->start(first), b = *(*made)->start(second);
+  std::map<SequenceId, std::int64_t> tokens;
+  std::vector<SequenceId> ended;
+  for (; !(*made)->idle(); now += 1)
+    for (const TokenEvent& event : (*made)->step()) {
+      tokens[event.sequence] += event.token.id >= 0;
+      if (event.finish == Finish::kDeadline) ended.push_back(event.sequence);
+    }
+  EXPECT_EQ(ended, (std::vector<SequenceId>{b, a}));
+  EXPECT_EQ(tokens[a], 6);
+  EXPECT_EQ(tokens[b], 0);
+}
+
+// Draws even ids alone, and tells what it was told.
+class EvenIds final : public TokenConstraint {
+ public:
+  explicit EvenIds(Ids& accepted) : accepted_(accepted) {}
+  bool allowed(std::span<std::uint64_t> bits) override {
+    std::ranges::fill(bits, 0x5555555555555555u);
+    return accepted_.size() < 8;
+  }
+  void accept(std::int32_t id) override { accepted_.push_back(id); }
+
+ private:
+  Ids& accepted_;
+};
+
+TEST_F(EngineOnNano, AConstraintIsAskedBeforeEveryDrawAndToldAfterIt) {
+  auto e = engine(4096, 512, 1);
+  Ids accepted;
+  const SequenceId id =
+      *e->start(request(prompt_of(1, 40), 40, 5), std::make_unique<EvenIds>(accepted));
+  const Ids answer = run(*e)[id];
+  EXPECT_EQ(answer, accepted);
+  const auto odd = [](std::int32_t token) { return token % 2 == 1; };
+  EXPECT_EQ(std::count_if(answer.begin(), answer.begin() + 8, odd), 0);
+  EXPECT_GT(std::count_if(answer.begin() + 8, answer.end(), odd), 0);
 }
 
 TEST_F(EngineOnNano, StopIdsEndTheAnswerAndAreReported) {
@@ -101,12 +166,12 @@ TEST_F(EngineOnNano, StopIdsEndTheAnswerAndAreReported) {
 TEST_F(EngineOnNano, StoppedAndReleasedSequencesFreeTheirPages) {
   auto e = engine(64, 512, 4);
   const SequenceId a = *e->start(request(prompt_of(1, 30), 30, 1));
-  const SequenceId b = *e->start(request(prompt_of(2, 30), 30, 1));
+  const SequenceId b = *e->start(request(prompt_of(2, 40), 24, 1));
   for (int i = 0; i < 5; ++i)
     for (const TokenEvent& event : e->step()) EXPECT_EQ(event.sequence, a);
   e->stop(a);
   e->release(a);
-  EXPECT_EQ(run(*e)[b], alone(request(prompt_of(2, 30), 30, 1)));
+  EXPECT_EQ(run(*e)[b], alone(request(prompt_of(2, 40), 24, 1)));
 }
 
 TEST_F(EngineOnNano, RefusesWhatCanNeverRun) {

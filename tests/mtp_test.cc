@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/pages.h"
+#include "engine/page_tree.h"
 #include "tests/tiny_model.h"
 
 namespace m3 {

@@ -59,7 +59,6 @@ Result<Answer> read_answer(Engine& engine, SequenceId id, std::int64_t prompt_to
   TextStream text(options);
   const auto begin = Clock::now();
   auto first = begin, last = begin;
-  answer.prompt_tokens_computed = prompt_tokens - engine.cached_tokens(id);
   while (answer.finish_reason.empty()) {
     if (options.cancelled && options.cancelled()) {
       engine.stop(id);
@@ -84,6 +83,7 @@ Result<Answer> read_answer(Engine& engine, SequenceId id, std::int64_t prompt_to
       if (!answer.finish_reason.empty()) break;  // a step may give tokens behind a stop string
     }
   }
+  answer.prompt_tokens_computed = prompt_tokens - engine.reused_tokens(id);
   engine.stop(id);
   text.finish(answer.text);
   answer.prompt_seconds = seconds(begin, first);

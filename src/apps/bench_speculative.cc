@@ -64,7 +64,9 @@ Request request_of(const SpeculativeCase& c, const Config& config, std::int64_t 
                   .max_tokens = c.tokens,
                   .sampling = {.seed = kSeed + static_cast<std::uint64_t>(sequence)},
                   .stop_ids = {}};
-  for (std::int64_t slot = 0; slot <= c.depth; ++slot)
+  // Whole pages and one token: what a later start finds of it.
+  const std::int64_t depth = c.depth / config.block_tokens * config.block_tokens;
+  for (std::int64_t slot = 0; slot <= depth; ++slot)
     request.prompt.push_back(static_cast<std::int32_t>(
         static_cast<double>(config.vocab) *
         uniform_at(kSeed, static_cast<std::uint64_t>(sequence), static_cast<std::uint64_t>(slot))));
@@ -88,20 +90,20 @@ class SpeculativeRun::Side {
     auto side = std::unique_ptr<Side>(new Side(std::move(engine), counter));
     for (std::int64_t i = 0; i < c.batch; ++i) {
       side->requests_.push_back(request_of(c, model.config(), i));
-      M3_TRY(const SequenceId id, side->engine_->start(side->requests_.back()));
-      M3_CHECK(id == i, "sequence {} has id {}", i, id);
+      M3_TRY_STATUS(side->engine_->check(side->requests_.back()));
     }
     return side;
   }
 
-  DecodeSample sample() {
-    if (engine_->idle()) restart();
-    answers_.clear();
+  // The drafts follow, or miss, what `other` answered last; null: there are none.
+  DecodeSample sample(const Side* other) {
+    restart();
+    if (other != nullptr) follow(*other);
     counter_.reset();
     const double begin = steady_seconds();
     while (!engine_->idle())
       for (const TokenEvent& event : engine_->step())
-        answers_[event.sequence].push_back(event.token.id);
+        answers_[event.sequence - first_].push_back(event.token.id);
     DecodeSample sample = counter_.counted();
     sample.seconds = steady_seconds() - begin;
     sample.experts /= static_cast<double>(std::max<std::int64_t>(1, sample.steps));
@@ -109,20 +111,12 @@ class SpeculativeRun::Side {
     return sample;
   }
 
-  // The drafts are to follow, or to miss, what `other` has answered.
-  void follow(const Side& other) {
-    for (const auto& [id, answer] : other.answers_) {
-      Ids whole = requests_[static_cast<std::size_t>(id)].prompt;
-      whole.insert(whole.end(), answer.begin(), answer.end());
-      counter_.scripted().expect(id, std::move(whole));
-    }
-  }
   bool answered_like(const Side& other) const { return answers_ == other.answers_; }
 
   std::vector<Acceptance::Count> places() const {
     std::vector<Acceptance::Count> sum;
-    for (const auto& [id, answer] : answers_) {
-      const auto counts = engine_->acceptance(id);
+    for (const auto& [request, answer] : answers_) {
+      const auto counts = engine_->acceptance(first_ + request);
       sum.resize(counts.size());
       for (std::size_t i = 0; i < counts.size(); ++i) {
         sum[i].drafted += counts[i].drafted;
@@ -136,18 +130,31 @@ class SpeculativeRun::Side {
   Side(std::unique_ptr<Engine> engine, CountingDrafter& counter)
       : engine_(std::move(engine)), counter_(counter) {}
 
-  // The prompts are in the cache but for their last tokens.
+  // After the first time the prompts are in the cache, but for their last tokens.
   void restart() {
-    for (std::size_t i = 0; i < requests_.size(); ++i) {
-      const Status resumed = engine_->resume(static_cast<SequenceId>(i), requests_[i]);
-      M3_CHECK(resumed.has_value(), "{}", resumed.error().message);
+    for (const auto& [i, answer] : answers_) engine_->release(first_ + i);
+    answers_.clear();
+    first_ = next_;
+    for (const Request& request : requests_) {
+      const auto id = engine_->start(request);
+      M3_CHECK(id && *id == next_, "a request that was checked is refused");
+      ++next_;
+    }
+  }
+
+  void follow(const Side& other) {
+    for (const auto& [i, answer] : other.answers_) {
+      Ids whole = requests_[static_cast<std::size_t>(i)].prompt;
+      whole.insert(whole.end(), answer.begin(), answer.end());
+      counter_.scripted().expect(first_ + i, std::move(whole));
     }
   }
 
   std::unique_ptr<Engine> engine_;
   CountingDrafter& counter_;  // the engine's
   std::vector<Request> requests_;
-  std::map<SequenceId, Ids> answers_;
+  SequenceId first_ = 0, next_ = 0;      // ids: of the latest requests, and of what comes then
+  std::map<std::int64_t, Ids> answers_;  // by request
 };
 
 SpeculativeRun::SpeculativeRun(std::unique_ptr<Side> plain, std::unique_ptr<Side> drafted)
@@ -181,9 +188,8 @@ Result<std::unique_ptr<SpeculativeRun>> SpeculativeRun::create(const Model& mode
 }
 
 SpeculativeSample SpeculativeRun::sample() {
-  SpeculativeSample sample{.plain = plain_->sample(), .drafted = {}, .places = {}};
-  drafted_->follow(*plain_);
-  sample.drafted = drafted_->sample();
+  SpeculativeSample sample{.plain = plain_->sample(nullptr), .drafted = {}, .places = {}};
+  sample.drafted = drafted_->sample(plain_.get());
   sample.places = drafted_->places();
   M3_CHECK(drafted_->answered_like(*plain_), "an answer with drafts differs from the one without");
   return sample;

@@ -152,7 +152,8 @@ class Chat {
     const Status fits = engine_.check(request);  // before minutes are spent on pictures
     if (!fits) return fail("{} (/clear forgets the conversation)", fits.error().message);
     M3_TRY(request.media, conversation_.look(inputs, [] { return interrupted.load(); }));
-    if (sequence_) return engine_.resume(*sequence_, std::move(request));
+    if (sequence_) engine_.release(*sequence_);
+    sequence_.reset();
     M3_TRY(sequence_, engine_.start(std::move(request)));
     return {};
   }

@@ -5,7 +5,7 @@
 #include "apps/model_options.h"
 #include "apps/progress_bar.h"
 #include "base/machine.h"
-#include "engine/pages.h"
+#include "engine/page_tree.h"
 
 namespace m3 {
 namespace {
@@ -48,8 +48,11 @@ Result<PagedCache> make_cache(std::vector<Job>& jobs, const Model& model) {
     return fail("the cache for these tokens takes {}, but the system has {} left",
                 quantity(static_cast<double>(bytes), "B"),
                 quantity(static_cast<double>(available_memory()), "B"));
-  PageAllocator allocator(pages);
-  for (Job& job : jobs) allocator.allocate(pages_of(job.length(), config.block_tokens), job.pages);
+  std::int32_t next = 0;
+  for (Job& job : jobs) {
+    job.pages.resize(static_cast<std::size_t>(pages_of(job.length(), config.block_tokens)));
+    for (std::int32_t& page : job.pages) page = next++;
+  }
   return PagedCache::create(config, format, pages, model.mtp_modules());
 }
 

@@ -6,7 +6,7 @@
 
 #include "apps/progress_bar.h"
 #include "base/machine.h"
-#include "engine/pages.h"
+#include "engine/page_tree.h"
 
 namespace m3 {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <iterator>
 
-#include "engine/pages.h"
+#include "engine/page_tree.h"
 
 namespace m3 {
 namespace {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/sampler.h"
+#include "engine/schedule.h"
 #include "model/activations.h"
 #include "model/batch.h"
 #include "model/cache.h"
@@ -17,8 +18,6 @@
 #include "model/watch.h"
 
 namespace m3 {
-
-using SequenceId = std::int64_t;
 
 inline constexpr std::int64_t kDraftTokensMax = 32;
 

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <iterator>
 
-#include "base/check.h"
-
 namespace m3 {
 
 using std::ssize;
@@ -25,16 +23,17 @@ Engine::Engine(const Model& model, PagedCache cache, const EngineOptions& option
                std::unique_ptr<Drafter> drafter)
     : model_(model),
       cache_(std::move(cache)),
-      pages_(cache_.pages()),
       options_(options),
+      table_({.pages = cache_.pages(),
+              .page_tokens = cache_.page_tokens(),
+              .step_rows = options.step_rows,
+              .sequences = options.sequences}),
+      pace_(options.prefill_seconds, std::min(cache_.page_tokens(), options.step_rows),
+            options.step_rows),
       arena_(model.config(), options.step_rows,
              options.sequences * (1 + (drafter ? options.draft_tokens : 0))),
-      speculation_(std::move(drafter), options.draft_tokens, options.seconds) {}
-
-// The answer's last token is never stored, since nobody reads it.
-std::int64_t Engine::pages_for(const Request& request) const {
-  return pages_of(ssize(request.prompt) + request.max_tokens - 1, cache_.page_tokens());
-}
+      speculation_(std::move(drafter), options.draft_tokens, options.seconds),
+      allowed_(static_cast<std::size_t>((model.config().vocab + 63) / 64)) {}
 
 Status Engine::check(const Request& request) const {
   const Config& config = model_.config();
@@ -51,7 +50,8 @@ Status Engine::check(const Request& request) const {
     return fail(
         "the prompt has {} tokens and up to {} are to follow, but the model has only {} positions",
         ssize(request.prompt), request.max_tokens, config.positions_max);
-  if (pages_for(request) > pages_.pages())
+  // The answer's last token is never stored, since nobody reads it.
+  if (ssize(request.prompt) + request.max_tokens - 1 > context_tokens())
     return fail(
         "the prompt has {} tokens and up to {} are to follow, but the cache holds {}: shorten the "
         "prompt, lower --max-tokens or raise --context",
@@ -59,86 +59,21 @@ Status Engine::check(const Request& request) const {
   return check_sampling(request.sampling, config.vocab);
 }
 
-Result<SequenceId> Engine::start(Request request) {
+Result<SequenceId> Engine::start(Request request, std::unique_ptr<TokenConstraint> constraint) {
   M3_TRY_STATUS(check(request));
-  const SequenceId id = next_id_++;
-  begin(id, std::move(request));
+  const SequenceId id = table_.add(std::move(request), std::move(constraint));
+  speculation_.begin(id);
   return id;
 }
 
-Status Engine::resume(SequenceId id, Request request) {
-  M3_TRY_STATUS(check(request));
-  begin(id, std::move(request));
-  return {};
-}
-
-void Engine::begin(SequenceId id, Request request) {
-  Sequence& s = sequences_[id];
-  const auto same = std::mismatch(s.tokens.begin(), s.tokens.begin() + s.cached,
-                                  request.prompt.begin(), request.prompt.end());
-  // The last token of the prompt is always computed: its logits give the first token of the answer.
-  s.cached = std::min(same.first - s.tokens.begin(), ssize(request.prompt) - 1);
-  s.cached = s.request.media.common(request.media, s.cached);
-  s.tokens = request.prompt;
-  s.answer_begin = ssize(s.tokens);
-  s.history = {};
-  for (const std::int32_t token : s.tokens) ++s.history.prompt[token];
-  pages_.release(s.pages, std::min(ssize(s.pages), pages_of(s.cached, cache_.page_tokens())));
-  s.request = std::move(request);
-  s.running = false;
-  s.waiting = true;
-  speculation_.begin(id);
-}
-
-void Engine::stop(SequenceId id) {
-  Sequence& s = sequences_.at(id);
-  s.running = s.waiting = false;
-}
-
 void Engine::release(SequenceId id) {
-  const auto found = sequences_.find(id);
-  M3_CHECK(found != sequences_.end(), "no sequence {}", id);
-  pages_.release(found->second.pages);
-  sequences_.erase(found);
+  table_.erase(id);
   speculation_.forget(id);
 }
 
 bool Engine::idle() const {
-  return std::none_of(sequences_.begin(), sequences_.end(), [](const auto& entry) {
-    return entry.second.running || entry.second.waiting;
-  });
-}
-
-// Takes pages back from sequences that do not run, oldest first, until `count` are free or none is
-// left: what they hold is only there to save work should they go on.
-void Engine::reclaim(std::int64_t count, const Sequence& keep) {
-  for (auto& [id, s] : sequences_) {
-    if (pages_.free_pages() >= count) return;
-    if (s.running || &s == &keep) continue;
-    pages_.release(s.pages);
-    s.cached = 0;
-  }
-}
-
-std::int64_t Engine::running() const {
-  return std::count_if(sequences_.begin(), sequences_.end(),
-                       [](const auto& entry) { return entry.second.running; });
-}
-
-// Admits in order of arrival, each with all the pages that it can ever need: whoever runs can
-// finish, and check() has seen to it that one alone always fits.
-void Engine::admit() {
-  std::int64_t count = running();
-  for (auto& [id, s] : sequences_) {
-    if (!s.waiting) continue;
-    if (count >= options_.sequences) return;
-    const std::int64_t missing = std::max<std::int64_t>(0, pages_for(s.request) - ssize(s.pages));
-    reclaim(missing, s);
-    if (!pages_.allocate(missing, s.pages)) return;
-    s.waiting = false;
-    s.running = true;
-    ++count;
-  }
+  return table_.count(Sequence::State::kWaiting) == 0 &&
+         table_.count(Sequence::State::kRunning) == 0;
 }
 
 }  // namespace m3

@@ -10,10 +10,15 @@ using std::ssize;
 
 std::span<const TokenEvent> Engine::step() {
   events_.clear();
-  admit();
+  end_late();
+  const double begin = options_.seconds();
+  const auto drafts = [&](SequenceId id) { return ssize(speculation_.drafts(id)); };
+  const std::vector<StepRows> rows =
+      table_.begin_step(drafts, table_.anybody_decodes() ? pace_.rows() : options_.step_rows);
+  if (rows.empty()) return events_;
   Batch batch;
-  const std::vector<Member> members = compose(batch);
-  if (members.empty()) return events_;
+  std::vector<Member> members;
+  for (const StepRows& one : rows) members.push_back(add_rows(one, batch));
   batch.keep_final = speculation_.needs_final_hidden();
   speculation_.begin_step();
   Watch nobody;
@@ -21,69 +26,61 @@ std::span<const TokenEvent> Engine::step() {
   const Tensor logits = model_.forward(batch, cache_, arena_, watch ? *watch : nobody);
   for (const Member& member : members) advance(member, logits);
   if (speculation_.on()) speculate(batch, members);
+  for (const TokenEvent& event : events_)
+    if (event.finish != Finish::kNo) table_.end(event.sequence);
+  std::int64_t prefill_rows = 0;
+  for (const Member& member : members)
+    if (member.rows > member.outputs) prefill_rows += member.rows;
+  pace_.saw_step(prefill_rows, options_.seconds() - begin);
   return events_;
+}
+
+void Engine::end_late() {
+  const double now = options_.seconds();
+  for (const auto& [id, s] : table_.sequences())
+    if (s.state != Sequence::State::kDone && s.request.deadline < now) {
+      finish(id, {}, Finish::kDeadline);
+      table_.end(id);
+    }
 }
 
 // Every sequence that runs gets at least a row; drafts take what is left.
 std::int64_t Engine::rows_for_drafts() const {
-  return std::max<std::int64_t>(0, options_.step_rows - running());
+  return std::max<std::int64_t>(0, options_.step_rows - table_.count(Sequence::State::kRunning));
 }
 
-// Rows of this step: of every sequence that decodes the last token and its drafts first, then as
-// much of the prompts as fits.
-std::vector<Engine::Member> Engine::compose(Batch& batch) const {
-  std::vector<Member> members;
-  std::int64_t draft_rows = rows_for_drafts();
-  for (const bool decoding : {true, false}) {
-    for (const auto& [id, s] : sequences_) {
-      const std::int64_t missing = ssize(s.tokens) - s.cached;
-      if (!s.running || (missing == 1) != decoding) continue;
-      const std::int64_t room = options_.step_rows - batch.rows();
-      if (room == 0) return members;
-      auto drafts = decoding ? speculation_.drafts(id) : std::span<const std::int32_t>();
-      drafts = drafts.first(static_cast<std::size_t>(std::min(ssize(drafts), draft_rows)));
-      draft_rows -= ssize(drafts);
-      Member& member = members.emplace_back(
-          Member{.id = id, .slot = s.cached, .rows = std::min(missing, room) + ssize(drafts)});
-      add_rows(s, drafts, member, batch);
-    }
-  }
-  return members;
-}
-
-// The rows of `member`, of which the last are `drafts`. The logits of the last token that is known
+// The rows of a sequence, of which the last are drafts. The logits of the last token that is known
 // and of all drafts are wanted.
-void Engine::add_rows(const Sequence& s, std::span<const std::int32_t> drafts, Member& member,
-                      Batch& batch) const {
+Engine::Member Engine::add_rows(const StepRows& rows, Batch& batch) const {
+  const Sequence& s = table_.at(rows.id);
+  const auto drafts = speculation_.drafts(rows.id).first(static_cast<std::size_t>(rows.drafts));
   const auto known = s.tokens.begin() + s.cached;
-  std::vector<std::int32_t> tokens(known, known + (member.rows - ssize(drafts)));
+  std::vector<std::int32_t> tokens(known, known + (rows.rows - rows.drafts));
   const bool complete = s.cached + ssize(tokens) == ssize(s.tokens);
   tokens.insert(tokens.end(), drafts.begin(), drafts.end());
-  const std::int64_t pages = pages_of(s.cached + member.rows, cache_.page_tokens());
-  member.first_row = batch.rows();
-  s.request.media.add_to(batch, s.cached, member.rows, member.first_row);
-  batch.add_sequence(tokens, s.cached, std::span(s.pages).first(static_cast<std::size_t>(pages)),
+  const std::int64_t pages = pages_of(s.cached + rows.rows, cache_.page_tokens());
+  Member member{rows, batch.rows(), 0, complete ? 1 + rows.drafts : 0};
+  s.request.media.add_to(batch, s.cached, rows.rows, member.first_row);
+  batch.add_sequence(tokens, s.cached,
+                     std::span(s.lease.pages).first(static_cast<std::size_t>(pages)),
                      /*all_outputs=*/false);
   member.first_output = ssize(batch.outputs);
-  member.outputs = complete ? 1 + ssize(drafts) : 0;
   for (std::int64_t row = batch.rows() - member.outputs; row < batch.rows(); ++row)
     batch.outputs.push_back(static_cast<std::int32_t>(row));
+  return member;
 }
 
 // Draws one token after another, as long as the row behind the draw has run: as long as the draw is
 // what was drafted. Rows of other drafts are as if they had never been: the cache counts as long as
 // the sequence, and what is stored beyond is overwritten.
 void Engine::advance(const Member& member, const Tensor& logits) {
-  Sequence& s = sequences_.at(member.id);
-  if (member.outputs == 0) {
-    s.cached += member.rows;
-    return;
-  }
+  const Sequence& s = table_.at(member.id);
+  if (member.outputs == 0) return table_.stored(member.id, member.slot + member.rows);
   const auto drafts =
       speculation_.drafts(member.id).first(static_cast<std::size_t>(member.outputs - 1));
   std::int64_t judged = 0, accepted = 0;
   bool same = true;
-  for (std::int64_t i = 0; same && s.running; ++i) {
+  for (std::int64_t i = 0; same && s.running(); ++i) {
     const std::int32_t id = draw(member.id, logits.row<float>(member.first_output + i));
     same = i < ssize(drafts) && id == drafts[static_cast<std::size_t>(i)];
     judged += i < ssize(drafts);
@@ -95,28 +92,39 @@ void Engine::advance(const Member& member, const Tensor& logits) {
 // Draws the next token of a sequence, all of whose tokens so far have a row, and decides whether it
 // was the last. Returns its id; -1 if there is none.
 std::int32_t Engine::draw(SequenceId id, const float* logits) {
-  Sequence& s = sequences_.at(id);
-  const auto vocab = static_cast<std::size_t>(model_.config().vocab);
-  SampledToken token =
-      sampler_.sample({logits, vocab}, s.request.sampling, s.history, ssize(s.tokens));
+  Sequence& s = table_.at(id);
+  table_.stored(id, ssize(s.tokens));
+  SampledToken token = sample(s, logits);
   const std::int32_t drawn = token.id;
-  s.cached = ssize(s.tokens);
   if (drawn < 0) {
-    s.running = false;
-    events_.push_back({id, std::move(token), Finish::kBroken});
+    finish(id, std::move(token), Finish::kBroken);
     return drawn;
   }
   s.tokens.push_back(drawn);
   ++s.history.answer[drawn];
-  Finish finish = Finish::kNo;
+  if (s.constraint) s.constraint->accept(drawn);
+  Finish how = Finish::kNo;
   if (std::ranges::count(s.request.stop_ids, drawn) > 0) {
-    finish = Finish::kStop;
-  } else if (ssize(s.tokens) - s.answer_begin >= s.request.max_tokens) {
-    finish = Finish::kLength;
+    how = Finish::kStop;
+  } else if (s.answered() >= s.request.max_tokens) {
+    how = Finish::kLength;
   }
-  if (finish != Finish::kNo) s.running = false;
-  events_.push_back({id, std::move(token), finish});
+  finish(id, std::move(token), how);
   return drawn;
+}
+
+SampledToken Engine::sample(Sequence& s, const float* logits) {
+  const auto vocab = static_cast<std::size_t>(model_.config().vocab);
+  const bool limited = s.constraint && s.constraint->allowed(allowed_);
+  return sampler_.sample(
+      {logits, vocab}, s.request.sampling, s.history, ssize(s.tokens),
+      limited ? std::span<const std::uint64_t>(allowed_) : std::span<const std::uint64_t>());
+}
+
+// Reports a token. After the last, the drafter still sees what the sequence holds.
+void Engine::finish(SequenceId id, SampledToken token, Finish how) {
+  if (how != Finish::kNo) table_.finish(id);
+  events_.push_back({id, std::move(token), how});
 }
 
 // Lets the drafter see the step, and draft for the next one.
@@ -126,17 +134,17 @@ void Engine::speculate(const Batch& batch, const std::vector<Member>& members) {
   for (const Member& member : members) {
     plain = plain && member.rows == member.outputs;
     // Without a next token there is nothing to draft from.
-    const Sequence& s = sequences_.at(member.id);
+    const Sequence& s = table_.at(member.id);
     if (s.cached < ssize(s.tokens)) step.jobs.push_back(draft_job(member));
   }
   speculation_.finish_step(std::move(step), plain, rows_for_drafts());
 }
 
 DraftJob Engine::draft_job(const Member& member) const {
-  const Sequence& s = sequences_.at(member.id);
+  const Sequence& s = table_.at(member.id);
   // An answer's last token is never drafted: the draw behind the drafts gives one more.
-  const std::int64_t left = s.request.max_tokens - (ssize(s.tokens) - s.answer_begin);
-  const bool decoding = s.running && member.outputs > 0;
+  const std::int64_t left = s.request.max_tokens - s.answered();
+  const bool decoding = s.running() && member.outputs > 0;
   return {.sequence = member.id,
           .decoding = decoding,
           .count = decoding ? left - 1 : 0,
@@ -145,7 +153,7 @@ DraftJob Engine::draft_job(const Member& member) const {
           .rows = s.cached - member.slot,
           .tokens = s.tokens,
           .media = s.request.media,
-          .pages = s.pages,
+          .pages = s.lease.pages,
           .sampling = s.request.sampling,
           .history = s.history};
 }

@@ -75,8 +75,10 @@ Status check_sampling(const SamplingParams& p, std::int64_t vocab) {
 }
 
 SampledToken Sampler::sample(std::span<const float> logits, const SamplingParams& params,
-                             const TokenHistory& history, std::int64_t position) {
+                             const TokenHistory& history, std::int64_t position,
+                             std::span<const std::uint64_t> allowed) {
   adjust(logits, params, history);
+  if (!allowed.empty()) forbid_others(allowed);
   SampledToken token;
   const auto largest = std::max_element(logits_.begin(), logits_.end());
   if (*largest == kNever) return token;
@@ -121,6 +123,11 @@ void Sampler::adjust(std::span<const float> logits, const SamplingParams& params
       logits_[static_cast<std::size_t>(id)] -=
           params.presence_penalty + params.frequency_penalty * static_cast<float>(count);
   for (const std::int32_t id : params.banned) logits_[static_cast<std::size_t>(id)] = kNever;
+}
+
+void Sampler::forbid_others(std::span<const std::uint64_t> allowed) {
+  for (std::size_t id = 0; id < logits_.size(); ++id)
+    if ((allowed[id / 64] >> (id % 64) & 1) == 0) logits_[id] = kNever;
 }
 
 // Fills candidates_ with what may be drawn.

@@ -47,8 +47,9 @@ struct SampledToken {
   std::vector<TokenLogprob> top;  // descending, params.logprobs of them
 };
 
-// Draws the token at `position` of a sequence from the logits [vocab] of the row before it. Its id
-// is -1 where nothing can be drawn: every logit is NaN, -inf or banned.
+// Draws the token at `position` of a sequence from the logits [vocab] of the row before it, of the
+// ids whose bits are set in `allowed` (of all, where that is empty). Its id is -1 where nothing can
+// be drawn: every logit is NaN, -inf, banned or not allowed.
 //
 // Order: bias and bans, repetition, presence and frequency penalties, temperature, min-p, top-k,
 // top-p. The draw is the arg-max over what remains of logit / temperature + Gumbel noise, and the
@@ -57,7 +58,8 @@ struct SampledToken {
 class Sampler {
  public:
   SampledToken sample(std::span<const float> logits, const SamplingParams& params,
-                      const TokenHistory& history, std::int64_t position);
+                      const TokenHistory& history, std::int64_t position,
+                      std::span<const std::uint64_t> allowed = {});
 
  private:
   struct Candidate {
@@ -66,6 +68,7 @@ class Sampler {
   };
   void adjust(std::span<const float> logits, const SamplingParams& params,
               const TokenHistory& history);
+  void forbid_others(std::span<const std::uint64_t> allowed);
   void keep_candidates(const SamplingParams& params);
   void keep_top(std::size_t count);
   void keep_mass(float top_p);

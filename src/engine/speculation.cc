@@ -23,9 +23,7 @@ Speculation::Speculation(std::unique_ptr<Drafter> drafter, std::int64_t draft_to
 
 void Speculation::begin(SequenceId id) {
   if (!on()) return;
-  const auto found = records_.find(id);
-  const Acceptance& expected = found == records_.end() ? everyone_ : found->second.acceptance;
-  records_.insert_or_assign(id, Record{.acceptance = expected.fresh(), .drafts = {}});
+  records_.insert_or_assign(id, Record{.acceptance = everyone_.fresh(), .drafts = {}});
 }
 
 void Speculation::forget(SequenceId id) {

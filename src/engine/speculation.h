@@ -26,7 +26,7 @@ class Speculation {
   bool needs_final_hidden() const { return on() && drafter_->needs_final_hidden(); }
   Watch* watch() const { return on() ? drafter_->watch() : nullptr; }
 
-  // The sequence begins an answer: what was drafted for another is forgotten.
+  // A new sequence.
   void begin(SequenceId id);
   void forget(SequenceId id);
 
@@ -40,7 +40,7 @@ class Speculation {
   // nobody read a prompt, so its duration tells what a verified row costs.
   void finish_step(VerifiedStep step, bool plain, std::int64_t rows_max);
 
-  // By place in a step's drafts; of the sequence's latest answer. Empty without a drafter.
+  // By place in a step's drafts, of the sequence's answer. Empty without a drafter.
   std::span<const Acceptance::Count> acceptance(SequenceId id) const;
 
  private:

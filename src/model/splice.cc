@@ -87,12 +87,15 @@ void SplicePlan::add_to(Batch& batch, std::int64_t slot, std::int64_t rows,
   }
 }
 
-std::int64_t SplicePlan::common(const SplicePlan& other, std::int64_t limit) const {
-  const auto [mine, theirs] =
-      std::mismatch(runs_.begin(), runs_.end(), other.runs_.begin(), other.runs_.end());
-  if (mine != runs_.end()) limit = std::min(limit, mine->slot);
-  if (theirs != other.runs_.end()) limit = std::min(limit, theirs->slot);
-  return limit;
+void SplicePlan::add_marks(std::int64_t slot, std::int64_t rows,
+                           std::vector<std::int64_t>& marks) const {
+  for (const Run& run : runs_) {
+    const std::int64_t begin = std::max(slot, run.slot);
+    const std::int64_t end = std::min(slot + rows, run.slot + run.features.dim(0));
+    if (begin < end)
+      marks.insert(marks.end(), {begin - slot, end - slot, static_cast<std::int64_t>(run.hash),
+                                 run.item_row + begin - run.slot});
+  }
 }
 
 }  // namespace m3

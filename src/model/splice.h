@@ -35,8 +35,9 @@ class SplicePlan {
   // batch. The plan must outlive the step.
   void add_to(Batch& batch, std::int64_t slot, std::int64_t rows, std::int64_t first_row) const;
 
-  // The largest n <= limit for which the slots [0, n) hold the same media as other's.
-  std::int64_t common(const SplicePlan& other, std::int64_t limit) const;
+  // Appends numbers that tell which media the slots [slot, slot + rows) hold, and what of them: the
+  // same for the same, and none where there are none.
+  void add_marks(std::int64_t slot, std::int64_t rows, std::vector<std::int64_t>& marks) const;
 
  private:
   // Consecutive slots that take consecutive rows of one item.
@@ -45,11 +46,6 @@ class SplicePlan {
     Tensor features;
     std::uint64_t hash;     // of the item
     std::int64_t item_row;  // of the first
-
-    friend bool operator==(const Run& a, const Run& b) {
-      return a.slot == b.slot && a.features.dim(0) == b.features.dim(0) && a.hash == b.hash &&
-             a.item_row == b.item_row;
-    }
   };
 
   std::vector<std::shared_ptr<const EncodedMedia>> media_;

@@ -1,0 +1,24 @@
+// What the engine is asked for.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "engine/sampler.h"
+#include "model/splice.h"
+
+namespace m3 {
+
+struct Request {
+  std::vector<std::int32_t> prompt;
+  std::int64_t max_tokens = 0;  // at least 1
+  SamplingParams sampling;
+  std::vector<std::int32_t> stop_ids;  // the answer ends after one of these, which is reported too
+  SplicePlan media = {};               // of the prompt
+  std::int64_t client = 0;             // whose it is: where requests wait, clients take turns
+  // On the clock of EngineOptions::seconds: what is not finished by then ends.
+  double deadline = std::numeric_limits<double>::infinity();
+};
+
+}  // namespace m3
