@@ -13,6 +13,7 @@
 #include "apps/commands.h"
 #include "apps/conversation.h"
 #include "apps/generation_options.h"
+#include "apps/media_notes.h"
 #include "apps/model_options.h"
 #include "apps/option_checks.h"
 #include "apps/progress_bar.h"
@@ -89,11 +90,11 @@ class Chat {
        SamplingParams sampling, std::vector<std::int32_t> stop_ids)
       : options_(options),
         loaded_(loaded),
-        reader_(loaded),
+        reader_(*loaded.model),
         engine_(engine),
         sampling_(std::move(sampling)),
         stop_ids_(std::move(stop_ids)),
-        conversation_(reader_, options.system, options.thinking) {}
+        conversation_(reader_, *loaded.tokenizer, options.system, options.thinking) {}
 
   void clear() {
     conversation_.clear();

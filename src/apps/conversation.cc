@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "apps/media_notes.h"
 #include "base/check.h"
 #include "base/file.h"
 #include "text/control_strings.h"
@@ -57,8 +58,12 @@ Result<ChatInput> read_messages_file(const std::string& path) {
   return input;
 }
 
-Conversation::Conversation(MediaReader& reader, std::string system, std::string thinking_mode)
-    : reader_(reader), system_(std::move(system)), thinking_mode_(std::move(thinking_mode)) {
+Conversation::Conversation(MediaReader& reader, const Tokenizer& tokenizer, std::string system,
+                           std::string thinking_mode)
+    : reader_(reader),
+      tokenizer_(tokenizer),
+      system_(std::move(system)),
+      thinking_mode_(std::move(thinking_mode)) {
   clear();
 }
 
@@ -85,7 +90,7 @@ Result<std::vector<TokenId>> Conversation::ask(Json message, std::span<const Med
   // feed behind the model's end of turn is its first character.
   M3_CHECK(after.text().starts_with(before.text()), "the template rewrote an earlier turn");
   const std::size_t known = ids_.empty() ? 0 : before.text().size() - 1;
-  M3_TRY(const auto ids, reader_.encode_text(tail_of(after, known), inputs));
+  M3_TRY(const auto ids, encode_prompt(tail_of(after, known), inputs, tokenizer_));
   asked_ = ids_;
   asked_.insert(asked_.end(), ids.begin(), ids.end());
   messages_ = std::move(whole.messages);
@@ -94,7 +99,7 @@ Result<std::vector<TokenId>> Conversation::ask(Json message, std::span<const Med
 
 Result<SplicePlan> Conversation::look(std::span<const MediaInput> inputs,
                                       const std::function<bool()>& cancelled) {
-  M3_TRY(auto encoded, reader_.encode(inputs, cancelled));
+  M3_TRY(auto encoded, encode_with_progress(reader_, inputs, cancelled));
   asked_media_ = media_;
   std::ranges::move(encoded, std::back_inserter(asked_media_));
   return reader_.plan(asked_, asked_media_);
@@ -104,7 +109,7 @@ void Conversation::answer(const std::vector<TokenId>& ids, const std::string& te
   ids_ = asked_;
   media_ = asked_media_;
   ids_.insert(ids_.end(), ids.begin(), ids.end());
-  const auto end = reader_.turn_end();
+  const auto end = tokenizer_.id_of(control::kTurnEnd);
   if (end && ids_.back() != *end) ids_.push_back(*end);
   messages_.push_back({{"role", "assistant"}, {"content", text}});
 }

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "apps/media_input.h"
 #include "base/result.h"
+#include "input/media_input.h"
 #include "text/chat.h"
 #include "text/tokenizer.h"
 
@@ -26,8 +26,9 @@ Result<ChatInput> read_messages_file(const std::string& path);
 // so that the cache of one turn serves the next, whatever another reading of its text would give.
 class Conversation {
  public:
-  // `reader` outlives the conversation. `system` may be empty.
-  Conversation(MediaReader& reader, std::string system, std::string thinking_mode);
+  // Reader and tokenizer outlive the conversation. `system` may be empty.
+  Conversation(MediaReader& reader, const Tokenizer& tokenizer, std::string system,
+               std::string thinking_mode);
 
   // Adds a user's message, whose parts name `inputs`. Returns the prompt of the whole conversation
   // up to the model's turn. Errors: counts that differ; the conversation is then as before.
@@ -49,6 +50,7 @@ class Conversation {
   using Media = std::vector<std::shared_ptr<const EncodedMedia>>;
 
   MediaReader& reader_;
+  const Tokenizer& tokenizer_;
   std::string system_;
   std::string thinking_mode_;
   Json messages_ = Json::array();

@@ -9,6 +9,7 @@
 #include "apps/commands.h"
 #include "apps/conversation.h"
 #include "apps/generation_options.h"
+#include "apps/media_notes.h"
 #include "apps/model_options.h"
 #include "apps/option_checks.h"
 #include "apps/pixel_file.h"
@@ -41,7 +42,8 @@ constexpr std::int64_t kMaxTokens = 512;
 
 Result<std::vector<MediaInput>> read_media(const GenerateOptions& o, const Json& messages,
                                            const LoadedModel& loaded) {
-  if (!holds_media(messages)) return std::vector<MediaInput>();
+  const MediaCount count = count_media(messages);
+  if (count.images + count.videos == 0) return std::vector<MediaInput>();
   M3_TRY(auto options, preprocess_options(o.model.model, loaded.config()));
   options.long_side_max = o.long_side_max;
   return read_message_media(messages, o.messages, o.fps, options);
@@ -53,8 +55,7 @@ struct Question {
   std::vector<MediaInput> inputs = {};
 };
 
-Result<Question> text_question(const GenerateOptions& o, const LoadedModel& loaded,
-                               const MediaReader& reader) {
+Result<Question> text_question(const GenerateOptions& o, const LoadedModel& loaded) {
   M3_TRY_STATUS(loaded.need_tokenizer(o.prompt ? "--prompt" : "--messages"));
   ChatInput input{.add_generation_prompt = true};
   if (o.prompt) {
@@ -72,13 +73,12 @@ Result<Question> text_question(const GenerateOptions& o, const LoadedModel& load
   } else {
     M3_TRY(prompt, render_chat(input));
   }
-  M3_TRY(question.ids, reader.encode_text(prompt, question.inputs));
+  M3_TRY(question.ids, encode_prompt(prompt, question.inputs, *loaded.tokenizer));
   return question;
 }
 
-Result<Question> read_question(const GenerateOptions& o, const LoadedModel& loaded,
-                               const MediaReader& reader) {
-  if (o.ids_file.empty()) return text_question(o, loaded, reader);
+Result<Question> read_question(const GenerateOptions& o, const LoadedModel& loaded) {
+  if (o.ids_file.empty()) return text_question(o, loaded);
   Question question;
   M3_TRY(question.ids, read_ids_file(o.ids_file));
   if (o.rows.empty()) M3_TRY_STATUS(expect_no_placeholder(question.ids, loaded.config()));
@@ -89,7 +89,7 @@ Result<Question> read_question(const GenerateOptions& o, const LoadedModel& load
 Result<SplicePlan> look(const Question& question, const GenerateOptions& o,
                         const LoadedModel& loaded, MediaReader& reader) {
   if (!o.rows.empty()) return splice_pixel_file(o.rows, question.ids, *loaded.model);
-  M3_TRY(auto media, reader.encode(question.inputs));
+  M3_TRY(auto media, encode_with_progress(reader, question.inputs));
   return reader.plan(question.ids, std::move(media));
 }
 
@@ -203,9 +203,9 @@ void print_end(const Answer& answer, std::span<const Acceptance::Count> acceptan
 Status run_generate(const GenerateOptions& o) {
   M3_TRY(const ModelOptions model, with_draft_model(o.model, o.speculative));
   M3_TRY(const auto loaded, load_model(model));
-  MediaReader reader(*loaded);
+  MediaReader reader(*loaded->model);
   double began = steady_seconds();
-  M3_TRY(const auto question, read_question(o, *loaded, reader));
+  M3_TRY(const auto question, read_question(o, *loaded));
   double media_seconds = question.inputs.empty() ? 0 : steady_seconds() - began;
   const std::int64_t prompt_tokens = std::ssize(question.ids);
   M3_TRY(const auto engine, make_engine(o, prompt_tokens, *loaded));

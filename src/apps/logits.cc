@@ -3,7 +3,7 @@
 
 #include "apps/commands.h"
 #include "apps/logits_run.h"
-#include "apps/media_input.h"
+#include "apps/media_notes.h"
 #include "apps/model_options.h"
 #include "apps/option_checks.h"
 #include "apps/pixel_file.h"
@@ -43,9 +43,9 @@ Status read_text(const LogitsOptions& options, const LoadedModel& loaded, Logits
   print_notes(inputs);
   Prompt prompt;
   prompt.add_template(text);
-  MediaReader reader(loaded);
-  M3_TRY(run.sequences.emplace_back(), reader.encode_text(prompt, inputs));
-  M3_TRY(auto media, reader.encode(inputs));
+  MediaReader reader(*loaded.model);
+  M3_TRY(run.sequences.emplace_back(), encode_prompt(prompt, inputs, *loaded.tokenizer));
+  M3_TRY(auto media, encode_with_progress(reader, inputs));
   M3_TRY(run.media.emplace_back(), reader.plan(run.sequences.back(), std::move(media)));
   return {};
 }

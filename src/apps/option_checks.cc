@@ -5,7 +5,7 @@
 
 #include <charconv>
 
-#include "apps/media_part.h"
+#include "input/media_part.h"
 #include "media/video.h"
 
 namespace m3 {

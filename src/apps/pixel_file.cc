@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "apps/media_input.h"
+#include "apps/media_notes.h"
 #include "apps/progress_bar.h"
 #include "checkpoint/safetensors.h"
 

@@ -3,7 +3,8 @@
 #include <CLI/CLI.hpp>
 
 #include "apps/commands.h"
-#include "apps/media_input.h"
+#include "apps/media_notes.h"
+#include "apps/model_options.h"
 #include "apps/pixel_file.h"
 #include "apps/progress_bar.h"
 #include "checkpoint/safetensors.h"

@@ -1,12 +1,8 @@
-#include "apps/media_input.h"
+#include "input/media_input.h"
 
-#include <cstdio>
-
-#include "apps/media_part.h"
-#include "apps/progress_bar.h"
+#include "input/media_part.h"
 #include "media/source.h"
 #include "media/video.h"
-#include "text/control_strings.h"
 
 namespace m3 {
 namespace {
@@ -73,10 +69,11 @@ Result<MediaInput> read_video(const std::string& address, double fps,
 }
 
 Result<std::vector<MediaInput>> read_message_media(const Json& messages, std::string_view where,
-                                                   double fps, const PreprocessOptions& options) {
+                                                   double fps, const PreprocessOptions& options,
+                                                   const AddressRule& rule) {
   std::vector<MediaInput> inputs;
   const auto read = [&](std::size_t i, std::size_t place, const Json& part) -> Status {
-    auto input = read_media_part(part, fps, options);
+    auto input = read_media_part(part, fps, options, rule);
     if (!input && where.empty()) return fail("{}", input.error().message);
     if (!input)
       return fail("{}: messages[{}].content[{}]: {}", where, i, place, input.error().message);
@@ -87,30 +84,33 @@ Result<std::vector<MediaInput>> read_message_media(const Json& messages, std::st
   return inputs;
 }
 
-void print_notes(std::span<const MediaInput> inputs) {
-  for (const MediaInput& input : inputs)
-    for (const std::string& note : input.notes) std::fprintf(stderr, "note: %s\n", note.c_str());
-}
-
-bool holds_media(const Json& messages) {
-  bool found = false;
-  const auto find = [&](std::size_t, std::size_t, const Json&) -> Status {
-    found = true;
+MediaCount count_media(const Json& messages) {
+  MediaCount count;
+  const auto add = [&](std::size_t, std::size_t, const Json& part) -> Status {
+    ++(*find_string(part, "type") == "image" ? count.images : count.videos);
     return {};
   };
-  [[maybe_unused]] const Status status = for_each_media_part(messages, find);
-  return found;
+  [[maybe_unused]] const Status status = for_each_media_part(messages, add);
+  return count;
 }
 
-MediaReader::MediaReader(const LoadedModel& loaded) : loaded_(loaded) {
-  if (loaded.model->weights().vision) encoder_ = std::make_unique<MediaEncoder>(*loaded.model);
+Result<std::vector<TokenId>> encode_prompt(const Prompt& prompt, std::span<const MediaInput> inputs,
+                                           const Tokenizer& tokenizer) {
+  std::vector<MediaShape> shapes;
+  for (const MediaInput& input : inputs) shapes.push_back(input.shape);
+  M3_TRY(const auto ids, tokenizer.encode(prompt.text(), prompt.client_ranges()));
+  return expand_media(ids, shapes, tokenizer);
+}
+
+MediaReader::MediaReader(const Model& model) : model_(model) {
+  if (model.weights().vision) encoder_ = std::make_unique<MediaEncoder>(model);
 }
 
 Result<std::vector<std::shared_ptr<const EncodedMedia>>> MediaReader::encode(
-    std::span<const MediaInput> inputs, const std::function<bool()>& cancelled) {
+    std::span<const MediaInput> inputs, const EncodeWatch& watch) {
   if (inputs.empty()) return std::vector<std::shared_ptr<const EncodedMedia>>();
   if (encoder_ == nullptr) return fail("--language-model-only leaves out the vision tower");
-  const Config& config = loaded_.config();
+  const Config& config = model_.config();
   std::vector<PixelItem> items;
   for (const MediaInput& input : inputs) {
     const Grid& grid = input.pixels.grid;
@@ -122,28 +122,15 @@ Result<std::vector<std::shared_ptr<const EncodedMedia>>> MediaReader::encode(
                      .grid = {grid.t, grid.h, grid.w},
                      .token = image ? config.image_token : config.video_token});
   }
-  ProgressBar bar(kLookingAtMedia, "tokens");
-  auto encoded = encoder_->encode_all(items, {.progress = bar.callback(), .cancelled = cancelled});
+  auto encoded = encoder_->encode_all(items, watch);
   if (!encoded) return fail("stopped while the pictures were looked at");
   return std::move(*encoded);
-}
-
-Result<std::vector<TokenId>> MediaReader::encode_text(const Prompt& prompt,
-                                                      std::span<const MediaInput> inputs) const {
-  std::vector<MediaShape> shapes;
-  for (const MediaInput& input : inputs) shapes.push_back(input.shape);
-  M3_TRY(const auto ids, loaded_.tokenizer->encode(prompt.text(), prompt.client_ranges()));
-  return expand_media(ids, shapes, *loaded_.tokenizer);
 }
 
 Result<SplicePlan> MediaReader::plan(std::span<const TokenId> ids,
                                      std::vector<std::shared_ptr<const EncodedMedia>> media) const {
   if (media.empty()) return SplicePlan();  // a placeholder that the model itself drew is a token
-  return SplicePlan::create(ids, std::move(media), loaded_.config());
-}
-
-std::optional<TokenId> MediaReader::turn_end() const {
-  return loaded_.tokenizer->id_of(control::kTurnEnd);
+  return SplicePlan::create(ids, std::move(media), model_.config());
 }
 
 }  // namespace m3

@@ -1,4 +1,4 @@
-#include "apps/media_part.h"
+#include "input/media_part.h"
 
 #include "media/video.h"
 
@@ -94,13 +94,18 @@ Status check_long_side(std::int64_t pixels) {
               pixels);
 }
 
-Result<MediaInput> read_media_part(const Json& part, double fps, PreprocessOptions options) {
+Result<MediaInput> read_media_part(const Json& part, double fps, PreprocessOptions options,
+                                   const AddressRule& rule) {
   const std::string& kind = *find_string(part, "type");
-  const std::string* address = address_of(part, kind);
-  if (address == nullptr)
+  const std::string* given = address_of(part, kind);
+  if (given == nullptr)
     return fail("needs {}_url with a url: a path, a file:// or a data: address", kind);
+  std::string address = *given;
+  if (rule) {
+    M3_TRY(address, rule(*given));
+  }
   M3_TRY(options.long_side_max, cap_of(part, options.long_side_max));
-  return kind == "image" ? read_image(*address, options) : read_clip(part, *address, fps, options);
+  return kind == "image" ? read_image(address, options) : read_clip(part, address, fps, options);
 }
 
 }  // namespace m3

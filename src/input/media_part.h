@@ -2,7 +2,7 @@
 // (spec: vision §3.7).
 #pragma once
 
-#include "apps/media_input.h"
+#include "input/media_input.h"
 
 namespace m3 {
 
@@ -18,6 +18,7 @@ Status check_long_side(std::int64_t pixels);
 //  - of a clip, fps in place of `fps`, and max_frames: more are thinned out evenly.
 // Errors: no address, a setting that is none of these values, or those of read_image() and
 // read_video().
-Result<MediaInput> read_media_part(const Json& part, double fps, PreprocessOptions options);
+Result<MediaInput> read_media_part(const Json& part, double fps, PreprocessOptions options,
+                                   const AddressRule& rule = {});
 
 }  // namespace m3
