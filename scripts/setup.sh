@@ -2,7 +2,7 @@
 # Installs what the build (and, with --test, the tests) need from Debian's packages, and nothing that is there already.
 set -euo pipefail
 
-packages=(g++ cmake ninja-build libfmt-dev libexpected-dev libcli11-dev nlohmann-json3-dev libpcre2-dev libxxhash-dev libgtest-dev python3
+packages=(g++ cmake ninja-build libfmt-dev libexpected-dev libcli11-dev nlohmann-json3-dev libpcre2-dev libxxhash-dev libboost-dev libgtest-dev python3
           libpng-dev libjpeg62-turbo-dev libwebp-dev libgif-dev libavformat-dev libavcodec-dev libswscale-dev libavutil-dev)
 if [[ "${1:-}" == --test ]]; then
   packages+=(clang-14 libclang-rt-14-dev clang-format-14)

@@ -15,6 +15,7 @@ namespace m3 {
 using Run = std::function<Status()>;
 
 void add_chat(CLI::App& app, Run& run);
+void add_serve(CLI::App& app, Run& run);
 void add_generate(CLI::App& app, Run& run);
 void add_logits(CLI::App& app, Run& run);
 void add_vision(CLI::App& app, Run& run);

@@ -117,13 +117,21 @@ Result<std::vector<std::int32_t>> stop_ids(const GenerationOptions& options,
   return ids;
 }
 
+std::int64_t cache_page_bytes(const LoadedModel& loaded, const Drafter* drafter) {
+  return page_bytes(loaded.config(), loaded.model->cache_format(), loaded.model->mtp_modules())
+             .total() +
+         (drafter != nullptr ? drafter->page_bytes() : 0);
+}
+
+std::int64_t cache_room_tokens(const LoadedModel& loaded, const Drafter* drafter) {
+  return available_memory() / cache_page_bytes(loaded, drafter) * loaded.config().block_tokens;
+}
+
 Result<std::int64_t> context_tokens(const std::optional<std::int64_t>& asked, std::int64_t wanted,
                                     const LoadedModel& loaded, const Drafter* drafter) {
   const Config& config = loaded.config();
-  const std::int64_t page =
-      page_bytes(config, loaded.model->cache_format(), loaded.model->mtp_modules()).total() +
-      (drafter != nullptr ? drafter->page_bytes() : 0);
-  const std::int64_t room = available_memory() / page * config.block_tokens;
+  const std::int64_t page = cache_page_bytes(loaded, drafter);
+  const std::int64_t room = cache_room_tokens(loaded, drafter);
   if (asked) {
     if (*asked < 1 || *asked > config.positions_max)
       return fail("--context is {}, expected 1 to {}, the model's positions", *asked,

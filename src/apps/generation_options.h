@@ -48,6 +48,11 @@ Result<SamplingParams> sampling_params(const GenerationOptions& options, const L
 Result<std::vector<std::int32_t>> stop_ids(const GenerationOptions& options,
                                            const LoadedModel& loaded);
 
+// Of a page of the cache, the drafter's included; it may be null.
+std::int64_t cache_page_bytes(const LoadedModel& loaded, const Drafter* drafter);
+// Tokens whose pages the free memory holds.
+std::int64_t cache_room_tokens(const LoadedModel& loaded, const Drafter* drafter);
+
 // Tokens that the cache shall hold: --context, or what `wanted` asks for, or, with neither, as much
 // as the model can use and a quarter of the free memory holds. `drafter` may be null. Errors: more
 // than the model's positions, or than the free memory holds.

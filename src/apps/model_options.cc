@@ -62,6 +62,15 @@ void add_timer(LoadedModel& loaded) {
   loaded.backend = std::move(timed);
 }
 
+std::int64_t weight_file_bytes(const std::string& directory) {
+  std::int64_t bytes = 0;
+  std::error_code error;
+  for (const auto& file : std::filesystem::directory_iterator(directory, error))
+    if (file.path().extension() == ".safetensors")
+      bytes += static_cast<std::int64_t>(file.file_size(error));
+  return bytes;
+}
+
 void show_warnings(const std::vector<std::string>& warnings) {
   for (const std::string& warning : warnings)
     std::fprintf(stderr, "warning: %s\n", warning.c_str());
@@ -130,6 +139,7 @@ Result<std::unique_ptr<LoadedModel>> load_model(const ModelOptions& options) {
   }
   loaded->model = std::make_unique<Model>(std::move(config), std::move(weights), *loaded->backend,
                                           loaded->group, options.cache);
+  loaded->weight_bytes = weight_file_bytes(options.model);
   if (loaded->timer) loaded->timer->set_head(&loaded->model->weights().head);
   loaded->load_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

@@ -57,6 +57,7 @@ struct LoadedModel {
   GenerationDefaults defaults;
   std::string random_weights;  // one sentence where `m3 synth` made the weights, else empty
   double load_seconds = 0;
+  std::int64_t weight_bytes = 0;  // of the files that they are in
 
   explicit LoadedModel(int threads) : pool(threads) {}
   const Config& config() const { return model->config(); }

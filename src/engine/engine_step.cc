@@ -115,7 +115,15 @@ std::int32_t Engine::draw(SequenceId id, const float* logits) {
 
 SampledToken Engine::sample(Sequence& s, const float* logits) {
   const auto vocab = static_cast<std::size_t>(model_.config().vocab);
-  const bool limited = s.constraint && s.constraint->allowed(allowed_);
+  bool limited = s.constraint && s.constraint->allowed(allowed_);
+  // A grammar knows best where its text ends.
+  if (!limited && s.answered() < s.request.min_tokens) {
+    std::ranges::fill(allowed_, ~std::uint64_t{0});
+    limited = true;
+    for (const std::int32_t id : s.request.stop_ids)
+      if (id < model_.config().vocab)
+        allowed_[static_cast<std::size_t>(id) / 64] &= ~(std::uint64_t{1} << (id % 64));
+  }
   return sampler_.sample(
       {logits, vocab}, s.request.sampling, s.history, ssize(s.tokens),
       limited ? std::span<const std::uint64_t>(allowed_) : std::span<const std::uint64_t>());

@@ -13,6 +13,8 @@ namespace m3 {
 struct Request {
   std::vector<std::int32_t> prompt;
   std::int64_t max_tokens = 0;  // at least 1
+  std::int64_t min_tokens = 0;  // so many are drawn before one of stop_ids may be, unless a
+                                // constraint says otherwise
   SamplingParams sampling;
   std::vector<std::int32_t> stop_ids;  // the answer ends after one of these, which is reported too
   SplicePlan media = {};               // of the prompt

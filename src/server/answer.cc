@@ -1,0 +1,206 @@
+#include "server/answer.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace m3 {
+namespace {
+
+constexpr double kPingSeconds = 5;
+
+}  // namespace
+
+// One choice: tokens to events, in pieces of a good size.
+class Answer::Choice final : public JobSink {
+ public:
+  Choice(std::shared_ptr<Answer> answer, std::size_t prompt, std::int64_t index)
+      : answer_(std::move(answer)),
+        prompt_(prompt),
+        index_(static_cast<int>(index)),
+        first_of_prompt_(index % answer_->plan_.options.choices == 0) {
+    if (answer_->model_.tokenizer != nullptr)
+      parser_.emplace(*answer_->model_.tokenizer, answer_->plan_.output,
+                      answer_->plan_.options.skip_special_tokens);
+  }
+
+  bool token(const TokenEvent& event, std::int64_t reused) override {
+    if (answer_->over_) return false;
+    if (event.token.id >= 0) drawn(event, reused);
+    switch (event.finish) {
+      case Finish::kNo:
+        break;
+      case Finish::kBroken:
+        answer_->failed(ApiError(500,
+                                 "the model's output is not a number: its weights are "
+                                 "damaged, or not those of a MiniMax-M3"));
+        return false;
+      case Finish::kStop:
+      case Finish::kLength:
+      case Finish::kDeadline:
+        return end(event.finish != Finish::kStop, stop_id_of(event));
+    }
+    const bool stopped = parser_ && parser_->stopped_by();
+    return stopped ? end(/*limit=*/false, {}) : true;
+  }
+
+  void failed(const ApiError& error) override { answer_->failed(error); }
+
+  void tick(double now) override {
+    if (answer_->over_) return;
+    if (answer_->plan_.options.stream) write(fragments_.flush(now));
+    if (now - last_write_ < kPingSeconds) return;
+    last_write_ = now;
+    answer_->writer_->ping();
+  }
+
+ private:
+  void drawn(const TokenEvent& event, std::int64_t reused) {
+    count(reused);
+    answer_->writer_->token(index_, event.token);
+    // A token that ends the answer is no part of its text.
+    if (event.finish == Finish::kStop || !parser_) return;
+    const OutputEvents events = parser_->push(event.token.id);
+    count_reasoning();
+    write(answer_->plan_.options.stream ? fragments_.push(events, last_token_) : events);
+  }
+
+  void count(std::int64_t reused) {
+    AnswerRecord& record = answer_->record_;
+    const double now = steady_seconds();
+    if (tokens_++ == 0) {
+      if (first_of_prompt_) {
+        record.usage.cached_tokens += reused;
+        answer_->start_others(prompt_);
+      }
+      if (record.first_token_s == 0) record.first_token_s = now - answer_->began_;
+    } else {
+      record.token_gaps_s.push_back(now - last_token_);
+    }
+    last_token_ = now;
+    ++record.usage.completion_tokens;
+  }
+  void count_reasoning() {
+    answer_->record_.usage.reasoning_tokens += parser_->reasoning_tokens() - reasoning_;
+    reasoning_ = parser_->reasoning_tokens();
+  }
+
+  std::optional<std::int32_t> stop_id_of(const TokenEvent& event) const {
+    const auto& ids = answer_->plan_.options.stop_ids;
+    if (event.finish != Finish::kStop || std::ranges::count(ids, event.token.id) == 0) return {};
+    return event.token.id;
+  }
+
+  void write(const OutputEvents& events) {
+    for (const OutputEvent& event : events)
+      answer_->writer_->event(index_, event, answer_->record_.usage);
+    if (!events.empty()) last_write_ = steady_seconds();
+  }
+
+  bool end(bool limit, std::optional<std::int32_t> stop_id) {
+    ChoiceEnd end{.reason = limit ? "length" : "stop", .stop_string = {}, .stop_id = stop_id};
+    if (parser_) {
+      const OutputEvents events = parser_->finish();
+      count_reasoning();
+      end.reason = parser_->finish_reason(limit);
+      end.stop_string = parser_->stopped_by();
+      write(answer_->plan_.options.stream ? fragments_.push(events, last_token_) : events);
+      write(fragments_.finish());
+    }
+    answer_->writer_->choice_end(index_, end, answer_->record_.usage);
+    answer_->choice_ended(end.reason);
+    return false;
+  }
+
+  std::shared_ptr<Answer> answer_;
+  const std::size_t prompt_;
+  const int index_;
+  const bool first_of_prompt_;
+  std::optional<OutputParser> parser_;
+  Fragments fragments_;
+  std::int64_t tokens_ = 0;
+  int reasoning_ = 0;
+  double last_token_ = 0, last_write_ = steady_seconds();
+};
+
+Answer::Answer(Generator& generator, const ServedModel& model, AnswerPlan plan,
+               std::unique_ptr<AnswerWriter> writer, Done done)
+    : generator_(generator),
+      model_(model),
+      plan_(std::move(plan)),
+      writer_(std::move(writer)),
+      done_(std::move(done)),
+      began_(steady_seconds()),
+      open_(std::ssize(plan_.prompts) * plan_.options.choices) {
+  for (const PromptPlan& prompt : plan_.prompts)
+    record_.usage.prompt_tokens += std::ssize(prompt.ids);
+}
+
+ApiResult<Job> Answer::make_job(std::size_t prompt, std::int64_t choice) {
+  const PromptPlan& from = plan_.prompts[prompt];
+  const std::int64_t index = static_cast<std::int64_t>(prompt) * plan_.options.choices + choice;
+  M3_TRY(Request request, make_request(from.ids, plan_.options, model_, index));
+  request.client = plan_.client;
+  request.deadline = plan_.deadline;
+  return Job{.request = std::move(request),
+             .media = from.media,
+             .constraint = plan_.constraint ? plan_.constraint() : nullptr,
+             .sink = std::make_shared<Choice>(shared_from_this(), prompt, index)};
+}
+
+// Of each prompt one choice; the others begin when they find it in the cache.
+ApiStatus Answer::start() {
+  std::vector<Job> jobs;
+  for (std::size_t prompt = 0; prompt < plan_.prompts.size(); ++prompt) {
+    M3_TRY(jobs.emplace_back(), make_job(prompt, 0));
+  }
+  const std::lock_guard lock(mutex_);
+  M3_TRY(jobs_, generator_.submit(std::move(jobs)));
+  return {};
+}
+
+void Answer::start_others(std::size_t prompt) {
+  std::vector<Job> jobs;
+  for (std::int64_t choice = 1; choice < plan_.options.choices; ++choice) {
+    auto job = make_job(prompt, choice);
+    M3_CHECK(job, "a prompt that fitted fits no more: {}", job.error().message);
+    jobs.push_back(std::move(*job));
+  }
+  if (!jobs.empty()) remember(generator_.submit_more(std::move(jobs)));
+}
+
+void Answer::remember(const std::vector<JobId>& jobs) {
+  const std::lock_guard lock(mutex_);
+  jobs_.insert(jobs_.end(), jobs.begin(), jobs.end());
+  if (cancelled_)
+    for (const JobId job : jobs) generator_.cancel(job);
+}
+
+void Answer::cancel() {
+  const std::lock_guard lock(mutex_);
+  if (std::exchange(cancelled_, true)) return;
+  for (const JobId job : jobs_) generator_.cancel(job);
+}
+
+void Answer::choice_ended(const std::string& reason) {
+  if (record_.outcome.empty()) record_.outcome = reason;
+  if (--open_ > 0) return;
+  writer_->end(record_.usage);
+  finish(record_.outcome);
+}
+
+void Answer::failed(const ApiError& error) {
+  if (over_) return;
+  writer_->fail(error);
+  finish(error.status == kClientGone ? "cancelled" : "error");
+  cancel();
+}
+
+void Answer::finish(const std::string& outcome) {
+  over_ = true;
+  record_.outcome = outcome;
+  record_.seconds = steady_seconds() - began_;
+  done_(record_);
+}
+
+}  // namespace m3

@@ -1,0 +1,39 @@
+// What all protocols ask of an answer alike: lengths, sampling, stops.
+#pragma once
+
+#include "engine/request.h"
+#include "server/fields.h"
+#include "server/server_options.h"
+
+namespace m3 {
+
+struct AnswerOptions {
+  std::optional<std::int64_t> max_tokens;  // absent: what the context has room for
+  std::int64_t min_tokens = 0;
+  SamplingParams sampling;
+  std::int64_t choices = 1;
+  std::vector<std::string> stop;
+  std::vector<std::int32_t> stop_ids;  // the client's
+  bool include_stop = false;
+  bool ignore_eos = false;
+  bool skip_special_tokens = true;
+  bool stream = false;
+  bool include_usage = false;     // in a stream: a last chunk with it
+  bool continuous_usage = false;  // in a stream: in every chunk
+  std::string user;               // whose request it is
+};
+
+// Errors: a field of another kind or out of its range, and fields that change the answer in a way
+// that this server does not know.
+ApiResult<AnswerOptions> read_answer_options(const Json& request, const ServedModel& model,
+                                             const ServerOptions& options);
+
+// The model that a request names. Errors: 404.
+ApiStatus check_model(const Json& request, const ServedModel& model);
+
+// An engine's request for this prompt. `choice` sets its draws apart from its neighbours'. Errors:
+// a prompt that leaves no room for an answer.
+ApiResult<Request> make_request(std::vector<std::int32_t> prompt, const AnswerOptions& options,
+                                const ServedModel& model, std::int64_t choice);
+
+}  // namespace m3

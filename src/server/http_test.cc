@@ -1,0 +1,281 @@
+// The network's side alone: a handler that the test writes, clients on sockets.
+#include "server/http.h"
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <thread>
+
+#include "server/http_text.h"
+
+namespace m3 {
+namespace {
+
+// A client that says exactly what it is told to.
+class Client {
+ public:
+  explicit Client(int port) : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<std::uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const timeval patience{.tv_sec = 20, .tv_usec = 0};
+    ::setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    EXPECT_EQ(::connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  }
+  ~Client() { hang_up(); }
+  void hang_up() {
+    if (socket_ >= 0) ::close(socket_);
+    socket_ = -1;
+  }
+  void say(std::string_view text) {
+    while (!text.empty()) {
+      const ssize_t n = ::send(socket_, text.data(), text.size(), MSG_NOSIGNAL);
+      if (n <= 0) return;  // the server has had enough
+      text.remove_prefix(static_cast<std::size_t>(n));
+    }
+  }
+  // What comes until `end` has come, or the server closes.
+  std::string hear(std::string_view end) {
+    std::string heard;
+    char buffer[4096];
+    while (heard.find(end) == std::string::npos || end.empty()) {
+      const ssize_t n = ::recv(socket_, buffer, sizeof buffer, 0);
+      if (n <= 0) break;
+      heard.append(buffer, static_cast<std::size_t>(n));
+    }
+    return heard;
+  }
+  std::string hear_all() { return hear(""); }
+
+ private:
+  int socket_;
+};
+
+class Server {
+ public:
+  explicit Server(HttpHandler handler, HttpOptions options = {}) {
+    options.port = 0;
+    options.error_body = [](int status, const std::string&) { return std::to_string(status); };
+    auto made = HttpServer::create(std::move(options), std::move(handler));
+    EXPECT_TRUE(made);
+    http = std::move(*made);
+    thread_ = std::thread([this] { http->run(); });
+  }
+  ~Server() {
+    http->close();
+    thread_.join();
+  }
+  std::unique_ptr<HttpServer> http;
+
+ private:
+  std::thread thread_;
+};
+
+void echo(HttpRequest request, std::shared_ptr<HttpReply> reply) {
+  reply->send({.body = request.method + " " + request.path + " " + request.body});
+}
+
+constexpr std::string_view kGet = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
+constexpr std::string_view kLast = "GET /z HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+bool soon(const std::function<bool()>& condition) {
+  for (int i = 0; i < 2000 && !condition(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  return condition();
+}
+
+TEST(Http, AnswersSeveralRequestsOfOneConnection) {
+  Server server(echo);
+  Client client(server.http->port());
+  client.say(kGet);
+  EXPECT_NE(client.hear("GET /a ").find("200 OK"), std::string::npos);
+  client.say("POST /b%20c?q=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
+  EXPECT_NE(client.hear("hello").find("POST /b c hello"), std::string::npos);
+  client.say(kLast);
+  EXPECT_NE(client.hear_all().find("Connection: close"), std::string::npos);
+}
+
+TEST(Http, RequestsSentTogetherAreAnsweredInTheirOrder) {
+  Server server(echo);
+  Client client(server.http->port());
+  client.say(std::string(kGet) + std::string(kGet) + std::string(kLast));
+  const std::string heard = client.hear_all();
+  EXPECT_LT(heard.find("GET /a"), heard.rfind("GET /a"));
+  EXPECT_LT(heard.rfind("GET /a"), heard.find("GET /z"));
+}
+
+TEST(Http, RefusesWhatIsTooLargeOrNoHttp) {
+  Server server(echo, {.header_bytes_max = 2000, .body_bytes_max = 1000});
+  const auto answer = [&](const std::string& text) {
+    Client client(server.http->port());
+    client.say(text);
+    return client.hear_all().substr(0, 12);
+  };
+  EXPECT_EQ(answer("POST / HTTP/1.1\r\nContent-Length: 1001\r\n\r\n"), "HTTP/1.1 413");
+  EXPECT_EQ(answer("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n" +
+                   std::string(2000, 'a') + "\r\n0\r\n\r\n"),
+            "HTTP/1.1 413");
+  EXPECT_EQ(answer("GET / HTTP/1.1\r\nX: " + std::string(4000, 'a') + "\r\n\r\n"), "HTTP/1.1 431");
+  EXPECT_EQ(answer("what is this\r\n\r\n"), "HTTP/1.1 400");
+  EXPECT_EQ(answer("GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"), "HTTP/1.1 400");
+}
+
+TEST(Http, ABodyIsAskedForWhereTheClientWaitsForThat) {
+  Server server(echo);
+  Client client(server.http->port());
+  client.say("POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+  EXPECT_NE(client.hear("\r\n\r\n").find("100 Continue"), std::string::npos);
+  client.say("ok");
+  EXPECT_NE(client.hear("POST / ok").find("200"), std::string::npos);
+}
+
+TEST(Http, AStreamComesInChunksAndLeavesTheConnectionOpen) {
+  Server server([](HttpRequest request, std::shared_ptr<HttpReply> reply) {
+    if (request.path != "/stream") return echo(std::move(request), std::move(reply));
+    reply->begin({.body = "one", .content_type = "text/plain"});
+    std::thread([reply] {
+      reply->write("two");
+      reply->write("");
+      reply->end();
+    }).detach();
+  });
+  Client client(server.http->port());
+  client.say("GET /stream HTTP/1.1\r\n\r\n");
+  const std::string heard = client.hear("0\r\n\r\n");
+  EXPECT_NE(heard.find("3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"), std::string::npos) << heard;
+  client.say(kLast);
+  EXPECT_NE(client.hear_all().find("GET /z"), std::string::npos);
+  // A client of HTTP/1.0 knows no chunks.
+  Client old(server.http->port());
+  old.say("GET /stream HTTP/1.0\r\n\r\n");
+  EXPECT_TRUE(old.hear_all().ends_with("\r\n\r\nonetwo"));
+}
+
+TEST(Http, HearsOfClientsThatHangUp) {
+  std::atomic<int> gone{0};
+  std::vector<std::shared_ptr<HttpReply>> open;
+  std::mutex mutex;
+  Server server([&](HttpRequest request, std::shared_ptr<HttpReply> reply) {
+    reply->on_gone([&] { ++gone; });
+    if (request.path == "/stream") reply->begin({.body = "x"});
+    const std::lock_guard lock(mutex);
+    open.push_back(std::move(reply));
+  });
+  for (const std::string path : {"/stream", "/silent"}) {
+    Client client(server.http->port());
+    client.say("GET " + path + " HTTP/1.1\r\n\r\n");
+    ASSERT_TRUE(soon([&] { return server.http->open_requests() == 1; }));
+    if (path == "/stream") client.hear("x");
+    client.hang_up();
+    const int expected = path == "/stream" ? 1 : 2;
+    EXPECT_TRUE(soon([&] { return gone == expected; })) << path;
+    EXPECT_TRUE(soon([&] { return server.http->open_requests() == 0; }));
+  }
+  const std::lock_guard lock(mutex);
+  for (const auto& reply : open) reply->write("into the void");
+  open.clear();
+}
+
+TEST(Http, AClientThatDoesNotReadIsLetGo) {
+  std::atomic<bool> gone{false};
+  Server server(
+      [&](HttpRequest, std::shared_ptr<HttpReply> reply) {
+        reply->on_gone([&] { gone = true; });
+        reply->begin({.body = ""});
+        std::thread([&gone, reply] {
+          const std::string much(1 << 20, 'x');
+          for (int i = 0; i < 200 && !gone; ++i) {
+            reply->write(much);
+            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+          }
+        }).detach();
+      },
+      {.unsent_bytes_max = 8 << 20});
+  Client client(server.http->port());
+  client.say("GET / HTTP/1.1\r\n\r\n");
+  EXPECT_TRUE(soon([&] { return gone.load(); }));
+}
+
+TEST(Http, ARequestThatNeverComesIsNotWaitedForForever) {
+  Server server(echo, {.read_seconds_max = 0.2, .idle_seconds_max = 0.2});
+  Client silent(server.http->port()), slow(server.http->port());
+  slow.say("POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc");
+  silent.hear_all();
+  slow.hear_all();
+  EXPECT_EQ(server.http->open_requests(), 0);
+}
+
+TEST(Http, AReplyThatIsDroppedIsA500) {
+  Server server([](HttpRequest, std::shared_ptr<HttpReply>) {});
+  Client client(server.http->port());
+  client.say(kLast);
+  EXPECT_TRUE(client.hear_all().starts_with("HTTP/1.1 500"));
+}
+
+TEST(Http, DrainingEndsOpenAnswersAndNothingElse) {
+  std::shared_ptr<HttpReply> held;
+  std::mutex mutex;
+  Server server([&](HttpRequest, std::shared_ptr<HttpReply> reply) {
+    const std::lock_guard lock(mutex);
+    held = std::move(reply);
+  });
+  const int port = server.http->port();
+  Client open(port), idle(port);
+  open.say(kGet);
+  ASSERT_TRUE(soon([&] { return server.http->open_requests() == 1; }));
+  server.http->drain();
+  EXPECT_EQ(idle.hear_all(), "");
+  {
+    const std::lock_guard lock(mutex);
+    held->send({.body = "late"});
+    held.reset();
+  }
+  EXPECT_NE(open.hear_all().find("late"), std::string::npos);
+}
+
+TEST(Http, TooManyConnectionsAreTurnedAway) {
+  Server server(echo, {.connections_max = 2});
+  Client one(server.http->port()), two(server.http->port());
+  one.say(kGet);
+  one.hear("GET /a");
+  two.say(kGet);
+  two.hear("GET /a");
+  Client three(server.http->port());
+  EXPECT_TRUE(three.hear_all().starts_with("HTTP/1.1 503"));
+}
+
+TEST(Http, ManyClientsAtOnce) {
+  Server server(echo);
+  std::vector<std::thread> threads;
+  std::atomic<int> right{0};
+  for (int t = 0; t < 8; ++t)
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 25; ++i) {
+        Client client(server.http->port());
+        client.say("POST /x HTTP/1.1\r\nContent-Length: 2\r\nConnection: close\r\n\r\n" +
+                   std::to_string(10 + t));
+        right += client.hear_all().ends_with("POST /x " + std::to_string(10 + t));
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(right, 200);
+}
+
+TEST(HttpText, DecodesPercentSigns) {
+  EXPECT_EQ(decode_percent("a%41%2fb"), "aA/b");
+  EXPECT_EQ(decode_percent("%4"), "%4");
+  EXPECT_EQ(decode_percent("%zz%"), "%zz%");
+}
+
+TEST(HttpText, AnAddressThatCannotBeHadIsAnError) {
+  const auto made = HttpServer::create({.host = "203.0.113.1", .port = 1}, echo);
+  ASSERT_FALSE(made);
+  EXPECT_NE(made.error().message.find("cannot listen at 203.0.113.1:1"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace m3

@@ -1,0 +1,20 @@
+// The text of HTTP/1.1 answers, and of addresses.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "server/http.h"
+
+namespace m3 {
+
+// Status line and headers, to the empty line. `chunked`: the length is not known yet.
+std::string http_head(const HttpAnswer& answer, bool chunked, bool keep_alive);
+// One chunk of a chunked body; nothing for an empty text, which would end the body.
+std::string http_chunk(std::string_view text);
+inline constexpr std::string_view kLastHttpChunk = "0\r\n\r\n";
+
+// %41 becomes A. What is no escape stays as it is.
+std::string decode_percent(std::string_view text);
+
+}  // namespace m3
