@@ -34,8 +34,10 @@ OutputEvents OutputParser::push(TokenId id) {
   return events;
 }
 
+// In a block of calls a control token is its text: a parameter may be called "filename".
 bool OutputParser::is_hidden(TokenId id) const {
-  return skip_special_tokens_ && tokenizer_.is_special(id) &&
+  return skip_special_tokens_ && reader_.state() != OutputState::kCalls &&
+         tokenizer_.is_special(id) &&
          std::find(markers_.begin(), markers_.end(), id) == markers_.end();
 }
 

@@ -17,7 +17,8 @@ class OutputParser {
  public:
   // The tokenizer outlives the parser, which stays where it was made. `skip_special_tokens`:
   // control tokens that mean nothing here are not shown; the five of thinking and tool calls are
-  // read either way, and whatever the tokenizer's file says of them.
+  // read either way, and whatever the tokenizer's file says of them. Within a block of calls all
+  // are text: "<filename>" is one, and may be a parameter's tag.
   OutputParser(const Tokenizer& tokenizer, OutputOptions options, bool skip_special_tokens = true);
 
   // The next token of the turn. The end of turn and ids without a string give nothing; tokens that

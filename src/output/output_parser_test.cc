@@ -149,6 +149,15 @@ TEST(OutputParser, OnlyMarkersSurviveAmongSpecialTokens) {
 }
 
 // Whether the released tokenizer.json calls the markers special is not known.
+TEST(OutputParser, AParameterMayHaveTheNameOfAControlToken) {
+  const Ids turn = ids_of(
+      "^<tool_call>\n^<invoke name=\"write\">^<filename>a<fim_prefix>b^</filename>^</invoke>\n"
+      "^</tool_call>");
+  EXPECT_EQ(std::ranges::count(turn, *small_tokenizer().id_of("<filename>")), 1);
+  OutputParser parser(small_tokenizer(), weather());
+  EXPECT_NE(read(parser, turn).find(R"({"filename":"a<fim_prefix>b"})"), std::string::npos);
+}
+
 TEST(OutputParser, MarkersAreReadWhateverTheTokenizersFileSays) {
   Json file = value_of(parse_json(testing::source_file("data/tokenizer/tokenizer.json")));
   for (Json& token : file["added_tokens"]) token["special"] = true;

@@ -30,7 +30,8 @@ Json whole_body(const std::vector<CollectedChoice>& choices, const Usage& usage,
     Json choice = {{"index", i},
                    {"text", echo + c.content},
                    {"logprobs", form.options.sampling.logprobs >= 0
-                                    ? completion_logprobs(c.tokens, *form.tokenizer, offset)
+                                    ? completion_logprobs(c.tokens, *form.tokenizer,
+                                                          form.options.skip_special_tokens, offset)
                                     : Json()},
                    {"finish_reason", c.end.reason},
                    {"stop_reason", stop_reason(c.end)}};
@@ -105,7 +106,8 @@ class CompletionStream final : public SseWriter {
                 {"logprobs", nullptr},
                 {"finish_reason", end != nullptr ? Json(end->reason) : Json()}};
     if (form_.options.sampling.logprobs >= 0 && !tokens.empty())
-      one["logprobs"] = completion_logprobs(tokens, *form_.tokenizer, state.offset);
+      one["logprobs"] = completion_logprobs(tokens, *form_.tokenizer,
+                                            form_.options.skip_special_tokens, state.offset);
     if (form_.return_ids) one["token_ids"] = token_ids(tokens);
     if (end != nullptr) one["stop_reason"] = stop_reason(*end);
     Json whole = frame(Json::array({std::move(one)}));

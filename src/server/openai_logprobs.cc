@@ -46,7 +46,7 @@ Json chat_logprobs(std::span<const SampledToken> tokens, const Tokenizer& tokeni
 }
 
 Json completion_logprobs(std::span<const SampledToken> tokens, const Tokenizer& tokenizer,
-                         std::int64_t& offset) {
+                         bool skip_special_tokens, std::int64_t& offset) {
   Json texts = Json::array(), logprobs = Json::array(), tops = Json::array(),
        offsets = Json::array();
   for (const SampledToken& token : tokens) {
@@ -58,7 +58,9 @@ Json completion_logprobs(std::span<const SampledToken> tokens, const Tokenizer& 
     logprobs.push_back(finite(token.logprob));
     tops.push_back(std::move(top));
     offsets.push_back(offset);
-    offset += characters_of(text);
+    // A token may end within a character, which counts where it begins.
+    if (!skip_special_tokens || !tokenizer.is_special(token.id))
+      offset += characters_of(tokenizer.bytes(token.id));
   }
   return {{"tokens", std::move(texts)},
           {"token_logprobs", std::move(logprobs)},

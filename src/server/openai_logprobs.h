@@ -13,9 +13,9 @@ namespace m3 {
 Json chat_logprobs(std::span<const SampledToken> tokens, const Tokenizer& tokenizer);
 
 // {"tokens", "token_logprobs", "top_logprobs", "text_offset"}; `offset` is the first token's, in
-// characters, and moves on.
+// characters of the text, and moves on. `skip_special_tokens`: these have no place in the text.
 Json completion_logprobs(std::span<const SampledToken> tokens, const Tokenizer& tokenizer,
-                         std::int64_t& offset);
+                         bool skip_special_tokens, std::int64_t& offset);
 
 // Unicode characters of a text.
 std::int64_t characters_of(std::string_view text);
