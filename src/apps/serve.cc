@@ -191,7 +191,7 @@ Status run_serve(ServeOptions o) {
     if (!o.quiet) std::fprintf(stderr, "%s\n", json_text(line).c_str());
   };
   Api api(host, model, o.server, log);
-  o.http.error_body = &Api::error_body;
+  o.http.refusal = &Api::refusal;
   M3_TRY(const auto http,
          HttpServer::create(o.http, [&api](HttpRequest request, std::shared_ptr<HttpReply> reply) {
            api.handle(std::move(request), std::move(reply));

@@ -17,6 +17,11 @@ bool starts_with_ignoring_case(std::string_view text, std::string_view lower) {
          });
 }
 
+bool ends_with_ignoring_case(std::string_view text, std::string_view lower) {
+  return text.size() >= lower.size() &&
+         starts_with_ignoring_case(text.substr(text.size() - lower.size()), lower);
+}
+
 bool is_letter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
@@ -85,7 +90,7 @@ Result<MediaSource> MediaSource::open(const std::string& address, std::int64_t s
     source.name_ = "the data address";
     const std::size_t comma = address.find(',');
     const std::string_view head = std::string_view(address).substr(0, comma);
-    if (comma == address.npos || !head.ends_with(";base64"))
+    if (comma == address.npos || !ends_with_ignoring_case(head, ";base64"))
       return fail("a data: address must be data:TYPE;base64,DIGITS; found {}", head.substr(0, 60));
     auto decoded = decode_base64(std::string_view(address).substr(comma + 1));
     if (!decoded) return fail("the base64 of a data: address is damaged");

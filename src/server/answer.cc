@@ -59,7 +59,8 @@ class Answer::Choice final : public JobSink {
     count(reused);
     answer_->writer_->token(index_, event.token);
     // A token that ends the answer is no part of its text.
-    if (event.finish == Finish::kStop || !parser_) return;
+    if (event.finish == Finish::kStop) return;
+    if (!parser_) return write({{.kind = OutputEvent::Kind::kContent}});  // its id is all there is
     const OutputEvents events = parser_->push(event.token.id);
     count_reasoning();
     write(answer_->plan_.options.stream ? fragments_.push(events, last_token_) : events);

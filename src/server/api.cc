@@ -44,8 +44,14 @@ std::string request_id(const HttpRequest& request) {
   return fit ? std::string(given) : random_id("req-");
 }
 
-// What a browser is told of requests from other pages.
-void add_cors(HttpAnswer& answer) {
+// Errors there have Anthropic's form.
+bool is_anthropic(std::string_view path) {
+  return path.starts_with("/v1/messages");
+}
+
+// The request's id, and what a browser is told of requests from other pages.
+void label_answer(HttpAnswer& answer, const std::string& id) {
+  answer.headers.emplace_back("X-Request-Id", id);
   answer.headers.emplace_back("Access-Control-Allow-Origin", "*");
   answer.headers.emplace_back("Access-Control-Allow-Methods", "GET, POST, OPTIONS");
   // The star does not stand for Authorization.
@@ -70,8 +76,7 @@ class LabelledReply final : public HttpReply {
 
  private:
   HttpAnswer labelled(HttpAnswer answer) const {
-    answer.headers.emplace_back("X-Request-Id", id_);
-    add_cors(answer);
+    label_answer(answer, id_);
     return answer;
   }
   std::shared_ptr<HttpReply> reply_;
@@ -103,8 +108,12 @@ Api::Api(Generator& generator, const ServedModel& model, const ServerOptions& op
   add("POST", "/apply-template", &Api::apply_template);
 }
 
-std::string Api::error_body(int status, const std::string& sentence) {
-  return json_text(openai_error(ApiError(status, sentence)));
+HttpAnswer Api::refusal(int status, const std::string& sentence, const std::string& path) {
+  const ApiError error(status, sentence);
+  HttpAnswer answer =
+      error_answer(error, is_anthropic(path) ? anthropic_error(error) : openai_error(error));
+  label_answer(answer, random_id("req-"));
+  return answer;
 }
 
 const Api::Route* Api::find_route(const Call& call, bool& path_exists) const {
@@ -134,7 +143,7 @@ void Api::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
   call.id = request_id(call.request);
   call.reply = std::make_shared<LabelledReply>(std::move(reply), call.id);
   call.began = steady_seconds();
-  call.anthropic = call.request.path.starts_with("/v1/messages");
+  call.anthropic = is_anthropic(call.request.path);
   if (call.request.method == "OPTIONS")
     return answer(call, HttpAnswer{.status = 204, .content_type = ""});
   bool path_exists = false;

@@ -26,8 +26,8 @@ class Api {
   // Answers one request, now or later. Any thread.
   void handle(HttpRequest request, std::shared_ptr<HttpReply> reply);
 
-  // What a refusal of HTTP's own looks like.
-  static std::string error_body(int status, const std::string& sentence);
+  // The answer to what HTTP itself refuses.
+  static HttpAnswer refusal(int status, const std::string& sentence, const std::string& path);
 
  private:
   // A request on its way.

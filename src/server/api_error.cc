@@ -1,5 +1,7 @@
 #include "server/api_error.h"
 
+#include <algorithm>
+
 namespace m3 {
 namespace {
 
@@ -38,6 +40,12 @@ const char* anthropic_type(int status) {
   }
 }
 
+// Such integers are binary values here (text/json.h), which nlohmann does not print as numbers.
+bool holds_long_integer(const Json& value) {
+  if (!value.is_structured()) return value.is_binary();
+  return std::any_of(value.begin(), value.end(), holds_long_integer);
+}
+
 }  // namespace
 
 Json openai_error(const ApiError& error) {
@@ -54,6 +62,7 @@ Json anthropic_error(const ApiError& error) {
 }
 
 std::string json_text(const Json& value) {
+  if (holds_long_integer(value)) return python_json(value);
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

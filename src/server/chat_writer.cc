@@ -12,23 +12,24 @@ Json stop_reason(const ChoiceEnd& end) {
   return nullptr;
 }
 
-Json call_json(const CollectedCall& call) {
-  return {{"id", call.id},
-          {"type", "function"},
-          {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
+Json call_json(const std::string& id, const std::string& name, const std::string& arguments) {
+  return {
+      {"id", id}, {"type", "function"}, {"function", {{"name", name}, {"arguments", arguments}}}};
 }
 
 Json message_of(const CollectedChoice& choice, const OpenAiForm& form) {
-  Json message = {
-      {"role", "assistant"},
-      {"content", choice.content.empty() && !(choice.reasoning.empty() && choice.calls.empty())
-                      ? Json()
-                      : Json(choice.content)}};
-  if (form.show_reasoning && !choice.reasoning.empty()) {
-    message["reasoning_content"] = choice.reasoning;
-    if (form.twice) message["reasoning"] = choice.reasoning;
+  using Kind = OutputEvent::Kind;
+  const std::string content = choice.text(Kind::kContent),
+                    reasoning = choice.text(Kind::kReasoning);
+  Json message = {{"role", "assistant"},
+                  {"content", content.empty() && !choice.blocks.empty() ? Json() : Json(content)}};
+  if (form.show_reasoning && !reasoning.empty()) {
+    message["reasoning_content"] = reasoning;
+    if (form.twice) message["reasoning"] = reasoning;
   }
-  for (const CollectedCall& call : choice.calls) message["tool_calls"].push_back(call_json(call));
+  for (const CollectedBlock& block : choice.blocks)
+    if (block.kind == Kind::kArguments)
+      message["tool_calls"].push_back(call_json(block.id, block.name, block.text));
   return message;
 }
 
@@ -111,7 +112,7 @@ class ChatStream final : public SseWriter {
         return delta;
       }
       case Kind::kCallBegin: {
-        Json call = call_json({event.id, event.name, ""});
+        Json call = call_json(event.id, event.name, "");
         call["index"] = event.call;
         return {{"tool_calls", Json::array({std::move(call)})}};
       }

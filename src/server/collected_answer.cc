@@ -2,6 +2,13 @@
 
 namespace m3 {
 
+std::string CollectedChoice::text(OutputEvent::Kind kind) const {
+  std::string all;
+  for (const CollectedBlock& block : blocks)
+    if (block.kind == kind) all += block.text;
+  return all;
+}
+
 CollectedAnswer::CollectedAnswer(std::shared_ptr<HttpReply> reply, std::int64_t choices,
                                  bool keep_tokens, MakeBody make_body, MakeError make_error)
     : reply_(std::move(reply)),
@@ -15,22 +22,15 @@ void CollectedAnswer::token(int choice, const SampledToken& token) {
 }
 
 void CollectedAnswer::event(int choice, const OutputEvent& event, const Usage&) {
-  CollectedChoice& c = choices_[static_cast<std::size_t>(choice)];
-  switch (event.kind) {
-    case OutputEvent::Kind::kReasoning:
-      c.reasoning += event.text;
-      break;
-    case OutputEvent::Kind::kContent:
-      c.content += event.text;
-      break;
-    case OutputEvent::Kind::kCallBegin:
-      c.calls.push_back({event.id, event.name, ""});
-      break;
-    case OutputEvent::Kind::kArguments:
-      c.calls[static_cast<std::size_t>(event.call)].arguments += event.text;
-      break;
-    case OutputEvent::Kind::kCallEnd:
-      break;
+  using Kind = OutputEvent::Kind;
+  auto& blocks = choices_[static_cast<std::size_t>(choice)].blocks;
+  if (event.kind == Kind::kCallEnd) return;
+  if (event.kind == Kind::kCallBegin) {
+    blocks.push_back({Kind::kArguments, "", event.id, event.name});
+  } else if (blocks.empty() || blocks.back().kind != event.kind) {
+    blocks.push_back({event.kind, event.text});
+  } else {
+    blocks.back().text += event.text;
   }
 }
 

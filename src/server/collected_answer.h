@@ -7,15 +7,20 @@
 
 namespace m3 {
 
-struct CollectedCall {
-  std::string id, name, arguments;
+// What an answer says in one piece: reasoning, content, or (kArguments) a call.
+struct CollectedBlock {
+  OutputEvent::Kind kind;
+  std::string text;
+  std::string id = {}, name = {};  // of a call
 };
 
 struct CollectedChoice {
-  std::string reasoning, content;
-  std::vector<CollectedCall> calls;
+  std::vector<CollectedBlock> blocks;  // in order
   std::vector<SampledToken> tokens;
   ChoiceEnd end;
+
+  // The text of all blocks of a kind.
+  std::string text(OutputEvent::Kind kind) const;
 };
 
 class CollectedAnswer final : public AnswerWriter {

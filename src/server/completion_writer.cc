@@ -28,7 +28,7 @@ Json whole_body(const std::vector<CollectedChoice>& choices, const Usage& usage,
     const std::string echo = echo_of(static_cast<int>(i), form);
     std::int64_t offset = characters_of(echo);
     Json choice = {{"index", i},
-                   {"text", echo + c.content},
+                   {"text", echo + c.text(OutputEvent::Kind::kContent)},
                    {"logprobs", form.options.sampling.logprobs >= 0
                                     ? completion_logprobs(c.tokens, *form.tokenizer,
                                                           form.options.skip_special_tokens, offset)

@@ -169,7 +169,9 @@ void EngineHost::deliver(const TokenEvent& event) {
 }
 
 void EngineHost::end(SequenceId sequence) {
-  for (const Acceptance::Count& count : engine_.acceptance(sequence)) {
+  const auto places = engine_.acceptance(sequence);
+  if (!places.empty()) draft_steps_ += places[0].drafted;
+  for (const Acceptance::Count& count : places) {
     drafts_.drafted += count.drafted;
     drafts_.accepted += count.accepted;
   }
@@ -190,6 +192,7 @@ void EngineHost::tell_counts() {
              .prompt_tokens = table.counts().prompt_tokens,
              .reused_tokens = table.counts().reused_tokens,
              .generation_tokens = generated_,
+             .drafts = draft_steps_,
              .drafted_tokens = drafts_.drafted,
              .accepted_tokens = drafts_.accepted};
 }

@@ -70,7 +70,8 @@ class EngineHost final : public Generator {
   std::map<SequenceId, Running> running_;
   std::map<JobId, SequenceId> sequences_;
   std::int64_t generated_ = 0;
-  Acceptance::Count drafts_;  // of sequences that ended
+  Acceptance::Count drafts_;      // of sequences that ended
+  std::int64_t draft_steps_ = 0;  // theirs
 
   std::thread thread_;  // last: it uses all the others
 };

@@ -40,6 +40,7 @@ struct GeneratorCounts {
   std::int64_t pages = 0, pages_held = 0;
   std::int64_t preemptions = 0;
   std::int64_t prompt_tokens = 0, reused_tokens = 0, generation_tokens = 0;
+  std::int64_t drafts = 0;  // steps that verified any
   std::int64_t drafted_tokens = 0, accepted_tokens = 0;
 };
 

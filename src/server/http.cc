@@ -114,7 +114,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
   void dropped(std::uint64_t request) {
     if (answers(request) && !begun_)
-      send(request, {500, error_body(500, "the server failed to answer this request")});
+      send(request, refusal(500, "the server failed to answer this request"));
     else if (answers(request) && !complete_)
       lose();
   }
@@ -123,8 +123,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   class Reply;
 
   bool answers(std::uint64_t request) const { return request == request_ && replying_ && !gone_; }
-  std::string error_body(int status, const std::string& sentence) const {
-    return shared_.options.error_body ? shared_.options.error_body(status, sentence) : sentence;
+  HttpAnswer refusal(int status, const std::string& sentence) const {
+    if (!shared_.options.refusal) return {.status = status, .body = sentence};
+    const std::string path = parser_ ? text_of(parser_->get().target()) : path_;
+    return shared_.options.refusal(status, sentence, path);
   }
   std::string body_text(std::string_view text) const {
     if (head_only_) return "";
@@ -189,7 +191,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Answers what never became a request, and closes.
   void send_error(int status, const std::string& sentence) {
     begin_reply(/*keep_alive=*/false, /*version=*/11, /*head_only=*/false);
-    send(request_, {status, error_body(status, sentence)});
+    send(request_, refusal(status, sentence));
   }
 
   void begin_reply(bool keep_alive, unsigned version, bool head_only) {
@@ -210,7 +212,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
       request.query = request.path.substr(mark + 1);
       request.path.resize(mark);
     }
-    request.path = decode_percent(request.path);
+    request.path = path_ = decode_percent(request.path);
     for (const auto& field : message)
       request.headers.emplace_back(text_of(field.name_string()), text_of(field.value()));
     request.body = std::move(message.body());
@@ -326,6 +328,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool closing_ = false;  // what was read last leaves nothing that could follow
 
   // Of the request that is being answered.
+  std::string path_;
   std::uint64_t request_ = 0;
   bool replying_ = false, begun_ = false, complete_ = false, gone_ = false;
   bool keep_alive_ = false, chunked_ = false, head_only_ = false;

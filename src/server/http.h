@@ -66,8 +66,10 @@ struct HttpOptions {
   double read_seconds_max = 60;             // for one request to arrive
   double idle_seconds_max = 75;             // between two requests of a connection
   double write_seconds_max = 60;            // without the client reading anything
-  // What is said of a request that HTTP itself refuses: the body of the answer.
-  std::function<std::string(int status, const std::string& sentence)> error_body;
+  // The answer to a request that HTTP itself refuses; its path is empty where it was not
+  // understood.
+  std::function<HttpAnswer(int status, const std::string& sentence, const std::string& path)>
+      refusal;
 };
 
 class HttpServer {

@@ -59,7 +59,6 @@ class Server {
  public:
   explicit Server(HttpHandler handler, HttpOptions options = {}) {
     options.port = 0;
-    options.error_body = [](int status, const std::string&) { return std::to_string(status); };
     auto made = HttpServer::create(std::move(options), std::move(handler));
     EXPECT_TRUE(made);
     http = std::move(*made);

@@ -18,6 +18,7 @@ bool begins_with(std::string_view address, std::string_view scheme) {
 
 // The file that a path names, which must lie in `directory`.
 Result<std::string> resolve(const std::string& path, const std::string& directory) {
+  if (path.find('\0') != path.npos) return fail("a file:// address holds a NUL");
   std::error_code error;
   const auto root = std::filesystem::canonical(directory, error);
   if (error) return fail("the server's media directory cannot be read: {}", error.message());
@@ -25,6 +26,8 @@ Result<std::string> resolve(const std::string& path, const std::string& director
   const auto inside = std::mismatch(root.begin(), root.end(), file.begin(), file.end());
   if (error || inside.first != root.end())
     return fail("file:// addresses may name files in the server's media directory alone");
+  if (!std::filesystem::is_regular_file(file, error))
+    return fail("the server's media directory has no such file");
   return file.string();
 }
 

@@ -32,12 +32,18 @@ Json text_block(const std::string& text) {
   return {{"type", "text"}, {"text", text}};
 }
 
-Json call_block(const CollectedCall& call) {
-  auto input = parse_json(call.arguments);
+Json call_block(const std::string& id, const std::string& name, const std::string& arguments) {
+  auto input = parse_json(arguments);
   return {{"type", "tool_use"},
-          {"id", call.id},
-          {"name", call.name},
+          {"id", id},
+          {"name", name},
           {"input", input ? std::move(*input) : Json::object()}};
+}
+
+Json block_json(const CollectedBlock& block) {
+  if (block.kind == OutputEvent::Kind::kReasoning) return thinking_block(block.text);
+  if (block.kind == OutputEvent::Kind::kContent) return text_block(block.text);
+  return call_block(block.id, block.name, block.text);
 }
 
 Json message_json(const AnswerLabel& label, Json content, const Usage& usage) {
@@ -53,9 +59,7 @@ Json message_json(const AnswerLabel& label, Json content, const Usage& usage) {
 
 Json whole_body(const CollectedChoice& choice, const Usage& usage, const AnswerLabel& label) {
   Json content = Json::array();
-  if (!choice.reasoning.empty()) content.push_back(thinking_block(choice.reasoning));
-  if (!choice.content.empty()) content.push_back(text_block(choice.content));
-  for (const CollectedCall& call : choice.calls) content.push_back(call_block(call));
+  for (const CollectedBlock& block : choice.blocks) content.push_back(block_json(block));
   Json message = message_json(label, std::move(content), usage);
   message.update(stop_fields(choice.end));
   return message;
@@ -78,7 +82,7 @@ class MessagesStream final : public SseWriter {
         return delta({{"type", "text_delta"}, {"text", event.text}});
       case Kind::kCallBegin:
         close_block();
-        return open(Kind::kArguments, call_block({event.id, event.name, ""}));
+        return open(Kind::kArguments, call_block(event.id, event.name, ""));
       case Kind::kArguments:
         return delta({{"type", "input_json_delta"}, {"partial_json", event.text}});
       case Kind::kCallEnd:

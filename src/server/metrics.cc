@@ -97,6 +97,8 @@ std::string Metrics::text(const GeneratorCounts& c) const {
       counter("vllm:generation_tokens_total", "Tokens drawn.", c.generation_tokens) +
       counter("vllm:num_preemptions_total", "Times that a sequence had to give way.",
               c.preemptions) +
+      counter("vllm:spec_decode_num_drafts_total", "Steps that verified drafts of a sequence.",
+              c.drafts) +
       counter("vllm:spec_decode_num_draft_tokens_total", "Tokens drafted.", c.drafted_tokens) +
       counter("vllm:spec_decode_num_accepted_tokens_total", "Drafts that were right.",
               c.accepted_tokens) +

@@ -74,15 +74,10 @@ const char* status_of(const ChoiceEnd& end) {
 Json whole_body(const CollectedChoice& choice, const Usage& usage, const ResponsesForm& form) {
   Json output = Json::array();
   const char* status = status_of(choice.end);
-  if (!choice.reasoning.empty())
-    output.push_back(
-        Item{Kind::kReasoning, item_id(Kind::kReasoning), choice.reasoning}.json("completed"));
-  if (!choice.content.empty())
-    output.push_back(Item{Kind::kContent, item_id(Kind::kContent), choice.content}.json(status));
-  for (const CollectedCall& call : choice.calls)
-    output.push_back(
-        Item{Kind::kArguments, item_id(Kind::kArguments), call.arguments, call.id, call.name}.json(
-            "completed"));
+  for (const CollectedBlock& block : choice.blocks) {
+    const Item item{block.kind, item_id(block.kind), block.text, block.id, block.name};
+    output.push_back(item.json(block.kind == Kind::kContent ? status : "completed"));
+  }
   Json response = response_json(form.label, form.echo, status, output);
   finish_response(response, choice.end, usage);
   return response;
