@@ -93,10 +93,11 @@ void print_memory_plan(const ServeOptions& o, const LoadedModel& loaded, const E
   const std::int64_t page = cache_page_bytes(loaded, drafter);
   const std::int64_t pages = engine.context_tokens() / config.block_tokens;
   const auto bytes = [](std::int64_t n) { return quantity(static_cast<double>(n), "B"); };
-  std::fprintf(stderr, "  memory  weights %s; cache %s: %ld tokens in %ld pages; bodies up to %s\n",
+  std::fprintf(stderr,
+               "  memory  weights %s; cache %s: %ld tokens in %ld pages; requests up to %s\n",
                bytes(loaded.weight_bytes).c_str(), bytes(pages * page).c_str(),
                static_cast<long>(engine.context_tokens()), static_cast<long>(pages),
-               bytes(o.http.body_bytes_max).c_str());
+               bytes(o.http.bodies_bytes_max).c_str());
 }
 
 void print_banner(const ServeOptions& o, const LoadedModel& loaded, const Engine& engine,

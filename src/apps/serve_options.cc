@@ -152,6 +152,7 @@ Status finish_serve_options(ServeOptions& o) {
     o.server.thinking_mode = *mode;
   }
   o.http.body_bytes_max = o.body_mb << 20;
+  o.http.bodies_bytes_max = std::max(o.http.bodies_bytes_max, 2 * o.http.body_bytes_max);
   // Every sequence that decodes has a row in every step.
   if (o.step_rows < o.sequences)
     return fail("--max-num-batched-tokens is {}, fewer than --max-num-seqs {}", o.step_rows,

@@ -31,9 +31,7 @@ class Answer::Choice final : public JobSink {
       case Finish::kNo:
         break;
       case Finish::kBroken:
-        answer_->failed(ApiError(500,
-                                 "the model's output is not a number: its weights are "
-                                 "damaged, or not those of a MiniMax-M3"));
+        answer_->failed(nothing_to_draw());
         return false;
       case Finish::kStop:
       case Finish::kLength:
@@ -84,6 +82,16 @@ class Answer::Choice final : public JobSink {
   void count_reasoning() {
     answer_->record_.usage.reasoning_tokens += parser_->reasoning_tokens() - reasoning_;
     reasoning_ = parser_->reasoning_tokens();
+  }
+
+  ApiError nothing_to_draw() const {
+    if (answer_->plan_.constraint || answer_->plan_.options.limits_ids)
+      return {400,
+              "no token is left that may be drawn: what the request allows and the form that "
+              "it wants exclude one another"};
+    return {500,
+            "the model's output is not a number: its weights are damaged, or not those of a "
+            "MiniMax-M3"};
   }
 
   std::optional<std::int32_t> stop_id_of(const TokenEvent& event) const {

@@ -32,13 +32,20 @@ ApiStatus check_unknown(const Json& request) {
   return {};
 }
 
-ApiStatus read_bias(const Json& request, std::int64_t vocab, SamplingParams& sampling) {
+// Ids beyond the tokenizer's are rows of the model that nobody trained.
+bool has_text(std::int64_t id, const ServedModel& model) {
+  return model.tokenizer == nullptr || model.tokenizer->has_string(static_cast<TokenId>(id));
+}
+
+ApiStatus read_bias(const Json& request, const ServedModel& model, SamplingParams& sampling) {
+  const std::int64_t vocab = model.config->vocab;
   M3_TRY(const Json* bias, object_field(request, "logit_bias"));
   if (bias == nullptr) return {};
   for (const auto& [key, value] : bias->items()) {
     std::int64_t id = -1;
     const auto parsed = std::from_chars(key.data(), key.data() + key.size(), id);
-    if (parsed.ec != std::errc() || parsed.ptr != key.data() + key.size() || id < 0 || id >= vocab)
+    if (parsed.ec != std::errc() || parsed.ptr != key.data() + key.size() || id < 0 ||
+        id >= vocab || !has_text(id, model))
       return refuse("logit_bias", "names \"{}\", which is no id of the vocabulary (0 to {})",
                     key.substr(0, 40), vocab - 1);
     M3_TRY(const auto number, number_field(*bias, key));
@@ -49,12 +56,18 @@ ApiStatus read_bias(const Json& request, std::int64_t vocab, SamplingParams& sam
   return {};
 }
 
-ApiStatus read_allowed_ids(const Json& request, std::int64_t vocab, SamplingParams& sampling) {
+ApiStatus read_allowed_ids(const Json& request, const ServedModel& model,
+                           SamplingParams& sampling) {
   if (find_set_member(request, "allowed_token_ids") == nullptr) return {};
+  const std::int64_t vocab = model.config->vocab;
   M3_TRY(const auto allowed, ids_field(request, "allowed_token_ids", vocab));
   if (allowed.empty()) return refuse("allowed_token_ids", "is empty: nothing could be drawn");
   std::vector<bool> keep(static_cast<std::size_t>(vocab));
-  for (const std::int32_t id : allowed) keep[static_cast<std::size_t>(id)] = true;
+  for (const std::int32_t id : allowed) {
+    if (!has_text(id, model))
+      return refuse("allowed_token_ids", "has {}, an id without a string", id);
+    keep[static_cast<std::size_t>(id)] = true;
+  }
   for (std::int32_t id = 0; id < vocab; ++id)
     if (!keep[static_cast<std::size_t>(id)]) sampling.banned.push_back(id);
   return {};
@@ -74,8 +87,8 @@ ApiStatus read_sampling(const Json& request, const ServedModel& model, SamplingP
   }
   M3_TRY(const auto top_k, integer_field(request, "top_k"));
   set_if(top_k, sampling.top_k);
-  M3_TRY_STATUS(read_bias(request, vocab, sampling));
-  M3_TRY_STATUS(read_allowed_ids(request, vocab, sampling));
+  M3_TRY_STATUS(read_bias(request, model, sampling));
+  M3_TRY_STATUS(read_allowed_ids(request, model, sampling));
   M3_TRY(const auto seed, integer_field(request, "seed"));
   sampling.seed = seed ? static_cast<std::uint64_t>(*seed) : std::random_device()();
   if (const Status valid = check_sampling(sampling, vocab); !valid) {
@@ -144,6 +157,7 @@ ApiResult<AnswerOptions> read_answer_options(const Json& request, const ServedMo
   set_if(choices, options.choices);
   M3_TRY(const auto user, string_field(request, "user"));
   options.user = user.value_or("");
+  options.limits_ids = find_set_member(request, "allowed_token_ids") != nullptr;
   return options;
 }
 
@@ -164,11 +178,9 @@ ApiResult<Request> make_request(std::vector<std::int32_t> prompt, const AnswerOp
   if (length == 0) return refuse("prompt", "has no tokens: give at least one");
   if (room < 1)
     return tl::unexpected(ApiError(
-        400,
-        fmt::format("the maximum context length is {} tokens, but the prompt has {} tokens "
-                    "and leaves no room for an answer: shorten it",
-                    model.context_tokens, length),
-        "messages"));
+        400, fmt::format("the maximum context length is {} tokens, but the prompt has {} tokens "
+                         "and leaves no room for an answer: shorten it",
+                         model.context_tokens, length)));
   Request request{.prompt = std::move(prompt),
                   .max_tokens = std::min(options.max_tokens.value_or(room), room),
                   .min_tokens = options.min_tokens,

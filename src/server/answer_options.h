@@ -20,6 +20,7 @@ struct AnswerOptions {
   bool stream = false;
   bool include_usage = false;     // in a stream: a last chunk with it
   bool continuous_usage = false;  // in a stream: in every chunk
+  bool limits_ids = false;        // the client says which ids may be drawn
   std::string user;               // whose request it is
 };
 

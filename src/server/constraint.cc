@@ -123,7 +123,8 @@ bool any_strict(const Json& tools) {
   });
 }
 
-// Calls are held to the tools where they are demanded, or a tool asks for it.
+// Calls are held to the tools where they are demanded, where they are one of two forms that an
+// answer may have, or where a tool asks for it.
 ApiResult<GrammarPointer> read_tools(const ConstraintContext& context, bool demanded,
                                      const Tokenizer& tokenizer) {
   if (context.choice.mode == ToolChoice::Mode::kNone) return GrammarPointer();
@@ -152,7 +153,8 @@ ApiResult<MakeConstraint> read_constraint(const Json& request, const ConstraintC
   rules.tools_required = context.choice.mode == ToolChoice::Mode::kRequired ||
                          context.choice.mode == ToolChoice::Mode::kNamed;
   M3_TRY(rules.content, read_content(request));
-  M3_TRY(rules.tools, read_tools(context, rules.tools_required, *model.tokenizer));
+  M3_TRY(rules.tools,
+         read_tools(context, rules.tools_required || rules.content != nullptr, *model.tokenizer));
   if (!rules.content && !rules.tools) return MakeConstraint();
   M3_TRY(OutputConstraint first, OutputConstraint::make(rules, *model.vocabulary));
   return MakeConstraint([first = std::move(first), words = model.vocabulary->mask_words()] {

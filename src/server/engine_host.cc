@@ -155,7 +155,9 @@ Result<SplicePlan> EngineHost::look(JobId id, const Job& job) {
 
 void EngineHost::compute() {
   if (engine_.idle()) return;
-  for (const TokenEvent& event : engine_.step()) deliver(event);
+  const auto events = engine_.step();
+  tell_counts();  // first: who has its answer may ask for them at once
+  for (const TokenEvent& event : events) deliver(event);
   tell_counts();
 }
 

@@ -44,6 +44,7 @@ struct Shared {
   asio::thread_pool workers;
   std::set<std::shared_ptr<Connection>> connections;
   std::atomic<std::int64_t> open_requests{0};
+  std::int64_t body_bytes = 0;  // of bodies that came, or were promised
   bool draining = false;
 
   Shared(HttpOptions o, HttpHandler h)
@@ -152,9 +153,26 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void header_read(Error error) {
     if (error) return read_failed(error);
     stream_.expires_after(duration(shared_.options.read_seconds_max));
+    if (!reserve_body()) {
+      closing_ = true;
+      return send_error(503, "this server holds as many bytes of requests as it takes; try again");
+    }
     if (beast::iequals(parser_->get()[http::field::expect], "100-continue")) return continue_body();
     read_body();
   }
+
+  // A body without a length may be as long as any.
+  bool reserve_body() {
+    const auto length = parser_->content_length();
+    std::int64_t bytes = shared_.options.body_bytes_max;
+    if (length) bytes = static_cast<std::int64_t>(*length);
+    if (!length && !parser_->chunked()) bytes = 0;
+    if (shared_.body_bytes + bytes > shared_.options.bodies_bytes_max) return false;
+    shared_.body_bytes += bytes;
+    reserved_ = bytes;
+    return true;
+  }
+  void release_body() { shared_.body_bytes -= std::exchange(reserved_, 0); }
 
   void continue_body() {
     static constexpr std::string_view kGoOn = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -297,6 +315,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void finish_request() {
     if (!replying_) return;
     replying_ = false;
+    release_body();
     on_gone_ = nullptr;
     --shared_.open_requests;
   }
@@ -317,7 +336,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
                             });
   }
 
-  void forget() { shared_.connections.erase(shared_from_this()); }
+  void forget() {
+    release_body();
+    shared_.connections.erase(shared_from_this());
+  }
 
   Shared& shared_;
   beast::tcp_stream stream_;
@@ -326,6 +348,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::string peer_;
   bool first_ = true;     // no request has been read yet
   bool closing_ = false;  // what was read last leaves nothing that could follow
+
+  std::int64_t reserved_ = 0;  // of shared_.body_bytes
 
   // Of the request that is being answered.
   std::string path_;

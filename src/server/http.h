@@ -62,6 +62,7 @@ struct HttpOptions {
   std::int64_t connections_max = 4096;  // one more is told 503
   std::int64_t header_bytes_max = 32 << 10;
   std::int64_t body_bytes_max = 64 << 20;
+  std::int64_t bodies_bytes_max = 1 << 30;  // of all requests that are not answered; then 503
   std::int64_t unsent_bytes_max = 8 << 20;  // of an answer whose client does not read
   double read_seconds_max = 60;             // for one request to arrive
   double idle_seconds_max = 75;             // between two requests of a connection

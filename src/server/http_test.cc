@@ -123,6 +123,23 @@ TEST(Http, RefusesWhatIsTooLargeOrNoHttp) {
   EXPECT_EQ(answer("GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"), "HTTP/1.1 400");
 }
 
+TEST(Http, BodiesOfAllRequestsTogetherAreBounded) {
+  Server server(echo, {.body_bytes_max = 1000, .bodies_bytes_max = 1500});
+  Client first(server.http->port());
+  first.say("POST /1 HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n");
+  first.hear("100 Continue");
+  const auto second = [&] {
+    Client client(server.http->port());
+    client.say("POST /2 HTTP/1.1\r\nConnection: close\r\nContent-Length: 600\r\n\r\n" +
+               std::string(600, 'b'));
+    return client.hear_all().substr(0, 12);
+  };
+  EXPECT_EQ(second(), "HTTP/1.1 503");
+  first.say(std::string(1000, 'a'));
+  first.hear("POST /1");
+  EXPECT_TRUE(soon([&] { return second() == "HTTP/1.1 200"; }));
+}
+
 TEST(Http, ABodyIsAskedForWhereTheClientWaitsForThat) {
   Server server(echo);
   Client client(server.http->port());
