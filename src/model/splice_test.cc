@@ -67,16 +67,25 @@ TEST(SplicePlan, CountsMustAgree) {
   EXPECT_FALSE(SplicePlan::create(ids, {item(kVideo, 5, 2)}, config()));
 }
 
-TEST(SplicePlan, APrefixEndsWhereTheMediaDiffer) {
+TEST(SplicePlan, MarksTellWhichMediaSlotsHoldAndWhatOfThem) {
   const std::vector<std::int32_t> ids = {1, kImage, kImage, 2, kImage, kImage};
-  const auto plan = [&](std::uint64_t first, std::uint64_t second) {
-    return *SplicePlan::create(ids, {item(kImage, first, 2), item(kImage, second, 2)}, config());
+  const auto marks = [&](std::uint64_t first, std::uint64_t second, std::int64_t slot) {
+    const auto plan =
+        SplicePlan::create(ids, {item(kImage, first, 2), item(kImage, second, 2)}, config());
+    std::vector<std::int64_t> all;
+    plan->add_marks(slot, 2, all);
+    return all;
   };
-  EXPECT_EQ(plan(5, 6).common(plan(5, 6), 6), 6);
-  EXPECT_EQ(plan(5, 6).common(plan(5, 7), 6), 4);
-  EXPECT_EQ(plan(5, 6).common(plan(7, 6), 6), 1);
-  EXPECT_EQ(plan(5, 6).common({}, 6), 1);
-  EXPECT_EQ(plan(5, 6).common(plan(5, 7), 3), 3);
+  EXPECT_EQ(marks(5, 6, 0), marks(5, 7, 0));
+  EXPECT_NE(marks(5, 6, 0), marks(7, 6, 0));
+  EXPECT_EQ(marks(5, 6, 4), marks(7, 6, 4));
+  EXPECT_NE(marks(5, 6, 4), marks(5, 7, 4));
+  // The first row of a picture is not its second, nor at another place of the page.
+  EXPECT_NE(marks(5, 6, 1), marks(5, 6, 2));
+  EXPECT_NE(marks(5, 5, 3), marks(5, 5, 2));
+  std::vector<std::int64_t> none;
+  SplicePlan().add_marks(0, 6, none);
+  EXPECT_TRUE(none.empty());
 }
 
 }  // namespace
