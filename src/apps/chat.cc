@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <iostream>
 
-#include "apps/answer.h"
 #include "apps/chat_command.h"
 #include "apps/commands.h"
 #include "apps/conversation.h"
@@ -18,6 +17,7 @@
 #include "apps/option_checks.h"
 #include "apps/progress_bar.h"
 #include "apps/speculative_options.h"
+#include "apps/terminal_answer.h"
 #include "engine/engine.h"
 
 namespace m3 {
@@ -129,7 +129,7 @@ class Chat {
       conversation_.retract();
       return fail("{}; the message is forgotten", started.error().message);
     }
-    M3_TRY(const Answer answer, show_answer(prompt_tokens));
+    M3_TRY(const TerminalAnswer answer, show_answer(prompt_tokens));
     std::vector<TokenId> ids;
     for (const SampledToken& token : answer.tokens) ids.push_back(token.id);
     conversation_.answer(ids, answer.text);
@@ -159,16 +159,18 @@ class Chat {
     return {};
   }
 
-  Result<Answer> show_answer(std::int64_t prompt_tokens) {
+  Result<TerminalAnswer> show_answer(std::int64_t prompt_tokens) {
     ProgressBar bar("reading the conversation", "tokens");
-    AnswerOptions options{.tokenizer = &*loaded_.tokenizer, .stop = options_.generation.stop};
+    TerminalAnswerOptions options{.tokenizer = &*loaded_.tokenizer,
+                                  .stop = options_.generation.stop};
     options.cancelled = [] { return interrupted.load(); };
     options.prompt_progress = bar.callback();
     options.show = [](const std::string& piece) {
       std::fputs(piece.c_str(), stdout);
       std::fflush(stdout);
     };
-    M3_TRY(const Answer answer, read_answer(engine_, *sequence_, prompt_tokens, options));
+    M3_TRY(const TerminalAnswer answer,
+           read_terminal_answer(engine_, *sequence_, prompt_tokens, options));
     const char* why = answer.finish_reason == "length"      ? " [the answer reached its length]"
                       : answer.finish_reason == "cancelled" ? " [stopped]"
                                                             : "";

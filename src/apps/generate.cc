@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "apps/answer.h"
 #include "apps/commands.h"
 #include "apps/conversation.h"
 #include "apps/generation_options.h"
@@ -15,6 +14,7 @@
 #include "apps/pixel_file.h"
 #include "apps/progress_bar.h"
 #include "apps/speculative_options.h"
+#include "apps/terminal_answer.h"
 #include "base/file.h"
 #include "engine/engine.h"
 
@@ -93,7 +93,7 @@ Result<SplicePlan> look(const Question& question, const GenerateOptions& o,
   return reader.plan(question.ids, std::move(media));
 }
 
-nlohmann::ordered_json timings(const Answer& answer, double media_seconds,
+nlohmann::ordered_json timings(const TerminalAnswer& answer, double media_seconds,
                                const LoadedModel& loaded) {
   const auto rate = [](double count, double seconds) { return seconds > 0 ? count / seconds : 0; };
   const auto drawn = static_cast<double>(answer.tokens.size());
@@ -106,7 +106,7 @@ nlohmann::ordered_json timings(const Answer& answer, double media_seconds,
           {"predicted_per_second", rate(drawn - 1, answer.answer_seconds)}};
 }
 
-nlohmann::ordered_json logprobs(const Answer& answer, const Tokenizer* tokenizer) {
+nlohmann::ordered_json logprobs(const TerminalAnswer& answer, const Tokenizer* tokenizer) {
   const auto entry = [&](std::int32_t id, float logprob) {
     nlohmann::ordered_json e = {{"id", id}, {"logprob", logprob}};
     if (tokenizer != nullptr) e["token"] = tokenizer->decode(std::span(&id, 1));
@@ -132,7 +132,7 @@ nlohmann::ordered_json drafts(std::span<const Acceptance::Count> places) {
   return {{"drafted", std::move(drafted)}, {"accepted", std::move(accepted)}};
 }
 
-void print_json(const Answer& answer, std::int64_t prompt_tokens, double media_seconds,
+void print_json(const TerminalAnswer& answer, std::int64_t prompt_tokens, double media_seconds,
                 std::uint64_t seed, std::span<const Acceptance::Count> acceptance,
                 const GenerateOptions& options, const LoadedModel& loaded) {
   const Tokenizer* tokenizer = loaded.tokenizer ? &*loaded.tokenizer : nullptr;
@@ -173,22 +173,22 @@ Result<std::unique_ptr<Engine>> make_engine(const GenerateOptions& o, std::int64
 }
 
 // The answer, shown as it comes unless it is to be JSON.
-Result<Answer> answer_of(Engine& engine, SequenceId id, std::int64_t prompt_tokens,
-                         const GenerateOptions& o, const LoadedModel& loaded) {
+Result<TerminalAnswer> answer_of(Engine& engine, SequenceId id, std::int64_t prompt_tokens,
+                                 const GenerateOptions& o, const LoadedModel& loaded) {
   ProgressBar bar("reading the prompt", "tokens");
-  AnswerOptions options{.tokenizer = loaded.tokenizer ? &*loaded.tokenizer : nullptr,
-                        .stop = o.generation.stop};
+  TerminalAnswerOptions options{.tokenizer = loaded.tokenizer ? &*loaded.tokenizer : nullptr,
+                                .stop = o.generation.stop};
   options.prompt_progress = bar.callback();
   if (!o.json)
     options.show = [](const std::string& piece) {
       std::fputs(piece.c_str(), stdout);
       std::fflush(stdout);
     };
-  return read_answer(engine, id, prompt_tokens, options);
+  return read_terminal_answer(engine, id, prompt_tokens, options);
 }
 
 // Ends what was shown.
-void print_end(const Answer& answer, std::span<const Acceptance::Count> acceptance,
+void print_end(const TerminalAnswer& answer, std::span<const Acceptance::Count> acceptance,
                const LoadedModel& loaded) {
   if (loaded.tokenizer) {
     std::printf("\n");
@@ -220,7 +220,7 @@ Status run_generate(const GenerateOptions& o) {
   M3_TRY(const SequenceId id, engine->start(std::move(request)));
   if (!o.json && !loaded->random_weights.empty())
     std::fprintf(stderr, "note: %s\n", loaded->random_weights.c_str());
-  M3_TRY(const Answer answer, answer_of(*engine, id, prompt_tokens, o, *loaded));
+  M3_TRY(const TerminalAnswer answer, answer_of(*engine, id, prompt_tokens, o, *loaded));
   if (o.json)
     print_json(answer, prompt_tokens, media_seconds, seed, engine->acceptance(id), o, *loaded);
   else

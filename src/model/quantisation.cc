@@ -141,14 +141,15 @@ bool takes_format(const WeightSpec& spec, Format format) {
 }
 
 Status check_groups(std::span<const FormattedWeight> weights) {
-  std::map<std::tuple<Part, std::int64_t, Group>, const FormattedWeight*> first;
+  std::map<std::tuple<Part, std::int64_t, Fusion>, const FormattedWeight*> first;
   for (const FormattedWeight& weight : weights) {
     const WeightSpec& spec = *weight.spec;
-    if (spec.group == Group::kNone) continue;
-    const auto [at, is_new] = first.emplace(std::tuple(spec.part, spec.layer, spec.group), &weight);
+    if (spec.fusion == Fusion::kNone) continue;
+    const auto [at, is_new] =
+        first.emplace(std::tuple(spec.part, spec.layer, spec.fusion), &weight);
     if (at->second->codec != weight.codec) return disagree(*at->second, weight);
-    if (spec.group != Group::kIndexer || !is_new) continue;
-    const auto attention = first.find({spec.part, spec.layer, Group::kAttention});
+    if (spec.fusion != Fusion::kIndexer || !is_new) continue;
+    const auto attention = first.find({spec.part, spec.layer, Fusion::kAttention});
     if (attention != first.end() && half_exported(*attention->second, weight))
       return disagree(*attention->second, weight);
   }

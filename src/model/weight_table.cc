@@ -27,7 +27,7 @@ void add_layers(const TableBuilder& table, const Config& c, Weights* weights) {
 // transformers keeps the head at the top, under the name that the unprefixed spelling gives it.
 void add_head(std::vector<WeightSpec>& table, const Config& c, Weights* weights) {
   const TableBuilder builder(table, Part::kText, "language_model.", "");
-  const LinearStyle style{Split::kVocabRows, Group::kNone, Kind::kHead, kHeadGain,
+  const LinearStyle style{Split::kVocabRows, Fusion::kNone, Kind::kHead, kHeadGain,
                           /*quantised=*/false};
   builder.linear("lm_head", c.vocab, c.hidden, style,
                  weights == nullptr ? nullptr : &weights->head);

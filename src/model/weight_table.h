@@ -29,7 +29,7 @@ enum class Part : std::uint8_t { kText, kVision, kMtp };
 
 // Weights that one fused projection or one grouped product reads must be stored in one format
 // (spec: text-model §2.4). Weights of the same layer and the same group are such parts.
-enum class Group : std::uint8_t {
+enum class Fusion : std::uint8_t {
   kNone,
   kAttention,
   kIndexer,
@@ -85,7 +85,7 @@ struct WeightSpec {
   bool quantised = false;           // MXFP8 in the quantised release
   std::int64_t expert = -1;         // the routed expert that it belongs to; -1: none
   Split split = Split::kReplicated;
-  Group group = Group::kNone;
+  Fusion fusion = Fusion::kNone;
   Kind kind = Kind::kNorm;
   Part part = Part::kText;
   std::int64_t layer = -1;  // of its part; -1: none

@@ -65,7 +65,7 @@ WeightSpec& TableBuilder::linear(const std::string& name, std::int64_t rows, std
   const Init init{0, style.gain / std::sqrt(static_cast<double>(cols))};
   WeightSpec& spec = weight(name + ".weight", {rows, cols}, init);
   spec.split = style.split;
-  spec.group = style.group;
+  spec.fusion = style.fusion;
   spec.kind = style.kind;
   spec.quantised = style.quantised;
   if (place != nullptr) spec.place = place;

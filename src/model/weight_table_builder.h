@@ -8,7 +8,7 @@ namespace m3 {
 // How a linear is drawn, cut and grouped. A random linear has std = gain / sqrt(columns).
 struct LinearStyle {
   Split split = Split::kReplicated;
-  Group group = Group::kNone;
+  Fusion fusion = Fusion::kNone;
   Kind kind = Kind::kNorm;
   double gain = 1;
   bool quantised = true;

@@ -33,9 +33,9 @@ void add_attention(const TableBuilder& layer, const Config& c, AttentionWeights*
   const TableBuilder table = layer.inside("self_attn.");
   const std::int64_t q = c.heads * c.head_dim;
   const std::int64_t kv = c.kv_heads * c.head_dim;
-  const LinearStyle in{Split::kRows, Group::kAttention, Kind::kAttention};
-  const LinearStyle kv_in{Split::kKvRows, Group::kAttention, Kind::kAttention};
-  const LinearStyle out{Split::kColumns, Group::kNone, Kind::kAttention};
+  const LinearStyle in{Split::kRows, Fusion::kAttention, Kind::kAttention};
+  const LinearStyle kv_in{Split::kKvRows, Fusion::kAttention, Kind::kAttention};
+  const LinearStyle out{Split::kColumns, Fusion::kNone, Kind::kAttention};
   table.linear("q_proj", q, c.hidden, in, at(w, &A::q));
   table.linear("k_proj", kv, c.hidden, kv_in, at(w, &A::k));
   table.linear("v_proj", kv, c.hidden, kv_in, at(w, &A::v));
@@ -48,8 +48,8 @@ void add_indexer(const TableBuilder& layer, const Config& c, IndexerWeights* w) 
   using I = IndexerWeights;
   const TableBuilder table = layer.inside("self_attn.index_", "self_attn.indexer.");
   const std::int64_t q = c.index_heads * c.index_dim;
-  const LinearStyle heads{Split::kKvRows, Group::kIndexer, Kind::kIndexer};
-  const LinearStyle shared{Split::kReplicated, Group::kIndexer, Kind::kIndexer};
+  const LinearStyle heads{Split::kKvRows, Fusion::kIndexer, Kind::kIndexer};
+  const LinearStyle shared{Split::kReplicated, Fusion::kIndexer, Kind::kIndexer};
   table.linear("q_proj", q, c.hidden, heads, at(w, &I::q));
   table.linear("k_proj", c.index_dim, c.hidden, shared, at(w, &I::k));
   table.vector("q_norm.weight", c.index_dim, kIndexNorm, at(w, &I::q_norm));
@@ -61,8 +61,8 @@ struct Mlp {
   std::int64_t hidden = 0;
   std::int64_t inner = 0;
   Kind kind = Kind::kDenseMlp;
-  Group in = Group::kMlp;
-  Group out = Group::kNone;
+  Fusion in = Fusion::kMlp;
+  Fusion out = Fusion::kNone;
   // Which of how many are stacked in one tensor of transformers; 0: not stacked.
   std::int64_t expert = 0;
   std::int64_t experts = 0;
@@ -111,8 +111,8 @@ void add_expert(const TableBuilder& moe, const Config& c, std::int64_t expert, M
   Mlp mlp{c.hidden,
           c.expert_inner,
           Kind::kExpert,
-          Group::kExpertsIn,
-          Group::kExpertsOut,
+          Fusion::kExpertsIn,
+          Fusion::kExpertsOut,
           expert,
           c.experts,
           "w1",
@@ -130,7 +130,7 @@ void add_expert(const TableBuilder& moe, const Config& c, std::int64_t expert, M
 void add_router(const TableBuilder& moe, const Config& c, MoeWeights* w) {
   WeightSpec& gate =
       moe.linear("gate", c.experts, c.hidden,
-                 {Split::kReplicated, Group::kNone, Kind::kRouter, kRouterGain, false}, nullptr);
+                 {Split::kReplicated, Fusion::kNone, Kind::kRouter, kRouterGain, false}, nullptr);
   gate.stored = DType::kF32;
   if (w != nullptr) gate.place = RouterPlace{&w->router};
   if (!c.router_bias) return;
@@ -151,7 +151,7 @@ void add_moe(const TableBuilder& layer, const Config& c, MoeWeights* w) {
   for (std::int64_t expert = 0; expert < c.experts; ++expert) add_expert(moe, c, expert, w);
   if (c.shared_experts > 0)
     add_dense(moe.inside("shared_experts."), c,
-              {.inner = c.shared_inner, .kind = Kind::kSharedExpert, .in = Group::kShared},
+              {.inner = c.shared_inner, .kind = Kind::kSharedExpert, .in = Fusion::kShared},
               inner(w, &MoeWeights::shared));
 }
 

@@ -24,7 +24,7 @@ void add_norm(const TableBuilder& table, const std::string& name, std::int64_t s
 void add_linear(const TableBuilder& table, const std::string& name, std::int64_t rows,
                 std::int64_t cols, double gain, BiasedLinear* to, bool bias = true) {
   table.linear(name, rows, cols,
-               {Split::kReplicated, Group::kNone, Kind::kVision, gain, /*quantised=*/false},
+               {Split::kReplicated, Fusion::kNone, Kind::kVision, gain, /*quantised=*/false},
                place(to, &BiasedLinear::linear));
   if (bias) table.vector(name + ".bias", rows, kBias, place(to, &BiasedLinear::bias));
 }

@@ -15,8 +15,8 @@ MEDIA = ROOT / "tests" / "data" / "media"
 def running(server):
     """The server, which must end well when its tests are over."""
     yield server
-    assert server.process.poll() is None, "the server has ended:\n" + "\n".join(server.lines[-20:])
-    assert server.stop() == 0, "\n".join(server.lines[-20:])
+    assert server.process.poll() is None, "the server has ended:\n" + server.last_words()
+    assert server.stop() == 0, server.last_words()
 
 
 @pytest.fixture(scope="session")

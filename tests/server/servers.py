@@ -52,6 +52,13 @@ class Server:
     def pid(self) -> int:
         return self.process.pid
 
+    def last_words(self) -> str:
+        """The beginning of a sanitizer's report where there is one, else the last lines."""
+        for number, line in enumerate(self.lines):
+            if "Sanitizer" in line or "runtime error" in line:
+                return "\n".join(self.lines[number:number + 40])
+        return "\n".join(self.lines[-20:])
+
     def terminate(self):
         """Asks it to end, and does not wait."""
         self.process.send_signal(signal.SIGTERM)

@@ -12,7 +12,7 @@
 
 namespace m3 {
 
-struct Answer {
+struct TerminalAnswer {
   std::vector<SampledToken> tokens;
   std::string text;                         // what was shown; empty without a tokenizer
   std::string finish_reason;                // "stop", "length" or "cancelled"
@@ -21,7 +21,7 @@ struct Answer {
   std::int64_t prompt_tokens_computed = 0;  // the rest was in the cache already
 };
 
-struct AnswerOptions {
+struct TerminalAnswerOptions {
   const Tokenizer* tokenizer = nullptr;          // null: no text
   std::vector<std::string> stop;                 // stop strings
   std::function<void(const std::string&)> show;  // each new piece of text; may be empty
@@ -35,7 +35,8 @@ std::string draft_summary(std::span<const Acceptance::Count> places);
 
 // Runs the engine until sequence `id` has its answer. It must be the only one that runs. Errors:
 // the model's output is not a number.
-Result<Answer> read_answer(Engine& engine, SequenceId id, std::int64_t prompt_tokens,
-                           const AnswerOptions& options);
+Result<TerminalAnswer> read_terminal_answer(Engine& engine, SequenceId id,
+                                            std::int64_t prompt_tokens,
+                                            const TerminalAnswerOptions& options);
 
 }  // namespace m3

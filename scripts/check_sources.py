@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Names every #include in src/ that points the wrong way.
+"""Names every #include in src/ that points the wrong way, and every type whose name means two things.
 
 The allowed directions are the m3_library(FOLDER DEPENDS ...) lines of CMakeLists.txt: a folder may include itself,
 what its line names, and what those name in turn. The picture in ARCHITECTURE.md is this rule; this script is what
 keeps it true.
+
+Two types of one name in one namespace link without a word, and then one's destructor runs on the other.
 """
 import pathlib
 import re
@@ -41,11 +43,10 @@ def folder_of(path, folders):
     return max(fits, key=len) if fits else None
 
 
-def main():
+def misplaced_includes():
+    """(how many includes there are, what is wrong with some)"""
     allowed, wrong, seen = allowed_folders(), [], 0
-    for file in sorted((ROOT / "src").rglob("*")):
-        if file.suffix not in (".h", ".cc"):
-            continue
+    for file in source_files():
         path = str(file.relative_to(ROOT / "src"))
         home = folder_of(path, allowed)
         if home is None:
@@ -61,10 +62,43 @@ def main():
                 wrong.append(f"src/{path}:{number}: \"{match[1]}\" is not written from src/ (folder/file.h)")
             elif target not in allowed[home]:
                 wrong.append(f"src/{path}:{number}: {home} must not include {target} (\"{match[1]}\")")
-    for line in wrong:
+    return seen, wrong
+
+
+def types_of(file):
+    """(name with its namespaces, line number) of each type that other files can see."""
+    namespaces = []
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        if match := re.match(r"(?:inline )?namespace ([\w:]*) ?{", line):
+            namespaces.append(match[1])
+        elif line.startswith("}  // namespace"):
+            namespaces.pop()
+        elif match := re.match(r"(?:struct|class|union|enum(?: class)?) (?:\w+\([^)]*\) )?([\w:]+)(?: final)?(?: :.*)? {", line):
+            if "" not in namespaces:  # what is in a namespace without a name, others cannot see
+                yield "::".join([*namespaces, match[1]]), number
+
+
+def types_of_one_name():
+    """(how many types there are, which of them share a name)"""
+    places = {}
+    for file in source_files():
+        for name, number in types_of(file):
+            places.setdefault(name, []).append(f"{file.relative_to(ROOT)}:{number}")
+    return len(places), [f"{where[-1]}: {name} is also the name of the type at {where[0]}"
+                         for name, where in places.items() if len(where) > 1]
+
+
+def source_files():
+    return [file for file in sorted((ROOT / "src").rglob("*")) if file.suffix in (".h", ".cc")]
+
+
+def main():
+    includes, misplaced = misplaced_includes()
+    types, doubled = types_of_one_name()
+    for line in misplaced + doubled:
         print(line)
-    print(f"{seen} includes read, {len(wrong)} point the wrong way")
-    return 1 if wrong or not seen else 0
+    print(f"{includes} includes read, {len(misplaced)} point the wrong way; {types} types, {len(doubled)} share a name")
+    return 1 if misplaced or doubled or not includes or not types else 0
 
 
 if __name__ == "__main__":

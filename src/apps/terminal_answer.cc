@@ -1,4 +1,4 @@
-#include "apps/answer.h"
+#include "apps/terminal_answer.h"
 
 #include <fmt/core.h>
 
@@ -18,7 +18,8 @@ double seconds(Clock::time_point begin, Clock::time_point end) {
 // Token ids in, safe text out.
 class TextStream {
  public:
-  explicit TextStream(const AnswerOptions& options) : options_(options), stop_(options.stop) {
+  explicit TextStream(const TerminalAnswerOptions& options)
+      : options_(options), stop_(options.stop) {
     if (options.tokenizer != nullptr) detokenizer_.emplace(*options.tokenizer);
   }
   void push(std::int32_t id, std::string& text) {
@@ -37,7 +38,7 @@ class TextStream {
     text += piece;
     if (options_.show) options_.show(piece);
   }
-  const AnswerOptions& options_;
+  const TerminalAnswerOptions& options_;
   StopMatcher stop_;
   std::optional<Detokenizer> detokenizer_;
 };
@@ -53,9 +54,10 @@ std::string draft_summary(std::span<const Acceptance::Count> places) {
   return drafted == 0 ? "" : fmt::format("{} of {} drafts were right", accepted, drafted);
 }
 
-Result<Answer> read_answer(Engine& engine, SequenceId id, std::int64_t prompt_tokens,
-                           const AnswerOptions& options) {
-  Answer answer;
+Result<TerminalAnswer> read_terminal_answer(Engine& engine, SequenceId id,
+                                            std::int64_t prompt_tokens,
+                                            const TerminalAnswerOptions& options) {
+  TerminalAnswer answer;
   TextStream text(options);
   const auto begin = Clock::now();
   auto first = begin, last = begin;
