@@ -77,12 +77,17 @@ class Dice final : public Generator {
     std::mt19937 random(static_cast<unsigned>(request.prompt.size()));
     std::vector<std::uint64_t> bits(static_cast<std::size_t>((vocab_ + 63) / 64));
     const std::int64_t most = std::min<std::int64_t>(request.max_tokens, 24);
+    std::vector<SampledToken> scores;
+    if (request.prompt_logprobs >= 0)
+      for (std::size_t i = 1; i < request.prompt.size(); ++i)
+        scores.push_back({.id = request.prompt[i], .logprob = -1, .rank = 1, .top = {}});
+    if (!job.sink->prompt_read({.scores = scores})) return;
     for (std::int64_t i = 1;; ++i) {
       const std::int32_t id = draw(job, bits, random);
       if (job.constraint) job.constraint->accept(id);
       const bool stop = std::ranges::count(request.stop_ids, id) > 0;
       const Finish finish = stop ? Finish::kStop : i == most ? Finish::kLength : Finish::kNo;
-      if (!job.sink->token({0, {.id = id}, finish}, 0) || finish != Finish::kNo) return;
+      if (!job.sink->token({0, {.id = id}, finish}) || finish != Finish::kNo) return;
       job.sink->tick(1e9);
     }
   }

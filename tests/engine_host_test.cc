@@ -15,7 +15,8 @@ class Sink final : public JobSink {
  public:
   explicit Sink(std::int64_t enough = 1 << 20) : enough_(enough) {}
 
-  bool token(const TokenEvent& event, std::int64_t) override {
+  bool prompt_read(const PromptReading&) override { return true; }
+  bool token(const TokenEvent& event) override {
     const std::lock_guard lock(mutex_);
     if (event.token.id >= 0) ids_.push_back(event.token.id);
     over_ = event.finish != Finish::kNo || std::ssize(ids_) >= enough_;

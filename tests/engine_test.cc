@@ -107,6 +107,46 @@ TEST_F(EngineOnNano, SequencesThatGiveWayGoOnWhereTheyWere) {
     EXPECT_EQ(answers[ids[i]], alone(requests[i])) << "sequence " << i;
 }
 
+// Logprobs of the prompt's tokens, and ids of the most probable ones.
+std::vector<std::pair<float, std::int32_t>> scores_of(const Engine& engine, SequenceId id) {
+  std::vector<std::pair<float, std::int32_t>> scores;
+  for (const SampledToken& token : engine.prompt_scores(id))
+    scores.emplace_back(token.logprob, token.top.at(0).id);
+  return scores;
+}
+
+TEST_F(EngineOnNano, APromptIsScoredWhateverItsStepsAndWhatIsCached) {
+  Request scored = request(prompt_of(3, 300), 20, 7);
+  scored.prompt_logprobs = 1;
+  auto whole = engine(4096, 512, 1);
+  const SequenceId id = *whole->start(scored);
+  const Ids answer = run(*whole)[id];
+  const auto expected = scores_of(*whole, id);
+  ASSERT_EQ(expected.size(), 299u);
+
+  auto pieces = engine(27 * 16, 9, 2);
+  ASSERT_TRUE(pieces->start(request(scored.prompt, 1, 7)));
+  run(*pieces);  // the cache knows the prompt now
+  ASSERT_TRUE(pieces->start(request(prompt_of(5, 100), 200, 1)));  // which needs ever more pages
+  const SequenceId again = *pieces->start(scored);
+  EXPECT_EQ(run(*pieces)[again], answer);
+  EXPECT_GT(pieces->table().counts().preemptions, 0);
+  EXPECT_EQ(scores_of(*pieces, again), expected);
+}
+
+TEST_F(EngineOnNano, BadWordsNeverFollowSo) {
+  Request free = request(prompt_of(3, 20), 30, 7);
+  const Ids answer = alone(free);
+  for (const std::size_t length : {1u, 2u, 4u}) {
+    Request held = free;
+    const auto begin = answer.begin() + 5;
+    held.bad_words.emplace_back(begin, begin + static_cast<std::ptrdiff_t>(length));
+    const Ids other = alone(held);
+    EXPECT_TRUE(std::ranges::search(other, held.bad_words[0]).empty());
+    EXPECT_TRUE(std::equal(other.begin(), begin - answer.begin() + other.begin(), answer.begin()));
+  }
+}
+
 TEST_F(EngineOnNano, ADeadlineEndsWhoWaitsAndWhoRuns) {
   double now = 0;
   auto made = Engine::create(

@@ -7,6 +7,9 @@ namespace m3 {
 
 using std::ssize;
 
+// Of a prompt whose tokens are scored: rows whose logits are computed at once.
+constexpr std::int64_t kScoredRows = 32;
+
 Result<std::unique_ptr<Engine>> Engine::create(const Model& model, const EngineOptions& options,
                                                std::unique_ptr<Drafter> drafter) {
   if (options.draft_tokens < 0 || options.draft_tokens > kDraftTokensMax)
@@ -31,7 +34,7 @@ Engine::Engine(const Model& model, PagedCache cache, const EngineOptions& option
       pace_(options.prefill_seconds, std::min(cache_.page_tokens(), options.step_rows),
             options.step_rows),
       arena_(model.config(), options.step_rows,
-             options.sequences * (1 + (drafter ? options.draft_tokens : 0))),
+             std::max(kScoredRows, options.sequences * (1 + (drafter ? options.draft_tokens : 0)))),
       speculation_(std::move(drafter), options.draft_tokens, options.seconds),
       allowed_(static_cast<std::size_t>((model.config().vocab + 63) / 64)) {}
 
@@ -56,6 +59,11 @@ Status Engine::check(const Request& request) const {
         "the prompt has {} tokens and up to {} are to follow, but the cache holds {}: shorten the "
         "prompt, lower --max-tokens or raise --context",
         ssize(request.prompt), request.max_tokens, context_tokens());
+  for (const auto& word : request.bad_words)
+    if (word.empty() || !std::ranges::all_of(word, [&](std::int32_t id) {
+          return id >= 0 && id < config.vocab;
+        }))
+      return fail("bad_words holds a word without tokens, or an id outside the vocabulary");
   return check_sampling(request.sampling, config.vocab);
 }
 

@@ -66,6 +66,9 @@ class Engine {
   std::int64_t cached_tokens(SequenceId id) const { return table_.at(id).cached; }
   // Tokens of its prompt that were there already when it began to run.
   std::int64_t reused_tokens(SequenceId id) const { return table_.at(id).reused; }
+  // What the model thought of its prompt's tokens from the second on, where the request asked for
+  // it; complete when the first token of the answer is there.
+  std::span<const SampledToken> prompt_scores(SequenceId id) const { return table_.at(id).scores; }
   std::int64_t context_tokens() const { return table_.pages().pages() * cache_.page_tokens(); }
   // Who waits and runs, and what they hold.
   const SequenceTable& table() const { return table_; }
@@ -89,9 +92,12 @@ class Engine {
   void end_late();
   std::int64_t rows_for_drafts() const;
   Member add_rows(const StepRows& rows, Batch& batch) const;
+  bool wants_scores(const Member& member) const;
   void advance(const Member& member, const Tensor& logits);
+  void score_prompt(const Member& member);
   std::int32_t draw(SequenceId id, const float* logits);
   SampledToken sample(Sequence& s, const float* logits);
+  bool limit(Sequence& s);
   void finish(SequenceId id, SampledToken token, Finish finish);
   void speculate(const Batch& batch, const std::vector<Member>& members);
   DraftJob draft_job(const Member& member) const;

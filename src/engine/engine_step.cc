@@ -1,6 +1,7 @@
 // One step of the engine: its rows, and the tokens that come of them.
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "engine/engine.h"
 
@@ -19,12 +20,16 @@ std::span<const TokenEvent> Engine::step() {
   Batch batch;
   std::vector<Member> members;
   for (const StepRows& one : rows) members.push_back(add_rows(one, batch));
-  batch.keep_final = speculation_.needs_final_hidden();
+  batch.keep_final =
+      speculation_.needs_final_hidden() ||
+      std::ranges::any_of(members, [&](const Member& member) { return wants_scores(member); });
   speculation_.begin_step();
   Watch nobody;
   Watch* watch = speculation_.watch();
   const Tensor logits = model_.forward(batch, cache_, arena_, watch ? *watch : nobody);
   for (const Member& member : members) advance(member, logits);
+  for (const Member& member : members)
+    if (wants_scores(member)) score_prompt(member);
   if (speculation_.on()) speculate(batch, members);
   for (const TokenEvent& event : events_)
     if (event.finish != Finish::kNo) table_.end(event.sequence);
@@ -89,6 +94,27 @@ void Engine::advance(const Member& member, const Tensor& logits) {
   speculation_.judged(member.id, judged, accepted);
 }
 
+bool Engine::wants_scores(const Member& member) const {
+  const Sequence& s = table_.at(member.id);
+  const auto scored = ssize(s.scores);
+  return s.unscored() > 0 && member.slot <= scored && scored < member.slot + member.rows;
+}
+
+// Of the rows that the step had of it: each says how probable the prompt's next token was. The
+// step's own logits are overwritten.
+void Engine::score_prompt(const Member& member) {
+  Sequence& s = table_.at(member.id);
+  const std::int64_t end = std::min(member.slot + member.rows, s.answer_begin - 1);
+  while (ssize(s.scores) < end) {
+    const std::int64_t slot = ssize(s.scores), rows = std::min(end - slot, arena_.outputs());
+    const Tensor logits = model_.logits_of(member.first_row + slot - member.slot, rows, arena_);
+    for (std::int64_t row = 0; row < rows; ++row)
+      s.scores.push_back(score_token(
+          {logits.row<float>(row), static_cast<std::size_t>(logits.dim(1))},
+          s.tokens[static_cast<std::size_t>(slot + row + 1)], s.request.prompt_logprobs));
+  }
+}
+
 // Draws the next token of a sequence, all of whose tokens so far have a row, and decides whether it
 // was the last. Returns its id; -1 if there is none.
 std::int32_t Engine::draw(SequenceId id, const float* logits) {
@@ -115,18 +141,29 @@ std::int32_t Engine::draw(SequenceId id, const float* logits) {
 
 SampledToken Engine::sample(Sequence& s, const float* logits) {
   const auto vocab = static_cast<std::size_t>(model_.config().vocab);
+  std::span<const std::uint64_t> allowed;
+  if (limit(s)) allowed = allowed_;
+  return sampler_.sample({logits, vocab}, s.request.sampling, s.history, ssize(s.tokens), allowed);
+}
+
+// What of the vocabulary may come next: in `allowed_`, or all of it (false).
+bool Engine::limit(Sequence& s) {
   bool limited = s.constraint && s.constraint->allowed(allowed_);
-  // A grammar knows best where its text ends.
-  if (!limited && s.answered() < s.request.min_tokens) {
-    std::ranges::fill(allowed_, ~std::uint64_t{0});
-    limited = true;
-    for (const std::int32_t id : s.request.stop_ids)
-      if (id < model_.config().vocab)
-        allowed_[static_cast<std::size_t>(id) / 64] &= ~(std::uint64_t{1} << (id % 64));
+  const bool may_stop = limited || s.answered() >= s.request.min_tokens;  // a grammar knows best
+  const auto forbid = [&](std::int32_t id) {
+    if (!std::exchange(limited, true)) std::ranges::fill(allowed_, ~std::uint64_t{0});
+    if (id < model_.config().vocab)
+      allowed_[static_cast<std::size_t>(id) / 64] &= ~(std::uint64_t{1} << (id % 64));
+  };
+  if (!may_stop)
+    for (const std::int32_t id : s.request.stop_ids) forbid(id);
+  const std::span answer = std::span(s.tokens).subspan(static_cast<std::size_t>(s.answer_begin));
+  for (const auto& word : s.request.bad_words) {
+    const std::span begin = std::span(word).first(word.size() - 1);
+    if (answer.size() >= begin.size() && std::ranges::equal(answer.last(begin.size()), begin))
+      forbid(word.back());
   }
-  return sampler_.sample(
-      {logits, vocab}, s.request.sampling, s.history, ssize(s.tokens),
-      limited ? std::span<const std::uint64_t>(allowed_) : std::span<const std::uint64_t>());
+  return limited;
 }
 
 // Reports a token. After the last, the drafter still sees what the sequence holds.

@@ -56,6 +56,16 @@ double gumbel(std::uint64_t seed, std::int64_t position, std::int32_t id) {
 
 }  // namespace
 
+SampledToken score_token(std::span<const float> logits, std::int32_t id, int count) {
+  const float logit = logits[static_cast<std::size_t>(id)];
+  const double norm = log_sum_exp(logits);
+  const auto better = std::ranges::count_if(logits, [&](float x) { return x > logit; });
+  return {.id = id,
+          .logprob = static_cast<float>(logit - norm),
+          .rank = static_cast<std::int32_t>(better) + 1,
+          .top = top_logprobs(logits, norm, static_cast<std::size_t>(count))};
+}
+
 Status check_sampling(const SamplingParams& p, std::int64_t vocab) {
   constexpr double kAny = 1e9;
   M3_TRY_STATUS(check_range("temperature", p.temperature, 0, 2, false));
@@ -95,12 +105,7 @@ SampledToken Sampler::sample(std::span<const float> logits, const SamplingParams
       }
     }
   }
-  if (params.logprobs >= 0) {
-    const double norm = log_sum_exp(logits);
-    token.logprob = static_cast<float>(logits[static_cast<std::size_t>(token.id)] - norm);
-    token.top = top_logprobs(logits, norm, static_cast<std::size_t>(params.logprobs));
-  }
-  return token;
+  return params.logprobs >= 0 ? score_token(logits, token.id, params.logprobs) : token;
 }
 
 void Sampler::adjust(std::span<const float> logits, const SamplingParams& params,

@@ -44,8 +44,12 @@ struct TokenLogprob {
 struct SampledToken {
   std::int32_t id = -1;
   float logprob = 0;              // as above; 0 if not asked for
-  std::vector<TokenLogprob> top;  // descending, params.logprobs of them
+  std::int32_t rank = 0;          // 1: the most probable; 0 if not asked for
+  std::vector<TokenLogprob> top;  // descending, as many as were asked for
 };
+
+// What the logits [vocab] say of token `id`, and of the `count` most probable.
+SampledToken score_token(std::span<const float> logits, std::int32_t id, int count);
 
 // Draws the token at `position` of a sequence from the logits [vocab] of the row before it, of the
 // ids whose bits are set in `allowed` (of all, where that is empty). Its id is -1 where nothing can

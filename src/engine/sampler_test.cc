@@ -128,6 +128,9 @@ TEST(Sampler, LogprobsAreTheModelsOwn) {
   EXPECT_EQ(token.top[1].id, 0);
   EXPECT_NEAR(token.logprob, std::log(p[3]), 1e-5);
   EXPECT_NEAR(token.top[1].logprob, std::log(p[0]), 1e-5);
+  EXPECT_EQ(token.rank, 1);
+  EXPECT_EQ(score_token(kLogits, 0, 0).rank, 2);
+  EXPECT_NEAR(score_token(kLogits, 0, 0).logprob, std::log(p[0]), 1e-5);
 }
 
 TEST(Sampler, ADrawIsAFunctionOfSeedAndPosition) {

@@ -73,6 +73,15 @@ bool SequenceTable::anybody_decodes() const {
   });
 }
 
+// The pages that it need not compute itself: of a prompt whose tokens are to be scored those that
+// have been.
+std::span<const PageText> SequenceTable::findable(const Sequence& s) const {
+  const std::span<const PageText> all(s.texts);
+  if (s.unscored() == 0) return all;
+  const auto scored = s.scores.size() / static_cast<std::size_t>(options_.page_tokens);
+  return all.first(std::min(all.size(), scored));
+}
+
 void SequenceTable::view_running(const Sequence& s, std::int64_t drafts, SequenceView& v) const {
   v.running = true;
   v.cached = s.cached;
@@ -83,7 +92,7 @@ void SequenceTable::view_running(const Sequence& s, std::int64_t drafts, Sequenc
 
 void SequenceTable::view_waiting(const Sequence& s, SequenceView& v) const {
   v.preempted = s.preempted;
-  const PageTree::Match match = tree_.find(s.texts);
+  const PageTree::Match match = tree_.find(findable(s));
   v.cached = match.pages * options_.page_tokens;
   v.pages = match.pages;
   v.idle = match.idle;
@@ -123,7 +132,7 @@ void SequenceTable::preempt(SequenceId id) {
 
 void SequenceTable::admit(SequenceId id) {
   Sequence& s = at(id);
-  tree_.take(s.texts, s.lease);
+  tree_.take(findable(s), s.lease);
   s.cached = ssize(s.lease.pages) * options_.page_tokens;
   const bool grown =
       tree_.grow(s.lease, pages_of(ssize(s.tokens), options_.page_tokens) - ssize(s.lease.pages));

@@ -26,12 +26,19 @@ struct Sequence {
   bool admitted = false;    // it has been, once
   std::int64_t cached = 0;  // leading tokens that are stored
   std::int64_t reused = 0;  // of the prompt, tokens that were stored when it was first admitted
+  // Of the prompt's tokens from the second on, those that the model has been asked about.
+  std::vector<SampledToken> scores;
   PageLease lease;
   std::vector<PageText> texts;  // of the leading full pages, as many as matter
   bool given_back = false;      // its pages are others' now
 
   bool running() const { return state == State::kRunning; }
   std::int64_t answered() const { return static_cast<std::int64_t>(tokens.size()) - answer_begin; }
+  // Tokens of the prompt that are still to be scored.
+  std::int64_t unscored() const {
+    if (request.prompt_logprobs < 0) return 0;
+    return answer_begin - 1 - static_cast<std::int64_t>(scores.size());
+  }
 };
 
 // Rows that a sequence has in a step: of the tokens from `slot` on, the last of them `drafts`.
@@ -89,6 +96,7 @@ class SequenceTable {
  private:
   StepView view(const std::function<std::int64_t(SequenceId)>& drafts,
                 std::int64_t prefill_rows) const;
+  std::span<const PageText> findable(const Sequence& s) const;
   void view_running(const Sequence& s, std::int64_t drafts, SequenceView& view) const;
   void view_waiting(const Sequence& s, SequenceView& view) const;
   void preempt(SequenceId id);

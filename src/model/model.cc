@@ -51,6 +51,14 @@ Tensor Model::forward(const Batch& batch, const PagedCache& cache, ActivationAre
   return a.logits;
 }
 
+Tensor Model::logits_of(std::int64_t first_row, std::int64_t rows, ActivationArena& arena) const {
+  Activations a = arena.activations().first(rows, rows);
+  a.normed = arena.activations().final_hidden.rows(first_row, first_row + rows);
+  head(a);
+  backend_.synchronize();
+  return a.logits;
+}
+
 const LayerWeights& Model::layer_weights(std::int64_t layer) const {
   const auto l = static_cast<std::size_t>(layer), layers = weights_.layers.size();
   return l < layers ? weights_.layers[l] : weights_.mtp.at(l - layers).layer;

@@ -37,6 +37,10 @@ class Model {
                  Watch& watch) const;
   Tensor forward(const Batch& batch, const PagedCache& cache, ActivationArena& arena) const;
 
+  // Logits [rows, vocab] F32 of rows from `first_row` on of the last forward() in `arena`, which
+  // had Batch::keep_final; at most as many as the arena has outputs, whose place they take.
+  Tensor logits_of(std::int64_t first_row, std::int64_t rows, ActivationArena& arena) const;
+
   // One step of an MTP module (model/mtp.h).
   MtpOutputs forward_mtp(const MtpInput& input, Batch batch, const PagedCache& cache,
                          ActivationArena& arena) const;

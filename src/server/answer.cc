@@ -24,9 +24,20 @@ class Answer::Choice final : public JobSink {
                       answer_->plan_.options.skip_special_tokens);
   }
 
-  bool token(const TokenEvent& event, std::int64_t reused) override {
+  // The prompt's other choices begin when they find it in the cache.
+  bool prompt_read(const PromptReading& reading) override {
     if (answer_->over_) return false;
-    if (event.token.id >= 0) drawn(event, reused);
+    if (first_of_prompt_) {
+      answer_->record_.usage.cached_tokens += reading.reused;
+      answer_->writer_->prompt(index_, reading.scores);
+      answer_->start_others(prompt_);
+    }
+    return answer_->plan_.options.prompt_only ? end(/*limit=*/true, {}) : true;
+  }
+
+  bool token(const TokenEvent& event) override {
+    if (answer_->over_) return false;
+    if (event.token.id >= 0) drawn(event);
     switch (event.finish) {
       case Finish::kNo:
         break;
@@ -53,8 +64,8 @@ class Answer::Choice final : public JobSink {
   }
 
  private:
-  void drawn(const TokenEvent& event, std::int64_t reused) {
-    count(reused);
+  void drawn(const TokenEvent& event) {
+    count();
     answer_->writer_->token(index_, event.token);
     // A token that ends the answer is no part of its text.
     if (event.finish == Finish::kStop) return;
@@ -64,14 +75,10 @@ class Answer::Choice final : public JobSink {
     write(answer_->plan_.options.stream ? fragments_.push(events, last_token_) : events);
   }
 
-  void count(std::int64_t reused) {
+  void count() {
     AnswerRecord& record = answer_->record_;
     const double now = steady_seconds();
     if (tokens_++ == 0) {
-      if (first_of_prompt_) {
-        record.usage.cached_tokens += reused;
-        answer_->start_others(prompt_);
-      }
       if (record.first_token_s == 0) record.first_token_s = now - answer_->began_;
     } else {
       record.token_gaps_s.push_back(now - last_token_);
@@ -157,7 +164,7 @@ ApiResult<Job> Answer::make_job(std::size_t prompt, std::int64_t choice) {
              .sink = std::make_shared<Choice>(shared_from_this(), prompt, index)};
 }
 
-// Of each prompt one choice; the others begin when they find it in the cache.
+// Of each prompt one choice.
 ApiStatus Answer::start() {
   std::vector<Job> jobs;
   for (std::size_t prompt = 0; prompt < plan_.prompts.size(); ++prompt) {

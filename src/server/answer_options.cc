@@ -21,8 +21,10 @@ ApiStatus check_unknown(const Json& request) {
     Json harmless;
   };
   static const Field kFields[] = {
-      {"bad_words", Json::array()},        {"prompt_logprobs", 0}, {"typical_p", 1},
-      {"use_beam_search", false},          {"best_of", 1},         {"length_penalty", 1},
+      {"typical_p", 1},
+      {"use_beam_search", false},
+      {"best_of", 1},
+      {"length_penalty", 1},
       {"logits_processors", Json::array()}};
   for (const Field& field : kFields) {
     const Json* value = find_set_member(request, field.name);
@@ -113,6 +115,25 @@ ApiStatus read_lengths(const Json& request, AnswerOptions& options) {
   return {};
 }
 
+// Each word as it is, and as it follows others.
+ApiStatus read_bad_words(const Json& request, const ServedModel& model, AnswerOptions& options) {
+  M3_TRY(const auto words, strings_field(request, "bad_words"));
+  if (words.empty()) return {};
+  if (model.tokenizer == nullptr)
+    return refuse("bad_words", "need a tokenizer, which this model has not");
+  if (words.size() > 256)
+    return refuse("bad_words", "has {} words, this server takes 256", words.size());
+  for (const std::string& word : words) {
+    if (word.empty() || word.size() > 1000)
+      return refuse("bad_words", "has a word of {} bytes, expected 1 to 1,000", word.size());
+    for (const std::string& written : {word, " " + word}) {
+      M3_TRY(auto ids, model.tokenizer->encode(written, Tokenizer::ControlTokens::kHonoured));
+      options.bad_words.push_back(std::move(ids));
+    }
+  }
+  return {};
+}
+
 ApiStatus read_stops(const Json& request, const ServedModel& model, AnswerOptions& options) {
   M3_TRY(options.stop, strings_field(request, "stop"));
   if (options.stop.size() > 64)
@@ -128,6 +149,24 @@ ApiStatus read_stops(const Json& request, const ServedModel& model, AnswerOption
     M3_TRY(const auto flag, bool_field(request, key));
     set_if(flag, *value);
   }
+  return {};
+}
+
+// vLLM's field. Of -1, the whole vocabulary for each token, nobody has use.
+ApiStatus read_prompt_logprobs(const Json& request, const ServedModel& model,
+                               AnswerOptions& options) {
+  const Json* given = find_set_member(request, "prompt_logprobs");
+  if (given == nullptr || *given == false) return {};
+  M3_TRY(const auto count, integer_field(request, "prompt_logprobs"));
+  if (*count < 0 || *count > kLogprobsMax)
+    return refuse("prompt_logprobs", "is {}, expected 0 to {}", *count, kLogprobsMax);
+  if (options.stream)
+    return refuse("prompt_logprobs",
+                  "are not streamed: leave out \"stream\", or ask for \"echo\" "
+                  "with \"logprobs\"");
+  if (model.tokenizer == nullptr)
+    return refuse("prompt_logprobs", "need a tokenizer, which this model has not");
+  options.prompt_logprobs = static_cast<int>(*count);
   return {};
 }
 
@@ -150,7 +189,9 @@ ApiResult<AnswerOptions> read_answer_options(const Json& request, const ServedMo
   M3_TRY_STATUS(read_lengths(request, options));
   M3_TRY_STATUS(read_sampling(request, model, options.sampling));
   M3_TRY_STATUS(read_stops(request, model, options));
+  M3_TRY_STATUS(read_bad_words(request, model, options));
   M3_TRY_STATUS(read_stream_options(request, options));
+  M3_TRY_STATUS(read_prompt_logprobs(request, model, options));
   M3_TRY(const auto choices, integer_field(request, "n"));
   if (choices && (*choices < 1 || *choices > server.choices_max))
     return refuse("n", "is {}, expected 1 to {}", *choices, server.choices_max);
@@ -185,7 +226,9 @@ ApiResult<Request> make_request(std::vector<std::int32_t> prompt, const AnswerOp
                   .max_tokens = std::min(options.max_tokens.value_or(room), room),
                   .min_tokens = options.min_tokens,
                   .sampling = options.sampling,
-                  .stop_ids = options.stop_ids};
+                  .stop_ids = options.stop_ids,
+                  .bad_words = options.bad_words};
+  if (choice % options.choices == 0) request.prompt_logprobs = options.prompt_logprobs;
   if (choice > 0)
     request.sampling.seed =
         mix64(options.sampling.seed + static_cast<std::uint64_t>(choice) * kGolden);

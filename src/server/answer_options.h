@@ -7,13 +7,18 @@
 
 namespace m3 {
 
+constexpr int kLogprobsMax = 20;  // probable tokens that are told with each
+
 struct AnswerOptions {
   std::optional<std::int64_t> max_tokens;  // absent: what the context has room for
   std::int64_t min_tokens = 0;
   SamplingParams sampling;
+  int prompt_logprobs = -1;  // as Request has it
+  bool prompt_only = false;  // no answer: only what the model thinks of the prompt
   std::int64_t choices = 1;
   std::vector<std::string> stop;
   std::vector<std::int32_t> stop_ids;  // the client's
+  std::vector<std::vector<std::int32_t>> bad_words;
   bool include_stop = false;
   bool ignore_eos = false;
   bool skip_special_tokens = true;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,9 @@ struct ChoiceEnd {
 class AnswerWriter {
  public:
   virtual ~AnswerWriter() = default;
+  // The prompt that a choice answers has been read: what the model thought of its tokens from the
+  // second on, where the request asked for it. Of each prompt the first choice alone is told.
+  virtual void prompt(int /*choice*/, std::span<const SampledToken> /*scores*/) {}
   // A token was drawn; it becomes part of the events that follow.
   virtual void token(int /*choice*/, const SampledToken& /*token*/) {}
   // `usage` is that of the answer so far.

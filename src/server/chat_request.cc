@@ -73,8 +73,8 @@ ApiStatus read_reasoning_form(const Json& request, OpenAiForm& form, OutputOptio
 ApiStatus read_logprobs(const Json& request, AnswerOptions& options) {
   M3_TRY(const auto wanted, bool_field(request, "logprobs"));
   M3_TRY(const auto top, integer_field(request, "top_logprobs"));
-  if (top && (*top < 0 || *top > 20))
-    return refuse("top_logprobs", "is {}, expected 0 to 20", *top);
+  if (top && (*top < 0 || *top > kLogprobsMax))
+    return refuse("top_logprobs", "is {}, expected 0 to {}", *top, kLogprobsMax);
   if (top && *top > 0 && !wanted.value_or(false))
     return refuse("top_logprobs", "needs \"logprobs\": true");
   if (wanted.value_or(false)) options.sampling.logprobs = static_cast<int>(top.value_or(0));
@@ -117,13 +117,17 @@ ApiResult<ChatRequest> read_chat_request(const Json& given, const ServedModel& m
   output.include_stop = chat.plan.options.include_stop;
   M3_TRY_STATUS(read_reasoning_form(request, chat.form, output));
   M3_TRY(const auto return_ids, bool_field(request, "return_token_ids"));
+  M3_TRY(const auto tokens_by_id, bool_field(request, "return_tokens_as_token_ids"));
   chat.form.return_ids = return_ids.value_or(false);
+  chat.form.tokens_by_id = tokens_by_id.value_or(false);
   M3_TRY(chat.plan.constraint,
          read_constraint(request, {rendered.input.tools, choice, output.begin}, model));
 
   chat.form.tokenizer = model.tokenizer;
   chat.form.options = chat.plan.options;
   chat.form.choices = chat.plan.options.choices;
+  chat.form.prompt_logprobs = chat.plan.options.prompt_logprobs;
+  chat.form.prompts.push_back(rendered.plan.ids);
   chat.plan.prompts.push_back(std::move(rendered.plan));
   return chat;
 }

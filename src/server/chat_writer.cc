@@ -1,5 +1,4 @@
 // Chat completions, whole and streamed.
-#include "server/openai_logprobs.h"
 #include "server/openai_writers.h"
 #include "server/sse_writer.h"
 
@@ -38,19 +37,22 @@ Json whole_body(const std::vector<CollectedChoice>& choices, const Usage& usage,
   Json list = Json::array();
   for (std::size_t i = 0; i < choices.size(); ++i) {
     const CollectedChoice& c = choices[i];
-    Json choice = {
-        {"index", i},
-        {"message", message_of(c, form)},
-        {"logprobs",
-         form.options.sampling.logprobs >= 0 ? chat_logprobs(c.tokens, *form.tokenizer) : Json()},
-        {"finish_reason", c.end.reason},
-        {"stop_reason", stop_reason(c.end)}};
+    Json choice = {{"index", i},
+                   {"message", message_of(c, form)},
+                   {"logprobs", form.logprobs() ? chat_logprobs(c.tokens, form.names()) : Json()},
+                   {"finish_reason", c.end.reason},
+                   {"stop_reason", stop_reason(c.end)}};
     if (form.return_ids) choice["token_ids"] = token_ids(c.tokens);
     list.push_back(std::move(choice));
   }
-  return {{"id", form.label.id},           {"object", "chat.completion"},
-          {"created", form.label.created}, {"model", form.label.model},
-          {"choices", std::move(list)},    {"usage", openai_usage(usage)}};
+  Json body = {{"id", form.label.id},           {"object", "chat.completion"},
+               {"created", form.label.created}, {"model", form.label.model},
+               {"choices", std::move(list)},    {"usage", openai_usage(usage)}};
+  if (form.return_ids) body["prompt_token_ids"] = form.prompts.front();
+  if (form.prompt_logprobs >= 0)
+    body["prompt_logprobs"] =
+        prompt_logprobs(choices.front().prompt_scores, form.prompt_logprobs, *form.tokenizer);
+  return body;
 }
 
 class ChatStream final : public SseWriter {
@@ -61,8 +63,7 @@ class ChatStream final : public SseWriter {
         choices_(static_cast<std::size_t>(form_.choices)) {}
 
   void token(int choice, const SampledToken& token) override {
-    if (form_.options.sampling.logprobs >= 0 || form_.return_ids)
-      of(choice).tokens.push_back(token);
+    if (form_.logprobs() || form_.return_ids) of(choice).tokens.push_back(token);
   }
 
   void event(int choice, const OutputEvent& event, const Usage& usage) override {
@@ -146,17 +147,19 @@ class ChatStream final : public SseWriter {
                 {"delta", std::move(delta)},
                 {"logprobs", nullptr},
                 {"finish_reason", end != nullptr ? Json(end->reason) : Json()}};
-    if (form_.options.sampling.logprobs >= 0 && !tokens.empty())
-      one["logprobs"] = chat_logprobs(tokens, *form_.tokenizer);
+    if (form_.logprobs() && !tokens.empty()) one["logprobs"] = chat_logprobs(tokens, form_.names());
     if (form_.return_ids) one["token_ids"] = token_ids(tokens);
     if (end != nullptr) one["stop_reason"] = stop_reason(*end);
     Json whole = frame(Json::array({std::move(one)}));
+    if (form_.return_ids && !std::exchange(told_prompt_, true))
+      whole["prompt_token_ids"] = form_.prompts.front();
     if (form_.options.continuous_usage) whole["usage"] = openai_usage(usage);
     send(whole);
   }
 
   OpenAiForm form_;
   std::vector<State> choices_;
+  bool told_prompt_ = false;
 };
 
 }  // namespace
@@ -172,7 +175,7 @@ Json openai_usage(const Usage& usage) {
 std::unique_ptr<AnswerWriter> make_chat_writer(std::shared_ptr<HttpReply> reply, OpenAiForm form) {
   if (form.options.stream) return std::make_unique<ChatStream>(std::move(reply), std::move(form));
   const std::int64_t choices = form.choices;
-  const bool keep = form.options.sampling.logprobs >= 0 || form.return_ids;
+  const bool keep = form.logprobs() || form.return_ids;
   return std::make_unique<CollectedAnswer>(
       std::move(reply), choices, keep,
       [form = std::move(form)](const auto& all, const Usage& usage) {

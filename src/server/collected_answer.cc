@@ -17,6 +17,10 @@ CollectedAnswer::CollectedAnswer(std::shared_ptr<HttpReply> reply, std::int64_t 
       make_body_(std::move(make_body)),
       make_error_(std::move(make_error)) {}
 
+void CollectedAnswer::prompt(int choice, std::span<const SampledToken> scores) {
+  choices_[static_cast<std::size_t>(choice)].prompt_scores.assign(scores.begin(), scores.end());
+}
+
 void CollectedAnswer::token(int choice, const SampledToken& token) {
   if (keep_tokens_) choices_[static_cast<std::size_t>(choice)].tokens.push_back(token);
 }

@@ -15,7 +15,8 @@ struct CollectedBlock {
 };
 
 struct CollectedChoice {
-  std::vector<CollectedBlock> blocks;  // in order
+  std::vector<CollectedBlock> blocks;       // in order
+  std::vector<SampledToken> prompt_scores;  // of a prompt's first choice, where they are told
   std::vector<SampledToken> tokens;
   ChoiceEnd end;
 
@@ -32,6 +33,7 @@ class CollectedAnswer final : public AnswerWriter {
   CollectedAnswer(std::shared_ptr<HttpReply> reply, std::int64_t choices, bool keep_tokens,
                   MakeBody make_body, MakeError make_error);
 
+  void prompt(int choice, std::span<const SampledToken> scores) override;
   void token(int choice, const SampledToken& token) override;
   void event(int choice, const OutputEvent& event, const Usage& usage) override;
   void choice_end(int choice, const ChoiceEnd& end, const Usage& usage) override;

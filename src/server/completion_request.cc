@@ -64,23 +64,25 @@ ApiStatus read_logprobs(const Json& request, const ServedModel& model, AnswerOpt
   if (value == nullptr || *value == false) return {};
   M3_TRY(const auto count,
          *value == true ? std::optional<std::int64_t>(0) : integer_field(request, "logprobs"));
-  if (*count < 0 || *count > 20) return refuse("logprobs", "is {}, expected 0 to 20", *count);
+  if (*count < 0 || *count > kLogprobsMax)
+    return refuse("logprobs", "is {}, expected 0 to {}", *count, kLogprobsMax);
   if (model.tokenizer == nullptr)
     return refuse("logprobs", "need a tokenizer, which this model has not");
   options.sampling.logprobs = static_cast<int>(*count);
   return {};
 }
 
-ApiStatus read_echo(const Json& request, const std::vector<Ids>& prompts, const ServedModel& model,
-                    OpenAiForm& form) {
+// The prompt in front of the answer, with its tokens' logprobs where the answer's are told. By
+// max_tokens 0 it is all that is told.
+ApiResult<bool> read_echo(const Json& request, const ServedModel& model, AnswerOptions& options) {
   M3_TRY(const auto echo, bool_field(request, "echo"));
-  if (!echo.value_or(false)) return {};
-  if (form.options.sampling.logprobs >= 0)
-    return refuse("echo", "together with \"logprobs\" is not supported by this server");
+  if (!echo.value_or(false)) return false;
   if (model.tokenizer == nullptr)
     return refuse("echo", "needs a tokenizer, which this model has not");
-  for (const Ids& ids : prompts) form.echo.push_back(model.tokenizer->decode(ids));
-  return {};
+  options.prompt_logprobs = std::max(options.prompt_logprobs, options.sampling.logprobs);
+  M3_TRY(const auto max_tokens, integer_field(request, "max_tokens"));
+  options.prompt_only = max_tokens == 0;
+  return true;
 }
 
 }  // namespace
@@ -93,6 +95,8 @@ ApiResult<CompletionRequest> read_completion_request(const Json& request, const 
   if (find_set_member(request, "max_tokens") == nullptr && !plan.options.max_tokens)
     plan.options.max_tokens = 16;  // as OpenAI and vLLM have it
   M3_TRY_STATUS(read_logprobs(request, model, plan.options));
+  const int prompt_logprobs = plan.options.prompt_logprobs;
+  M3_TRY(completion.form.echo, read_echo(request, model, plan.options));
   M3_TRY(auto prompts, read_prompts(request, model));
   M3_TRY_STATUS(check_no_pictures(prompts, *model.config));
   const Json* suffix = find_set_member(request, "suffix");
@@ -114,12 +118,16 @@ ApiResult<CompletionRequest> read_completion_request(const Json& request, const 
     return refuse("stop", "needs a tokenizer, which this model has not: use \"stop_token_ids\"");
   }
   M3_TRY(const auto return_ids, bool_field(request, "return_token_ids"));
-  completion.form = {.tokenizer = model.tokenizer,
-                     .options = plan.options,
-                     .choices = choices,
-                     .return_ids = return_ids.value_or(model.tokenizer == nullptr)};
-  M3_TRY_STATUS(read_echo(request, prompts, model, completion.form));
-  for (Ids& ids : prompts) plan.prompts.push_back({std::move(ids)});
+  M3_TRY(const auto tokens_by_id, bool_field(request, "return_tokens_as_token_ids"));
+  OpenAiForm& form = completion.form;
+  form.tokenizer = model.tokenizer;
+  form.options = plan.options;
+  form.choices = choices;
+  form.return_ids = return_ids.value_or(model.tokenizer == nullptr);
+  form.tokens_by_id = tokens_by_id.value_or(false);
+  form.prompt_logprobs = prompt_logprobs;
+  for (const Ids& ids : prompts) plan.prompts.push_back({ids});
+  form.prompts = std::move(prompts);
   return completion;
 }
 

@@ -166,8 +166,18 @@ void EngineHost::deliver(const TokenEvent& event) {
   const auto found = running_.find(event.sequence);
   if (found == running_.end()) return;
   generated_ += event.token.id >= 0;
-  const bool goes_on = found->second.sink->token(event, engine_.reused_tokens(event.sequence));
+  const bool goes_on = tell(found->second, event);
   if (!goes_on || event.finish != Finish::kNo) end(event.sequence);
+}
+
+// Who waited for its turn until its deadline has no prompt that was read.
+bool EngineHost::tell(Running& job, const TokenEvent& event) {
+  const PromptReading reading{.reused = engine_.reused_tokens(event.sequence),
+                              .scores = engine_.prompt_scores(event.sequence)};
+  if (event.token.id >= 0 && !std::exchange(job.prompt_read, true) &&
+      !job.sink->prompt_read(reading))
+    return false;
+  return job.sink->token(event);
 }
 
 void EngineHost::end(SequenceId sequence) {

@@ -38,6 +38,7 @@ class EngineHost final : public Generator {
   struct Running {
     JobId id;
     std::shared_ptr<JobSink> sink;
+    bool prompt_read = false;
   };
   std::vector<JobId> queue(std::vector<Job> jobs);
   void run();
@@ -49,6 +50,7 @@ class EngineHost final : public Generator {
   Result<SplicePlan> look(JobId id, const Job& job);
   void compute();
   void deliver(const TokenEvent& event);
+  bool tell(Running& job, const TokenEvent& event);
   void end(SequenceId sequence);
   void tell_counts();
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,13 +15,20 @@ namespace m3 {
 
 using JobId = std::int64_t;
 
+// What came of reading a prompt.
+struct PromptReading {
+  std::int64_t reused = 0;                    // tokens that were in the cache
+  std::span<const SampledToken> scores = {};  // Engine::prompt_scores()
+};
+
 // Hears of one sequence, on the generator's thread.
 class JobSink {
  public:
   virtual ~JobSink() = default;
-  // The next token; `reused` of the prompt's were in the cache. False: that is enough. After a
-  // token that finishes, nothing follows.
-  virtual bool token(const TokenEvent& event, std::int64_t reused) = 0;
+  // Once, before the first token. False: that is enough.
+  virtual bool prompt_read(const PromptReading& reading) = 0;
+  // The next token. False: that is enough. After a token that finishes, nothing follows.
+  virtual bool token(const TokenEvent& event) = 0;
   // It will never have (more) tokens.
   virtual void failed(const ApiError& error) = 0;
   // Now and then, between tokens: what waits for company has waited long enough, perhaps.

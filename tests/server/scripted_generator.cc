@@ -98,7 +98,7 @@ bool ScriptedGenerator::end_by_script(Play& play) {
       ++play.next;
       return say(play, model_.stop_ids.front());
     case Script::Ending::kBroken:
-      play.job.sink->token({.sequence = play.id, .token = {}, .finish = Finish::kBroken}, 0);
+      play.job.sink->token({.sequence = play.id, .token = {}, .finish = Finish::kBroken});
       return false;
     case Script::Ending::kGone:
       play.job.sink->failed(ApiError(503, "the engine has ended, as the script says"));
@@ -117,7 +117,7 @@ bool ScriptedGenerator::say(Play& play, TokenId id) {
     return false;
   }
   SampledToken token{.id = id};
-  if (request.sampling.logprobs >= 0) token.logprob = -1;
+  if (request.sampling.logprobs >= 0) token.logprob = -1, token.rank = 1;
   if (request.sampling.logprobs > 0) token.top = {{.id = id, .logprob = -1}};
   const auto said = static_cast<std::int64_t>(play.next), length = std::ssize(play.script.tokens);
   const bool last =
@@ -127,7 +127,8 @@ bool ScriptedGenerator::say(Play& play, TokenId id) {
     finish = Finish::kStop;
   else if (said >= request.max_tokens || last)
     finish = Finish::kLength;
-  const bool goes_on = play.job.sink->token({play.id, std::move(token), finish}, 0);
+  if (play.next == 1 && !play.job.sink->prompt_read({})) return false;
+  const bool goes_on = play.job.sink->token({play.id, std::move(token), finish});
   return goes_on && finish == Finish::kNo;
 }
 

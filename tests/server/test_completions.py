@@ -65,13 +65,89 @@ def test_echo(server, prompt):
     assert text_of(events(server, COMPLETIONS, body)) == said + plain
 
 
+LISTS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+
+
 def test_echo_with_logprobs(server):
-    """§8.5: with echo the first token has null."""
-    body = {"prompt": "Hello there", "echo": True, "logprobs": 1} | SHORT
-    answer = post(server, COMPLETIONS, body)
-    assert answer.status in (200, 400), answer.text
-    if answer.status == 200:
-        assert answer.json()["choices"][0]["logprobs"]["token_logprobs"][0] is None
+    """§8.5: with echo the first token has null; each other what the model says after those before."""
+    ids = list(range(300, 310))
+    told = ask(server, COMPLETIONS, {"prompt": ids, "echo": True, "logprobs": 3} | SHORT)[
+        "choices"][0]["logprobs"]
+    assert {len(told[key]) for key in LISTS} == {14}
+    assert told["token_logprobs"][0] is None and told["top_logprobs"][0] is None
+    for i in range(1, 10):
+        after = ask(server, COMPLETIONS, {"prompt": ids[:i], "logprobs": 3, "max_tokens": 1,
+                                          "logit_bias": {str(ids[i]): 100}})["choices"][0]
+        for key in LISTS[:3]:
+            assert after["logprobs"][key] == [told[key][i]]
+    plain = ask(server, COMPLETIONS, {"prompt": ids, "logprobs": 3} | SHORT)["choices"][0]
+    for key in LISTS[:3]:
+        assert plain["logprobs"][key] == told[key][10:]
+
+
+def test_echo_with_logprobs_says_where_tokens_are(server):
+    choice = ask(server, COMPLETIONS, {"prompt": "Hello 🙂 there", "echo": True, "logprobs": 0}
+                 | SHORT)["choices"][0]
+    told = choice["logprobs"]
+    assert told["text_offset"][0] == 0 and told["text_offset"] == sorted(told["text_offset"])
+    for token, offset in zip(told["tokens"], told["text_offset"]):
+        if "\ufffd" not in token:
+            assert choice["text"][offset:offset + len(token)] == token
+
+
+def test_echo_with_logprobs_streamed(server):
+    body = {"prompt": ["Hello there", [300, 301, 302]], "n": 2, "echo": True, "logprobs": 2,
+            "seed": 4, "max_tokens": 4, "ignore_eos": True}
+    whole = ask(server, COMPLETIONS, body)["choices"]
+    found = [e.data["choices"][0] for e in events(server, COMPLETIONS, body)[:-1]]
+    for choice in whole:
+        chunks = [c["logprobs"] for c in found if c["index"] == choice["index"] and c["logprobs"]]
+        for key in LISTS:
+            assert sum((chunk[key] for chunk in chunks), []) == choice["logprobs"][key]
+    assert whole[0]["logprobs"]["token_logprobs"][:2] == whole[1]["logprobs"]["token_logprobs"][:2]
+
+
+def test_prompts_alone_are_scored(server):
+    """max_tokens 0 with echo, as evaluations ask: nothing is drawn, and the cache changes nothing."""
+    ids = [300 + i * 7 % 500 for i in range(400)]
+    body = {"prompt": ids, "echo": True, "logprobs": 1, "max_tokens": 0}
+    first = ask(server, COMPLETIONS, body)
+    choice = first["choices"][0]
+    assert choice["finish_reason"] == "length" and first["usage"]["completion_tokens"] == 0
+    assert {len(choice["logprobs"][key]) for key in LISTS} == {400}
+    assert all(logprob < 0 for logprob in choice["logprobs"]["token_logprobs"][1:])
+    ask(server, COMPLETIONS, {"prompt": ids} | SHORT)  # now all of it is in the cache
+    again = ask(server, COMPLETIONS, body)
+    assert again["choices"][0]["logprobs"] == choice["logprobs"]
+    assert text_of(events(server, COMPLETIONS, body)) == choice["text"]
+
+
+def test_prompt_logprobs(server):
+    """vLLM's form of the same."""
+    ids = [300, 301, 302, 303]
+    body = {"prompt": ids, "prompt_logprobs": 2} | SHORT
+    told = ask(server, COMPLETIONS, body)["choices"][0]["prompt_logprobs"]
+    echoed = ask(server, COMPLETIONS, {"prompt": ids, "echo": True, "logprobs": 2} | SHORT)[
+        "choices"][0]["logprobs"]
+    assert told[0] is None and len(told) == 4
+    for i in range(1, 4):
+        own = told[i][str(ids[i])]
+        assert own["logprob"] == echoed["token_logprobs"][i] and own["rank"] >= 1
+        assert own["decoded_token"] == echoed["tokens"][i]
+        ranks = sorted(entry["rank"] for entry in told[i].values())
+        assert ranks[:2] == [1, 2] and len(ranks) == (2 if own["rank"] <= 2 else 3)
+    assert post(server, COMPLETIONS, body | {"stream": True}).status == 400
+    for wrong in (-1, 21, "x", 1.5):
+        assert post(server, COMPLETIONS, body | {"prompt_logprobs": wrong}).status == 400
+
+
+def test_tokens_by_their_ids(server):
+    body = {"prompt": [300, 301], "return_token_ids": True, "return_tokens_as_token_ids": True,
+            "logprobs": 1, "echo": True} | SHORT
+    choice = ask(server, COMPLETIONS, body)["choices"][0]
+    assert choice["prompt_token_ids"] == [300, 301]
+    assert choice["logprobs"]["tokens"] == [
+        f"token_id:{i}" for i in [300, 301, *choice["token_ids"]]]
 
 
 def test_nothing_is_read_into_the_text(scripted):

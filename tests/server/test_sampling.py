@@ -177,6 +177,35 @@ def test_chat_logprobs(server, top):
     assert streamed.ids == whole.ids
 
 
+def test_the_prompt_has_logprobs_too(server):
+    body = user("Hello", prompt_logprobs=1, return_token_ids=True, **FREE)
+    answer = post(server, CHAT, body).json()
+    told, ids = answer["prompt_logprobs"], answer["prompt_token_ids"]
+    assert ids == ask(server, "/tokenize", user("Hello"))["tokens"]
+    assert len(told) == len(ids) == answer["usage"]["prompt_tokens"] and told[0] is None
+    assert all(str(i) in entry for i, entry in zip(ids[1:], told[1:]))
+    first = events(server, CHAT, user("Hello", return_token_ids=True, **FREE))[0].data
+    assert first["prompt_token_ids"] == ids
+
+
+def test_bad_words_never_come(server):
+    """A word of one token, and one of several."""
+    body = {"prompt": "Hello", "temperature": 0, "max_tokens": 24, "ignore_eos": True,
+            "return_token_ids": True}
+    free = ask(server, COMPLETIONS, body)["choices"][0]
+    for count in (1, 3):
+        word = ask(server, "/detokenize", {"tokens": free["token_ids"][4:4 + count]})["prompt"]
+        if not word or "\ufffd" in word:
+            continue
+        ids = ask(server, "/tokenize", {"content": word})["tokens"]
+        held = ask(server, COMPLETIONS, body | {"bad_words": [word], "min_tokens": 24})["choices"][0]
+        given = held["token_ids"]
+        assert len(given) == 24
+        assert all(given[i:i + len(ids)] != ids for i in range(24))
+    for wrong in ([""], 5, ["x" * 2000], ["x"] * 1000):
+        assert post(server, COMPLETIONS, body | {"bad_words": wrong}).status == 400
+
+
 def test_greedy_draws_the_most_probable(server):
     answer = chat(server, user("Hello", logprobs=True, top_logprobs=1, temperature=0, **FREE))
     for entry in answer.only.logprobs:
