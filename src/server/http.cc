@@ -225,7 +225,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void handle() {
     auto& message = parser_->get();
     HttpRequest request{.method = text_of(message.method_string()),
-                        .path = text_of(message.target())};
+                        .path = origin_form(text_of(message.target()))};
     if (const auto mark = request.path.find('?'); mark != std::string::npos) {
       request.query = request.path.substr(mark + 1);
       request.path.resize(mark);

@@ -287,6 +287,13 @@ TEST(HttpText, DecodesPercentSigns) {
   EXPECT_EQ(decode_percent("%zz%"), "%zz%");
 }
 
+TEST(HttpText, TakesThePathOutOfAWholeAddress) {
+  EXPECT_EQ(origin_form("http://example.org:80/a?b=c://d"), "/a?b=c://d");
+  EXPECT_EQ(origin_form("https://example.org"), "/");
+  EXPECT_EQ(origin_form("/a?b=http://example.org/"), "/a?b=http://example.org/");
+  EXPECT_EQ(origin_form("*"), "*");
+}
+
 TEST(HttpText, AnAddressThatCannotBeHadIsAnError) {
   const auto made = HttpServer::create({.host = "203.0.113.1", .port = 1}, echo);
   ASSERT_FALSE(made);

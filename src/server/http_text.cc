@@ -28,6 +28,13 @@ std::string http_chunk(std::string_view text) {
   return text.empty() ? "" : fmt::format("{:x}\r\n{}\r\n", text.size(), text);
 }
 
+std::string origin_form(std::string_view target) {
+  const auto scheme = target.find("://");
+  if (target.starts_with('/') || scheme == target.npos) return std::string(target);
+  const auto path = target.find('/', scheme + 3);
+  return path == target.npos ? "/" : std::string(target.substr(path));
+}
+
 std::string decode_percent(std::string_view text) {
   std::string decoded;
   for (std::size_t i = 0; i < text.size(); ++i) {

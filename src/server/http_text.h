@@ -14,6 +14,9 @@ std::string http_head(const HttpAnswer& answer, bool chunked, bool keep_alive);
 std::string http_chunk(std::string_view text);
 inline constexpr std::string_view kLastHttpChunk = "0\r\n\r\n";
 
+// Of http://example.org/a?b, as proxies are asked, /a?b; all else stays as it is.
+std::string origin_form(std::string_view target);
+
 // %41 becomes A. What is no escape stays as it is.
 std::string decode_percent(std::string_view text);
 
