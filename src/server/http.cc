@@ -1,7 +1,7 @@
 #include "server/http.h"
 
 #include <fmt/core.h>
-#include <sys/socket.h>
+#include <poll.h>
 
 #include <atomic>
 #include <boost/asio/ip/tcp.hpp>
@@ -57,7 +57,8 @@ struct Shared {
 // the network's thread; Reply brings the handler's calls there.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(Shared& shared, tcp::socket socket) : shared_(shared), stream_(std::move(socket)) {
+  Connection(Shared& shared, tcp::socket socket)
+      : shared_(shared), stream_(std::move(socket)), next_look_(shared.io) {
     Error error;
     const auto peer = stream_.socket().remote_endpoint(error);
     if (!error) peer_ = peer.address().to_string();
@@ -245,7 +246,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   // ------------------------------------------------------------------ the client's end
 
-  // While an answer is made, a socket that can be read has hung up, or sends its next request.
+  // While an answer is made, a socket that can be read has hung up, or sends its next request;
+  // behind that one it may hang up later.
   void watch() {
     stream_.socket().async_wait(tcp::socket::wait_read,
                                 [self = shared_from_this(), request = request_](Error error) {
@@ -254,9 +256,12 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
   void look() {
     if (!replying_ || gone_) return;
-    char byte = 0;
-    const auto n = ::recv(stream_.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) lose();
+    pollfd end{.fd = stream_.socket().native_handle(), .events = POLLRDHUP, .revents = 0};
+    if (::poll(&end, 1, /*timeout=*/0) > 0) return lose();
+    next_look_.expires_after(std::chrono::milliseconds(500));
+    next_look_.async_wait([self = shared_from_this(), request = request_](Error error) {
+      if (!error && request == self->request_) self->look();
+    });
   }
 
   // Nothing reaches the client any more.
@@ -343,6 +348,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   Shared& shared_;
   beast::tcp_stream stream_;
+  asio::steady_timer next_look_;
   beast::flat_buffer buffer_;
   std::optional<http::request_parser<http::string_body>> parser_;
   std::string peer_;

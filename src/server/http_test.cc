@@ -196,6 +196,27 @@ TEST(Http, HearsOfClientsThatHangUp) {
   open.clear();
 }
 
+TEST(Http, HearsOfClientsThatHangUpBehindTheirNextRequest) {
+  std::atomic<bool> gone{false};
+  std::atomic<int> asked{0};
+  std::shared_ptr<HttpReply> open;
+  Server server([&](HttpRequest, std::shared_ptr<HttpReply> reply) {
+    reply->on_gone([&] { gone = true; });
+    open = std::move(reply);
+    ++asked;
+  });
+  Client client(server.http->port());
+  client.say(kGet);
+  ASSERT_TRUE(soon([&] { return asked == 1; }));
+  client.say(kGet);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_FALSE(gone);
+  client.hang_up();
+  EXPECT_TRUE(soon([&] { return gone.load(); }));
+  EXPECT_EQ(asked, 1);
+  open.reset();
+}
+
 TEST(Http, AClientThatDoesNotReadIsLetGo) {
   std::atomic<bool> gone{false};
   Server server(
