@@ -154,12 +154,27 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void header_read(Error error) {
     if (error) return read_failed(error);
     stream_.expires_after(duration(shared_.options.read_seconds_max));
+    if (!knows_end()) {
+      closing_ = true;
+      return send_error(400, "a Transfer-Encoding must be \"chunked\", and of HTTP/1.1");
+    }
     if (!reserve_body()) {
       closing_ = true;
       return send_error(503, "this server holds as many bytes of requests as it takes; try again");
     }
-    if (beast::iequals(parser_->get()[http::field::expect], "100-continue")) return continue_body();
+    const auto& head = parser_->get();
+    if (head.version() >= 11 && beast::iequals(head[http::field::expect], "100-continue"))
+      return continue_body();
     read_body();
+  }
+
+  // Where a body ends that is coded otherwise is anybody's guess: what one takes for its bytes is
+  // the next request to another.
+  bool knows_end() const {
+    const auto& head = parser_->get();
+    const auto coding = head.find(http::field::transfer_encoding);
+    return coding == head.end() ||
+           (head.version() >= 11 && beast::iequals(coding->value(), "chunked"));
   }
 
   // A body without a length may be as long as any.

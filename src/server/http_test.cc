@@ -149,6 +149,31 @@ TEST(Http, ABodyIsAskedForWhereTheClientWaitsForThat) {
   EXPECT_NE(client.hear("POST / ok").find("200"), std::string::npos);
 }
 
+// A proxy in front may have taken these bytes for the body.
+TEST(Http, ABodyOfAnotherCodingIsRefusedAndWhatFollowsIsNoRequest) {
+  Server server(echo);
+  for (const std::string line :
+       {"HTTP/1.1\r\nTransfer-Encoding: gzip", "HTTP/1.1\r\nTransfer-Encoding: gzip, chunked",
+        "HTTP/1.1\r\nTransfer-Encoding: identity", "HTTP/1.0\r\nTransfer-Encoding: chunked"}) {
+    Client client(server.http->port());
+    client.say("POST /a " + line + "\r\nConnection: keep-alive\r\n\r\n" + std::string(kGet));
+    const std::string heard = client.hear_all();
+    EXPECT_TRUE(heard.starts_with("HTTP/1.1 400")) << line;
+    EXPECT_EQ(heard.find("GET /a"), std::string::npos) << line;
+  }
+}
+
+TEST(Http, SaysNothingThatTheVersionOrStatusForbids) {
+  Server server([](HttpRequest, std::shared_ptr<HttpReply> reply) {
+    reply->send({.status = 204, .content_type = ""});
+  });
+  Client old(server.http->port());
+  old.say("POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok");
+  const std::string heard = old.hear_all();
+  EXPECT_TRUE(heard.starts_with("HTTP/1.1 204")) << heard;  // no 100 before it
+  EXPECT_EQ(heard.find("Content-Length"), std::string::npos);
+}
+
 TEST(Http, AStreamComesInChunksAndLeavesTheConnectionOpen) {
   Server server([](HttpRequest request, std::shared_ptr<HttpReply> reply) {
     if (request.path != "/stream") return echo(std::move(request), std::move(reply));

@@ -18,7 +18,7 @@ std::string http_head(const HttpAnswer& answer, bool chunked, bool keep_alive) {
   for (const auto& [name, value] : answer.headers) head += fmt::format("{}: {}\r\n", name, value);
   if (chunked) {
     head += "Transfer-Encoding: chunked\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n";
-  } else {
+  } else if (answer.status != 204) {  // which has no body, nor its length
     head += fmt::format("Content-Length: {}\r\n", answer.body.size());
   }
   return head + (keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n");
