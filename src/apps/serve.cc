@@ -1,4 +1,6 @@
 // `m3 serve`: the model behind OpenAI's and Anthropic's HTTP APIs.
+#include <sys/resource.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
@@ -21,6 +23,14 @@
 
 namespace m3 {
 namespace {
+
+// Each connection is a file, and the usual 1024 are fewer than the connections that are taken.
+void allow_many_files() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
 
 ServedModel served_model(const ServeOptions& o, const LoadedModel& loaded,
                          const Vocabulary* vocabulary, std::int64_t context) {
@@ -60,6 +70,7 @@ Result<std::int64_t> cache_tokens_of(const ServeOptions& o, const LoadedModel& l
 Status run_serve(ServeOptions o) {
   M3_TRY_STATUS(finish_serve_options(o));
   std::signal(SIGPIPE, SIG_IGN);
+  allow_many_files();
   StopSignals stop(o.shutdown_seconds);
   M3_TRY(const ModelOptions model_options, with_draft_model(o.model, o.speculative));
   M3_TRY(const auto loaded, load_model(model_options));

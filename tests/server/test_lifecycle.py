@@ -1,5 +1,6 @@
 """How the server begins and ends."""
 
+import resource
 import signal
 import subprocess
 import time
@@ -9,7 +10,7 @@ import pytest
 
 from chats import CHAT, joined, play, user
 from servers import PATIENCE, SANITIZED, eventually, program, serve, serve_scripts
-from wire import ask, connect, get, metrics, open_stream, post
+from wire import ask, call, connect, get, metrics, open_stream, post
 
 
 def refuses(server) -> bool:
@@ -118,6 +119,22 @@ def test_keys_from_a_file(start, nano, tmp_path):
                    ).status == status
     assert server.stop() == 0
     assert not any(line.startswith("{") for line in server.lines)
+
+
+def test_clients_may_be_more_than_the_usual_limit_of_files(start, nano):
+    """Connections are files; a shell allows 1024, of which a server may want more."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, most[1]))
+    try:
+        server = start(serve, nano, "--quiet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
+    connections = [connect(server) for _ in range(100)]
+    for connection in connections:
+        assert call(server, "GET", "/health", connection=connection).status == 200
+    for connection in connections:
+        connection.close()
+    assert server.stop() == 0
 
 
 def test_flags_of_other_servers_do_no_harm(start, nano):
