@@ -10,15 +10,19 @@ numbers out of every range, bytes that are no UTF-8, a head that is no HTTP. The
 """
 
 import argparse
+import asyncio
 import copy
 import json
+import multiprocessing
 import random
-import socket
 import sys
 import urllib.parse
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+
+Address = tuple[str, int]
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {
     "type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "array", "items": {
@@ -173,17 +177,31 @@ class Report:
     errors: list[str] = field(default_factory=list)
 
 
-def exchange(host: str, port: int, data: bytes, seconds: float) -> bytes:
+async def receive(reader: asyncio.StreamReader, received: bytearray):
+    """Takes what comes until the server hangs up."""
+    try:
+        while part := await reader.read(1 << 16):
+            received += part
+    except ConnectionResetError:
+        pass
+
+
+async def exchange(address: Address, data: bytes, is_http: bool, seconds: float) -> bytes:
     """What comes back until the server hangs up."""
-    received = b""
-    with socket.create_connection((host, port), seconds) as s:
-        try:
-            s.sendall(data)
-            while part := s.recv(1 << 16):
-                received += part
-        except (ConnectionResetError, BrokenPipeError):
-            pass
-    return received
+    received = bytearray()
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        writer.write(data)
+        reading = asyncio.create_task(receive(reader, received))
+        if not is_http:
+            # Half a head, or less body than it says: the server waits, until no more can come.
+            await asyncio.wait({reading}, timeout=1)
+            if not reading.done():
+                writer.write_eof()
+        await asyncio.wait_for(reading, seconds)
+    finally:
+        writer.close()
+    return bytes(received)
 
 
 def judge(received: bytes, is_http: bool) -> tuple[str, bool]:
@@ -199,14 +217,12 @@ def judge(received: bytes, is_http: bool) -> tuple[str, bool]:
     return status, len(status) == 3 and status[0] in "24"
 
 
-def try_one(host: str, port: int, seed: int, seconds: float, report: Report):
+async def try_one(address: Address, seed: int, seconds: float, report: Report):
     data, is_http = Spoiler(seed).request()
-    seconds = seconds if is_http else min(seconds, 3)
     try:
-        word, fine = judge(exchange(host, port, data, seconds), is_http)
+        word, fine = judge(await exchange(address, data, is_http, seconds), is_http)
     except TimeoutError:
-        # Half a head, or less body than the head says: the server waits, as it may.
-        word, fine = "no end", not is_http
+        word, fine = "no end", False
     except OSError as error:
         word, fine = f"{type(error).__name__}", False
     report.statuses[word] += 1
@@ -214,16 +230,38 @@ def try_one(host: str, port: int, seed: int, seconds: float, report: Report):
         report.errors.append(f"seed {seed}: {word}: {data[:600]!r}")
 
 
-def run(host: str, port: int, requests: int, seed: int, seconds: float = 20,
-        threads: int = 8) -> Report:
+async def try_many(address: Address, seeds: Iterator[int], seconds: float, clients: int) -> Report:
     report = Report()
-    with ThreadPoolExecutor(threads) as pool:
-        for i in range(requests):
-            pool.submit(try_one, host, port, seed * 1_000_003 + i, seconds, report)
-    alive = exchange(host, port, b"GET /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
-                     seconds)
+
+    async def client():
+        for seed in seeds:
+            await try_one(address, seed, seconds, report)
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return report
+
+
+def run_part(address: Address, seeds: range, seconds: float, clients: int) -> Report:
+    sys.setrecursionlimit(20_000)  # some requests are nested deeply
+    return asyncio.run(try_many(address, iter(seeds), seconds, clients))
+
+
+def run(host: str, port: int, requests: int, seed: int, seconds: float = 20, clients: int = 8,
+        processes: int = 1) -> Report:
+    address, first = (host, port), seed * 1_000_003
+    parts = [range(first + i, first + requests, processes) for i in range(processes)]
+    report = Report()
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        for part in [pool.submit(run_part, address, part, seconds, clients) for part in parts]:
+            report.statuses += part.result().statuses
+            report.errors += part.result().errors
+    health = b"GET /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+    try:
+        alive = asyncio.run(exchange(address, health, True, seconds))
+    except OSError as error:
+        alive = str(error).encode()
     if not alive.startswith(b"HTTP/1.1 200"):
-        report.errors.append("the server is not alive any more")
+        report.errors.append(f"the server is not alive any more: {alive[:200]!r}")
     return report
 
 
@@ -232,9 +270,12 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--requests", type=int, default=10000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--clients", type=int, default=8, help="at once, of each process")
+    parser.add_argument("--processes", type=int, default=1)
     given = parser.parse_args(words)
     url = urllib.parse.urlsplit(given.url)
-    report = run(url.hostname or "127.0.0.1", url.port or 80, given.requests, given.seed)
+    report = run(url.hostname or "127.0.0.1", url.port or 80, given.requests, given.seed,
+                 clients=given.clients, processes=given.processes)
     print("answers ", ", ".join(f"{n} x {word}" for word, n in report.statuses.most_common()))
     for error in report.errors[:20]:
         print("ERROR   ", error)
