@@ -7,6 +7,13 @@ Nine in ten requests are answered to their end, streamed or whole; the others ha
 of their stream, hang up before the answer, or send a body that is no request. Reports what went
 wrong, latencies, and the server's memory; and whether, once everybody has gone, the server still
 runs or holds anything. Exit status 0: all is well.
+
+    tests/server/load.py --url http://127.0.0.1:8000 --places 8 --minutes 2
+
+compares two loads of requests that all ask for as much: half of the time by as many clients as
+the server has places (its --max-num-seqs), then by ten times as many. Whoever is told 429 comes
+again within half a second, sooner than Retry-After says. Those who are let in must be answered
+within twice the time, at the median and at the 99th percentile.
 """
 
 import argparse
@@ -18,7 +25,7 @@ import sys
 import time
 import urllib.parse
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 MALFORMED = [b"", b"{", b"[]", b'{"messages": 5}', b'{"messages": []}', b"\xff\xfe\x00",
              b'{"messages": [{"role": "user", "content": "x"}], "temperature": 9}',
@@ -106,17 +113,22 @@ class Connection:
         length = int(headers["content-length"])
         return await asyncio.wait_for(self.reader.readexactly(length), self.options.patience)
 
+    async def chunk(self) -> bytes:
+        """The next piece of a chunked answer; empty at its end."""
+        size = int(await self._line() or b"0", 16)
+        data = await asyncio.wait_for(self.reader.readexactly(size), self.options.patience)
+        expect(await self._line() == b"\r\n", "a chunk does not end")
+        return data
+
     async def events(self):
         """The data of a chunked stream of events, which must end as HTTP says."""
         text = b""
-        while size := int(await self._line() or b"0", 16):
-            text += await asyncio.wait_for(self.reader.readexactly(size), self.options.patience)
-            expect(await self._line() == b"\r\n", "a chunk does not end")
-            *whole, text = text.split(b"\n\n")
+        while data := await self.chunk():
+            *whole, text = (text + data).split(b"\n\n")
             for event in whole:
                 if event.startswith(b"data: "):
                     yield event.removeprefix(b"data: ")
-        expect(await self._line() == b"\r\n" and not text, "the stream has no end")
+        expect(not text, "the stream has no end")
 
 
 # ------------------------------------------------------------------------------- clients
@@ -228,6 +240,20 @@ class Client:
         return "malformed"
 
 
+class Steady(Client):
+    """Streams answers of one length to their ends, one after the other."""
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.acts = {self.stream: 1}
+
+    def request(self, stream: bool) -> bytes:
+        text = f"{self.random.randint(1, 1 << 60)}: {STORY}"  # a beginning that nobody shares
+        return json.dumps({"messages": [{"role": "user", "content": text}], "stream": stream,
+                           "max_tokens": self.options.max_tokens, "ignore_eos": True,
+                           "stream_options": {"include_usage": True}}).encode()
+
+
 # ------------------------------------------------------------------------------- the server
 
 
@@ -261,11 +287,11 @@ async def what_is_left(options: Options) -> dict[str, float]:
     return found
 
 
-async def run(options: Options) -> Report:
+async def run(options: Options, kind: type[Client] = Client) -> Report:
     report, begin = Report(), time.monotonic()
     watcher = asyncio.create_task(watch_memory(options, report, begin))
     end = begin + options.seconds
-    await asyncio.gather(*(Client(options, report, i, end).run() for i in range(options.streams)))
+    await asyncio.gather(*(kind(options, report, i, end).run() for i in range(options.streams)))
     watcher.cancel()
     try:
         report.left = await what_is_left(options)
@@ -274,14 +300,29 @@ async def run(options: Options) -> Report:
     return report
 
 
+async def press(options: Options, places: int) -> list[Report]:
+    """As many clients as there are places, then ten times as many."""
+    reports = []
+    for clients in (places, 10 * places):
+        half = replace(options, streams=clients, seconds=options.seconds / 2)
+        report = await run(half, Steady)
+        if report.tokens != report.done["streamed"] * options.max_tokens:
+            report.errors["an answer has another length"] += 1
+        reports.append(report)
+    return reports
+
+
 # ------------------------------------------------------------------------------- what came of it
 
 
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
 def percentiles(name: str, values: list[float]) -> str:
-    ordered = sorted(values)
-    at = [ordered[min(len(ordered) - 1, int(len(ordered) * p))] for p in (0.5, 0.9, 0.99)]
+    at = [percentile(values, share) for share in (0.5, 0.9, 0.99)]
     return f"{name:12} p50 {at[0]:.3f} s, p90 {at[1]:.3f} s, p99 {at[2]:.3f} s, " \
-           f"longest {ordered[-1]:.3f} s"
+           f"longest {max(values):.3f} s"
 
 
 def print_report(report: Report, seconds: float):
@@ -299,7 +340,20 @@ def print_report(report: Report, seconds: float):
     print("FAILED" if report.failed else "all is well")
 
 
-def parse(words: list[str] | None) -> Options:
+def print_press(reports: list[Report], seconds: float) -> bool:
+    """Whether those who were let in had to wait for too long."""
+    for report in reports:
+        print_report(report, seconds / 2)
+    slow = False
+    for share in (0.5, 0.99):
+        calm, pressed = (percentile(report.whole, share) for report in reports)
+        print(f"at {share:4.0%}      {pressed:.3f} s instead of {calm:.3f} s: {pressed / calm:.2f}")
+        slow = slow or pressed > 2 * calm
+    print("TOO SLOW" if slow else "within twice the time")
+    return slow
+
+
+def parse(words: list[str] | None) -> tuple[Options, int]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--streams", type=int, default=256, help="clients at once")
@@ -308,14 +362,20 @@ def parse(words: list[str] | None) -> Options:
     parser.add_argument("--key")
     parser.add_argument("--pid", type=int, help="the server's, to watch its memory")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--places", type=int, default=0, help="that the server has")
     given = parser.parse_args(words)
     url = urllib.parse.urlsplit(given.url)
-    return Options(url.hostname or "127.0.0.1", url.port or 80, given.streams, given.minutes * 60,
-                   given.max_tokens, given.key, given.pid, given.seed)
+    options = Options(url.hostname or "127.0.0.1", url.port or 80, given.streams,
+                      given.minutes * 60, given.max_tokens, given.key, given.pid, given.seed)
+    return options, given.places
 
 
 def main(words: list[str] | None = None) -> int:
-    options = parse(words)
+    options, places = parse(words)
+    if places:
+        reports = asyncio.run(press(options, places))
+        slow = print_press(reports, options.seconds)
+        return 1 if slow or any(report.failed for report in reports) else 0
     report = asyncio.run(run(options))
     print_report(report, options.seconds)
     return 1 if report.failed else 0
