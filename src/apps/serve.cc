@@ -93,7 +93,7 @@ Status run_serve(ServeOptions o) {
     M3_TRY(model.preprocess, preprocess_options(o.model.model, loaded->config()));
   }
 
-  EngineHost host(*engine, media, {.sequences = o.sequences, .waiting_max = o.waiting_max});
+  EngineHost host(*engine, media, {.sequences = o.sequences, .waiting_max = *o.waiting_max});
   const LogLine log = [&o](const Json& line) {
     if (!o.quiet) std::fprintf(stderr, "%s\n", json_text(line).c_str());
   };

@@ -37,7 +37,7 @@ void print_serve_banner(const ServeOptions& o, const LoadedModel& loaded, const 
   std::fprintf(stderr,
                "  limits  %ld tokens a request, %ld sequences at a time, %ld more may wait; %s\n",
                static_cast<long>(model.context_tokens), static_cast<long>(o.sequences),
-               static_cast<long>(o.waiting_max),
+               static_cast<long>(*o.waiting_max),
                o.server.api_keys.empty() ? "no API key" : "with an API key");
   if (!loaded.random_weights.empty())
     std::fprintf(stderr, "  note    %s\n", loaded.random_weights.c_str());

@@ -27,7 +27,9 @@ ApiResult<std::vector<JobId>> EngineHost::submit(std::vector<Job> jobs) {
   }
   const auto waiting = counts_.waiting + std::ssize(queued_);
   const auto places = options_.waiting_max + options_.sequences - counts_.running;
-  if (waiting > 0 && waiting + std::ssize(jobs) > places) {
+  // A request of more prompts than there may ever be places has its turn when nobody waits.
+  const bool in_turn = waiting == 0 && jobs.size() > 1;
+  if (waiting + std::ssize(jobs) > places && !in_turn) {
     ApiError error(
         429,
         fmt::format("{} requests are waiting already, as many as may: try again later", waiting));

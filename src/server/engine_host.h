@@ -13,8 +13,8 @@
 namespace m3 {
 
 struct EngineHostOptions {
-  std::int64_t sequences = 16;    // that the engine runs at the same time
-  std::int64_t waiting_max = 16;  // jobs that wait for their turn; one more is told 429
+  std::int64_t sequences = 16;   // that the engine runs at the same time
+  std::int64_t waiting_max = 8;  // jobs that wait for their turn; one more is told 429
 };
 
 class EngineHost final : public Generator {

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from chats import CHAT, user
-from servers import PATIENCE, eventually
-from wire import call, connect, get, headers_for, metrics, open_stream, post, raw, status_of
+from servers import PATIENCE, eventually, serve
+from wire import ask, call, connect, get, headers_for, metrics, open_stream, post, raw, status_of
 
 HELLO = user("Hello", max_tokens=2, temperature=0)
 
@@ -147,6 +147,19 @@ def test_a_full_queue_is_429(narrow):
     eventually(lambda: metrics(narrow)["vllm:num_requests_running"] == 0
                and metrics(narrow)["vllm:num_requests_waiting"] == 0)
     assert post(narrow, CHAT, HELLO).status == 200
+
+
+def test_without_a_queue_nobody_waits(start, nano):
+    server = start(serve, nano, "--max-num-seqs", "1", "--max-queue", "0", "--quiet")
+    stream = open_stream(server, CHAT, user("Count", max_tokens=3000, ignore_eos=True))
+    stream.next()
+    check_error(post(server, CHAT, HELLO), 429)
+    stream.close()
+    eventually(lambda: metrics(server)["vllm:num_requests_running"] == 0)
+    # More prompts than places are taken where nobody waits.
+    answer = ask(server, "/v1/completions", {"prompt": ["a", "b", "c"], "max_tokens": 2})
+    assert len(answer["choices"]) == 3
+    assert server.stop() == 0
 
 
 # ------------------------------------------------------------------------------- connections

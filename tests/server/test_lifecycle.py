@@ -121,6 +121,16 @@ def test_keys_from_a_file(start, nano, tmp_path):
     assert not any(line.startswith("{") for line in server.lines)
 
 
+@pytest.mark.parametrize("options, limits", [([], "16 sequences at a time, 8 more may wait"),
+                                             (["--max-num-seqs", "1"], "1 more may wait"),
+                                             (["--max-queue", "0"], "0 more may wait")])
+def test_half_as_many_wait_as_run(start, nano, options, limits):
+    server = start(serve, nano, "--quiet", *options)
+    assert get(server, "/health").status == 200
+    assert server.stop() == 0
+    assert any(limits in line for line in server.lines)
+
+
 def test_clients_may_be_more_than_the_usual_limit_of_files(start, nano):
     """Connections are files; a shell allows 1024, of which a server may want more."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)
