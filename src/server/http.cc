@@ -85,7 +85,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (!answers(request) || begun_) return;
     begun_ = true;
     keep_alive_ = keep_alive_ && !shared_.draining;
-    std::string text = http_head(answer, /*chunked=*/false, keep_alive_);
+    std::string text = http_head(answer, HttpBody::kWhole, keep_alive_);
     if (!head_only_) text += answer.body;
     push(std::move(text));
     complete_ = true;
@@ -95,7 +95,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (!answers(request) || begun_) return;
     begun_ = true;
     keep_alive_ = keep_alive_ && !shared_.draining;
-    push(http_head(head, chunked_, keep_alive_ && chunked_) + body_text(head.body));
+    const HttpBody body = chunked_ ? HttpBody::kChunked : HttpBody::kUntilClosed;
+    push(http_head(head, body, keep_alive_ && chunked_) + body_text(head.body));
   }
   void write(std::uint64_t request, std::string_view text) {
     if (answers(request) && begun_ && !complete_) push(body_text(text));

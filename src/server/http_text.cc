@@ -8,7 +8,7 @@
 
 namespace m3 {
 
-std::string http_head(const HttpAnswer& answer, bool chunked, bool keep_alive) {
+std::string http_head(const HttpAnswer& answer, HttpBody body, bool keep_alive) {
   const auto reason =
       boost::beast::http::obsolete_reason(static_cast<boost::beast::http::status>(answer.status));
   std::string head = fmt::format("HTTP/1.1 {} {}\r\n", answer.status,
@@ -16,8 +16,9 @@ std::string http_head(const HttpAnswer& answer, bool chunked, bool keep_alive) {
   if (!answer.content_type.empty())
     head += fmt::format("Content-Type: {}\r\n", answer.content_type);
   for (const auto& [name, value] : answer.headers) head += fmt::format("{}: {}\r\n", name, value);
-  if (chunked) {
-    head += "Transfer-Encoding: chunked\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n";
+  if (body != HttpBody::kWhole) {
+    head += "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n";
+    if (body == HttpBody::kChunked) head += "Transfer-Encoding: chunked\r\n";
   } else if (answer.status != 204) {  // which has no body, nor its length
     head += fmt::format("Content-Length: {}\r\n", answer.body.size());
   }

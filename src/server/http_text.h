@@ -8,8 +8,10 @@
 
 namespace m3 {
 
-// Status line and headers, to the empty line. `chunked`: the length is not known yet.
-std::string http_head(const HttpAnswer& answer, bool chunked, bool keep_alive);
+// Where a body ends: of a stream the length is not known yet, and HTTP/1.0 knows no chunks.
+enum class HttpBody { kWhole, kChunked, kUntilClosed };
+// Status line and headers, to the empty line.
+std::string http_head(const HttpAnswer& answer, HttpBody body, bool keep_alive);
 // One chunk of a chunked body; nothing for an empty text, which would end the body.
 std::string http_chunk(std::string_view text);
 inline constexpr std::string_view kLastHttpChunk = "0\r\n\r\n";
