@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -9,6 +10,8 @@
 
 namespace m3 {
 namespace {
+
+constexpr double kLastWordsSeconds = 1;
 
 sigset_t stop_signals() {
   sigset_t signals;
@@ -53,6 +56,11 @@ void StopSignals::wait() {
   const timespec moment{.tv_sec = 0, .tv_nsec = 20'000'000};
   while (!ended_ && http_->open_requests() > 0 && steady_seconds() < end)
     if (::sigtimedwait(&signals, nullptr, &moment) > 0) break;
+  // Whoever is left is told so, and has a moment to hear it.
+  host_->stop();
+  const double heard = steady_seconds() + kLastWordsSeconds;
+  while (!ended_ && http_->open_requests() > 0 && steady_seconds() < heard)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
   http_->close();
 }
 
