@@ -27,7 +27,10 @@ void print_memory_plan(const ServeOptions& o, const LoadedModel& loaded, const E
 
 void print_serve_banner(const ServeOptions& o, const LoadedModel& loaded, const Engine& engine,
                         const Drafter* drafter, const ServedModel& model, int port) {
-  const std::string address = fmt::format("http://{}:{}", o.http.host, port);
+  const std::string& host = o.http.host;
+  const bool is_v6 = host.find(':') != std::string::npos;
+  const std::string address =
+      fmt::format("http://{}:{}", is_v6 ? fmt::format("[{}]", host) : host, port);
   std::fprintf(stderr, "m3 serve: %s at %s\n", model.names.front().c_str(), address.c_str());
   std::fprintf(stderr, "  model   %s, %s%s%s backend, %d threads\n", o.model.model.c_str(),
                std::string(loaded.backend->name()).c_str(),
@@ -47,9 +50,9 @@ void print_serve_banner(const ServeOptions& o, const LoadedModel& loaded, const 
       model.tokenizer != nullptr
           ? R"('{"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}')"
           : R"('{"prompt": [1, 2, 3], "max_tokens": 16}')";
-  std::fprintf(stderr, "try: curl %s/v1/%s -H 'Content-Type: application/json' -d %s\n",
+  std::fprintf(stderr, "try: curl %s/v1/%s -H 'Content-Type: application/json'%s -d %s\n",
                address.c_str(), model.tokenizer != nullptr ? "chat/completions" : "completions",
-               body);
+               o.server.api_keys.empty() ? "" : " -H 'Authorization: Bearer KEY'", body);
 }
 
 }  // namespace m3

@@ -100,8 +100,9 @@ Status read_keys(ServeOptions& o) {
     M3_TRY(const std::string text, read_text_file(o.key_file));
     std::istringstream lines(text);
     for (std::string line; std::getline(lines, line);) {
-      if (line.ends_with('\r')) line.pop_back();
-      if (!line.empty() && line[0] != '#') o.server.api_keys.push_back(line);
+      const auto begin = line.find_first_not_of(" \t\r"), end = line.find_last_not_of(" \t\r");
+      if (begin == line.npos || line[begin] == '#') continue;
+      o.server.api_keys.push_back(line.substr(begin, end - begin + 1));
     }
     if (o.server.api_keys.empty()) return fail("{} holds no key", o.key_file);
   }

@@ -1,5 +1,6 @@
 """How the server begins and ends."""
 
+import json
 import resource
 import signal
 import subprocess
@@ -61,12 +62,31 @@ def test_a_second_signal_waits_for_nobody(start, nano, how):
 
 
 def test_shutdown_timeout_cuts_what_takes_too_long(start, nano):
+    """Whoever is cut off is told so."""
     server = start(serve, nano, "--shutdown-timeout", "0.2")
-    stream = open_stream(server, CHAT, user("Go on", max_tokens=3000, ignore_eos=True))
+    body = user("Go on", max_tokens=3500, ignore_eos=True)
+    stream = open_stream(server, CHAT, body)
+    waiting = connect(server)
+    waiting.request("POST", CHAT, json.dumps(body).encode())
     stream.next()
     server.terminate()
+    *_, error, done = list(stream)
+    assert "shutting down" in error.data["error"]["message"] and done.data == "[DONE]"
+    answer = waiting.getresponse()
+    assert answer.status == 503 and b"shutting down" in answer.read()
     assert server.wait() == 0
-    stream.close()
+
+
+def test_a_file_of_keys(start, nano, tmp_path):
+    """A key a line; blanks around them, empty lines and comments do not count."""
+    keys = tmp_path / "keys"
+    keys.write_text("# ours\n\n  \n  alpha \r\nbeta\n")
+    server = start(serve, nano, "--api-key-file", str(keys))
+    for key, status in (("alpha", 200), ("beta", 200), ("", 401), ("# ours", 401)):
+        server.key = key or None
+        assert call(server, "GET", "/v1/models").status == status
+    keys.write_text(" \n# none\n")
+    assert "holds no key" in run(nano, "--api-key-file", str(keys)).stderr
 
 
 def test_request_timeout_ends_an_answer_with_length(start, nano):
