@@ -138,14 +138,14 @@ ApiResult<Json> translate_messages(const Json& request) {
 ApiResult<Json> translate_tools(const Json& tools) {
   Json result = Json::array();
   for (const Json& tool : tools) {
+    // Tools that Anthropic runs itself: the model is not told of them.
+    const std::string* type = find_string(tool, "type");
+    if (type != nullptr && *type != "custom") continue;
     const std::string* name = find_string(tool, "name");
     if (name == nullptr) return refuse("tools", "must each have a \"name\"");
     const Json* schema = find_set_member(tool, "input_schema");
     if (schema == nullptr)
-      return refuse("tools",
-                    "name \"{}\" without an \"input_schema\": tools that the server runs "
-                    "itself are not supported",
-                    name->substr(0, 100));
+      return refuse("tools", "name \"{}\" without an \"input_schema\"", name->substr(0, 100));
     Json function = {{"name", *name}};
     if (const Json* text = find_set_member(tool, "description")) function["description"] = *text;
     function["parameters"] = *schema;
@@ -171,6 +171,12 @@ ApiStatus translate_choice(const Json& choice, Json& chat) {
   return {};
 }
 
+// The client has begun the answer itself: it goes on from there.
+bool is_begun_answer(const Json& message) {
+  return message["role"] == "assistant" && find_set_member(message, "content") != nullptr &&
+         !message.contains("tool_calls");
+}
+
 }  // namespace
 
 ApiResult<Json> chat_from_messages(const Json& request) {
@@ -180,6 +186,7 @@ ApiResult<Json> chat_from_messages(const Json& request) {
     if (const Json* value = find_set_member(request, key)) chat[key] = *value;
   if (const Json* stop = find_set_member(request, "stop_sequences")) chat["stop"] = *stop;
   M3_TRY(chat["messages"], translate_messages(request));
+  if (is_begun_answer(chat["messages"].back())) chat["continue_final_message"] = true;
   M3_TRY(const Json* tools, list_field(request, "tools"));
   if (tools != nullptr) {
     M3_TRY(chat["tools"], translate_tools(*tools));

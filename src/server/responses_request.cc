@@ -123,24 +123,29 @@ ApiStatus check_stateless(const Json& request) {
   return {};
 }
 
+// Agents offer tools that OpenAI runs itself beside their own: the model is not told of those.
+Json functions_of(const Json& tools) {
+  Json functions = Json::array();
+  for (const Json& tool : tools) {
+    const std::string* type = find_string(tool, "type");
+    if (type == nullptr || *type == "function") functions.push_back(tool);
+  }
+  return functions;
+}
+
 }  // namespace
 
 ApiResult<Json> chat_from_responses(const Json& request) {
   M3_TRY_STATUS(check_stateless(request));
   Json chat = Json::object();
-  for (const char* key : {"model", "temperature", "top_p", "top_k", "stream", "thinking",
-                          "chat_template_kwargs", "reasoning", "tools", "tool_choice",
-                          "parallel_tool_calls", "max_output_tokens", "user", "seed"})
+  for (const char* key :
+       {"model", "temperature", "top_p", "top_k", "stream", "thinking", "chat_template_kwargs",
+        "reasoning", "tool_choice", "parallel_tool_calls", "max_output_tokens", "user", "seed"})
     if (const Json* value = find_set_member(request, key)) chat[key] = *value;
   M3_TRY(chat["messages"], translate_input(request));
   M3_TRY_STATUS(translate_text(request, chat));
   M3_TRY(const Json* tools, list_field(request, "tools"));
-  if (tools != nullptr)
-    for (const Json& tool : *tools)
-      if (const std::string* type = find_string(tool, "type");
-          type != nullptr && *type != "function")
-        return refuse("tools", "of type \"{}\" are not supported: this server runs no tools itself",
-                      type->substr(0, 100));
+  if (tools != nullptr) chat["tools"] = functions_of(*tools);
   return chat;
 }
 

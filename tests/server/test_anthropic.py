@@ -197,8 +197,6 @@ HELLO = [{"role": "user", "content": "x"}]
     {"max_tokens": 5, "messages": [{"role": "user", "content": ["x"]}]},
     {"max_tokens": 5, "messages": HELLO, "system": 5},
     {"max_tokens": 5, "messages": HELLO, "tools": [{}]},
-    {"max_tokens": 5, "messages": HELLO, "tools": [{"type": "web_search_20250305",
-                                                    "name": "web_search"}]},
     {"max_tokens": 5, "messages": HELLO, "tool_choice": {"type": "any"}},
     {"max_tokens": 5, "messages": HELLO, "tool_choice": {"type": "odd"}, "tools": [PING]},
     {"max_tokens": 5, "messages": HELLO, "tool_choice": "any", "tools": [PING]},
@@ -282,3 +280,18 @@ def test_errors_are_the_clients_own(actor, narrow):
             model="nano", max_tokens=1, messages=HELLO)
     with_key = anthropic.Anthropic(base_url=narrow.url, api_key="sesame", max_retries=0)
     assert with_key.messages.create(model="nano", max_tokens=1, messages=HELLO)
+
+
+def test_tools_that_others_run_are_passed_over(server):
+    body = {"max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    assert ask(server, COUNT, body | {"tools": [search, PING]}) == ask(
+        server, COUNT, body | {"tools": [PING]})
+
+
+def test_a_begun_answer_is_continued(server):
+    """Anthropic's prefill."""
+    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "I say"}]
+    expected = ask(server, "/tokenize", {"messages": messages, "continue_final_message": True,
+                                         "add_generation_prompt": False})["count"]
+    assert ask(server, COUNT, {"messages": messages}) == {"input_tokens": expected}

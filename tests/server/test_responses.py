@@ -170,7 +170,7 @@ def test_tool_choice(scripted, choice, text, status):
     {"input": [{"type": "function_call", "name": "f"}]},
     {"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}]},
     {"input": "x", "previous_response_id": "resp_1"}, {"input": "x", "background": True},
-    {"input": "x", "tools": [{"type": "web_search"}]}, {"input": "x", "tools": 5},
+    {"input": "x", "tools": 5},
     {"input": "x", "max_output_tokens": -1}, {"input": "x", "temperature": 5},
     {"input": "x", "text": {"format": {"type": "odd"}}}, {"input": "x", "text": 5},
     {"input": "x", "instructions": 5}, {"input": "x", "reasoning": {"effort": 5}},
@@ -179,3 +179,12 @@ def test_tool_choice(scripted, choice, text, status):
 def test_nonsense_is_refused(server, body):
     answer = post(server, RESPONSES, body)
     assert answer.status == 400 and answer.json()["error"]["message"], answer.text
+
+
+def test_tools_of_other_servers_are_passed_over(server):
+    """As agents offer them beside their own: the model is told of functions alone."""
+    ping = {"type": "function", "name": "ping", "parameters": {"type": "object"}}
+    body = {"input": "x", "max_output_tokens": 1}
+    count = [ask(server, RESPONSES, body | {"tools": tools})["usage"]["input_tokens"]
+             for tools in ([ping], [{"type": "web_search"}, ping, {"type": "custom", "name": "p"}])]
+    assert count[0] == count[1]
