@@ -20,12 +20,20 @@ ApiStatus check_unknown(const Json& request) {
     const char* name;
     Json harmless;
   };
-  static const Field kFields[] = {
-      {"typical_p", 1},
-      {"use_beam_search", false},
-      {"best_of", 1},
-      {"length_penalty", 1},
-      {"logits_processors", Json::array()}};
+  static const Field kFields[] = {{"typical_p", 1},
+                                  {"use_beam_search", false},
+                                  {"best_of", 1},
+                                  {"length_penalty", 1},
+                                  {"logits_processors", Json::array()},
+                                  {"mirostat", 0},
+                                  {"xtc_probability", 0},
+                                  {"dry_multiplier", 0},
+                                  {"dynatemp_range", 0},
+                                  {"tfs_z", 1},
+                                  {"top_n_sigma", -1},
+                                  {"truncate_prompt_tokens", Json()},
+                                  {"chat_template", Json()},
+                                  {"documents", Json::array()}};
   for (const Field& field : kFields) {
     const Json* value = find_set_member(request, field.name);
     if (value != nullptr && *value != field.harmless && *value != false)

@@ -56,10 +56,10 @@ OutputState state_after(const RenderedChat& chat) {
 
 // The fields that shape how reasoning is told.
 ApiStatus read_reasoning_form(const Json& request, OpenAiForm& form, OutputOptions& output) {
-  for (const char* key : {"include_reasoning", "separate_reasoning"}) {
-    M3_TRY(const auto show, bool_field(request, key));
-    if (!show.value_or(true)) form.show_reasoning = false;
-  }
+  M3_TRY(const auto show, bool_field(request, "include_reasoning"));
+  form.show_reasoning = show.value_or(true);
+  M3_TRY(const auto separate, bool_field(request, "separate_reasoning"));
+  output.raw = !separate.value_or(true);
   M3_TRY(const auto format, string_field(request, "reasoning_format"));
   if (!format || *format == "auto" || *format == "deepseek") return {};
   if (*format != "none")

@@ -46,8 +46,11 @@ ApiResult<GrammarPointer> response_format(const Json& request) {
   if (format == nullptr) return GrammarPointer();
   const std::string* type = find_string(*format, "type");
   if (type != nullptr && *type == "text") return GrammarPointer();
-  if (type != nullptr && *type == "json_object")
+  if (type != nullptr && *type == "json_object") {
+    if (const Json* schema = find_set_member(*format, "schema"))  // llama.cpp's form
+      return of_schema(*schema, "response_format.schema");
     return shared(json_object_grammar(), "response_format");
+  }
   if (type == nullptr || *type != "json_schema")
     return refuse("response_format",
                   "must be of type \"text\", \"json_object\" or \"json_schema\"");
@@ -101,6 +104,9 @@ ApiResult<GrammarPointer> read_content(const Json& request) {
   if (outputs != nullptr) {
     M3_TRY(found, structured(*outputs, "", "structured_outputs."));
     if (found) return found;
+    return refuse("structured_outputs",
+                  "must have one of \"json\", \"regex\", \"choice\" and "
+                  "\"json_object\"");
   }
   M3_TRY(found, structured(request, "guided_", ""));
   if (found) return found;

@@ -33,6 +33,7 @@ Json entry(std::int32_t id, float logprob, const TokenNames& names) {
 Json top_of(const SampledToken& token, const TokenNames& names) {
   Json top = Json::object();
   for (const TokenLogprob& other : token.top) top[name_of(other.id, names)] = finite(other.logprob);
+  top[name_of(token.id, names)] = finite(token.logprob);  // always, so there may be one more
   return top;
 }
 

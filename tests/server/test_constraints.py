@@ -95,6 +95,20 @@ def test_json_object(server):
     assert isinstance(json.loads(biased.content), dict) and biased.finish == "stop"
 
 
+def test_json_object_with_a_schema(server):
+    """llama.cpp's form of a schema."""
+    schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"],
+              "additionalProperties": False}
+    body = user("Hello", seed=2, response_format={"type": "json_object", "schema": schema},
+                chat_template_kwargs={"thinking_mode": "disabled"})
+    assert valid(json.loads(both(server, body).only.content), schema)
+
+
+@pytest.mark.parametrize("outputs", [{}, {"foo": 1}, {"structural_tag": "x"}])
+def test_structured_outputs_of_no_known_kind_are_400(server, outputs):
+    assert post(server, CHAT, user("x", structured_outputs=outputs)).status == 400
+
+
 def braces(server) -> list[int]:
     return ask(server, "/tokenize", {"content": "}"})["tokens"]
 

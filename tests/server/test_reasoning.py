@@ -89,15 +89,15 @@ def test_both_names_of_the_field_say_the_same(scripted):
     assert message["reasoning"] == message["reasoning_content"] == "why"
 
 
-@pytest.mark.parametrize("switch", ["include_reasoning", "separate_reasoning"])
-def test_reasoning_can_be_left_out(scripted, switch):
-    answer = both(scripted, play("<mm:think>why</mm:think>so", **{switch: False})).only
+def test_reasoning_can_be_left_out(scripted):
+    answer = both(scripted, play("<mm:think>why</mm:think>so", include_reasoning=False)).only
     assert (answer.reasoning, answer.content) == ("", "so")
 
 
-def test_reasoning_format_none_leaves_the_text_as_it_is(scripted):
+@pytest.mark.parametrize("field", [{"reasoning_format": "none"}, {"separate_reasoning": False}])
+def test_reasoning_may_stay_in_the_text(scripted, field):
     said = "<mm:think>why</mm:think>so"
-    answer = both(scripted, play(said, reasoning_format="none")).only
+    answer = both(scripted, play(said, **field)).only
     assert (answer.reasoning, answer.content) == ("", said)
 
 
