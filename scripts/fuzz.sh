@@ -20,12 +20,11 @@ scripts/build.sh asan+ubsan "${names[@]/#/fuzz_}"
 found=build/fuzz  # logs, what the fuzzer learnt, and inputs that failed
 each=$((seconds / ${#names[@]}))
 [[ $each -ge 1 ]] || each=1  # 0 would mean no limit
-# Weighing how rare each edge is (entropic) takes longer than most inputs do.
 for name in "${names[@]}"; do
   mkdir -p "$found/$name" "fuzz/corpus/$name"
   echo "fuzz: $name for $each s"
   if ! "build/asan+ubsan/fuzz_$name" "$found/$name" "fuzz/corpus/$name" -max_total_time="$each" -rss_limit_mb=4096 \
-      -timeout=20 -entropic=0 -max_len=65536 -artifact_prefix="$found/$name-" >"$found/$name.log" 2>&1; then
+      -timeout=20 -max_len=65536 -artifact_prefix="$found/$name-" >"$found/$name.log" 2>&1; then
     tail -n 30 "$found/$name.log"
     echo "fuzz: $name failed; the input is $found/$name-*"
     exit 1

@@ -27,6 +27,7 @@ class Answer::Choice final : public JobSink {
   // The prompt's other choices begin when they find it in the cache.
   bool prompt_read(const PromptReading& reading) override {
     if (answer_->over_) return false;
+    prompt_read_ = true;
     if (first_of_prompt_) {
       answer_->record_.usage.cached_tokens += reading.reused;
       answer_->writer_->prompt(index_, reading.scores);
@@ -47,6 +48,8 @@ class Answer::Choice final : public JobSink {
       case Finish::kStop:
       case Finish::kLength:
       case Finish::kDeadline:
+        // Those that wait for the prompt to be read are out of time as well, and have to say so.
+        if (first_of_prompt_ && !prompt_read_) answer_->start_others(prompt_);
         return end(event.finish != Finish::kStop, stop_id_of(event));
     }
     const bool stopped = parser_ && parser_->stopped_by();
@@ -134,6 +137,7 @@ class Answer::Choice final : public JobSink {
   const bool first_of_prompt_;
   std::optional<OutputParser> parser_;
   Fragments fragments_;
+  bool prompt_read_ = false;
   std::int64_t tokens_ = 0;
   int reasoning_ = 0;
   double last_token_ = 0, last_write_ = steady_seconds();

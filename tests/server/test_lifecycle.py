@@ -141,6 +141,15 @@ def test_keys_from_a_file(start, nano, tmp_path):
     assert not any(line.startswith("{") for line in server.lines)
 
 
+def test_all_choices_end_where_time_is_over_before_the_prompt_is_read(start, nano):
+    server = start(serve, nano, "--request-timeout", "0.0001", "--max-num-batched-tokens", "64",
+                   "--quiet")
+    body = {"prompt": [5] * 3000, "max_tokens": 9, "n": 3}
+    reasons = [choice["finish_reason"] for choice in ask(server, "/v1/completions", body)["choices"]]
+    assert reasons == ["length"] * 3
+    assert server.stop() == 0
+
+
 @pytest.mark.parametrize("options, limits", [([], "16 sequences at a time, 8 more may wait"),
                                              (["--max-num-seqs", "1"], "1 more may wait"),
                                              (["--max-queue", "0"], "0 more may wait")])
