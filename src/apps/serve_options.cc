@@ -155,8 +155,8 @@ Status finish_serve_options(ServeOptions& o) {
   }
   o.http.body_bytes_max = o.body_mb << 20;
   o.http.bodies_bytes_max = std::max(o.http.bodies_bytes_max, 2 * o.http.body_bytes_max);
-  // Whoever waits lengthens the answers by waiting / running: those of a server that is full to the
-  // brim still take less than twice as long as where nobody waits.
+  // Waiting alone lengthens the answers of a full server by waiting / running: this leaves room for
+  // what else a crowd costs.
   if (!o.waiting_max) o.waiting_max = (o.sequences + 1) / 2;
   // Every sequence that decodes has a row in every step.
   if (o.step_rows < o.sequences)

@@ -60,9 +60,8 @@ Status Engine::check(const Request& request) const {
         "prompt, lower --max-tokens or raise --context",
         ssize(request.prompt), request.max_tokens, context_tokens());
   for (const auto& word : request.bad_words)
-    if (word.empty() || !std::ranges::all_of(word, [&](std::int32_t id) {
-          return id >= 0 && id < config.vocab;
-        }))
+    if (word.empty() ||
+        !std::ranges::all_of(word, [&](std::int32_t id) { return id >= 0 && id < config.vocab; }))
       return fail("bad_words holds a word without tokens, or an id outside the vocabulary");
   return check_sampling(request.sampling, config.vocab);
 }

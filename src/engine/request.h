@@ -20,8 +20,8 @@ struct Request {
   int prompt_logprobs = -1;
   std::vector<std::int32_t> stop_ids;  // the answer ends after one of these, which is reported too
   std::vector<std::vector<std::int32_t>> bad_words = {};  // ids that never follow so in the answer
-  SplicePlan media = {};               // of the prompt
-  std::int64_t client = 0;             // whose it is: where requests wait, clients take turns
+  SplicePlan media = {};                                  // of the prompt
+  std::int64_t client = 0;  // whose it is: where requests wait, clients take turns
   // On the clock of EngineOptions::seconds: what is not finished by then ends.
   double deadline = std::numeric_limits<double>::infinity();
 };

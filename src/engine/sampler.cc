@@ -19,7 +19,8 @@ constexpr auto kBetter = [](const auto& a, const auto& b) {
 Status check_range(const char* field, double value, double low, double high, bool open_low) {
   const bool fits = (open_low ? value > low : value >= low) && value <= high;  // NaN never fits
   if (fits) return {};
-  return fail("{} is {}, expected {}{} to {}", field, value, open_low ? "above " : "", low, high);
+  return fail("{} is {}, expected {}{} to {}", field, static_cast<float>(value),
+              open_low ? "above " : "", low, high);
 }
 
 // Natural log of the sum of exponentials.

@@ -54,8 +54,9 @@ ApiStatus read_bias(const Json& request, const ServedModel& model, SamplingParam
   for (const auto& [key, value] : bias->items()) {
     std::int64_t id = -1;
     const auto parsed = std::from_chars(key.data(), key.data() + key.size(), id);
-    if (parsed.ec != std::errc() || parsed.ptr != key.data() + key.size() || id < 0 ||
-        id >= vocab || !has_text(id, model))
+    if (parsed.ec == std::errc() && id >= 0 && id < vocab && !has_text(id, model))
+      return refuse("logit_bias", "has {}, an id without a string", id);
+    if (parsed.ec != std::errc() || parsed.ptr != key.data() + key.size() || id < 0 || id >= vocab)
       return refuse("logit_bias", "names \"{}\", which is no id of the vocabulary (0 to {})",
                     key.substr(0, 40), vocab - 1);
     M3_TRY(const auto number, number_field(*bias, key));

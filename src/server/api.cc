@@ -44,6 +44,11 @@ std::string request_id(const HttpRequest& request) {
   return fit ? std::string(given) : random_id("req-");
 }
 
+// What the routes know a path by.
+std::string route_path(const std::string& path) {
+  return path.starts_with("/v1/models/") ? "/v1/models/" : path;
+}
+
 // Errors there have Anthropic's form.
 bool is_anthropic(std::string_view path) {
   return path.starts_with("/v1/messages");
@@ -52,6 +57,7 @@ bool is_anthropic(std::string_view path) {
 // The request's id, and what a browser is told of requests from other pages.
 void label_answer(HttpAnswer& answer, const std::string& id) {
   answer.headers.emplace_back("X-Request-Id", id);
+  answer.headers.emplace_back("Request-Id", id);  // where Anthropic's clients look
   answer.headers.emplace_back("Access-Control-Allow-Origin", "*");
   answer.headers.emplace_back("Access-Control-Allow-Methods", "GET, POST, OPTIONS");
   // The star does not stand for Authorization.
@@ -94,6 +100,7 @@ Api::Api(Generator& generator, const ServedModel& model, const ServerOptions& op
   };
   for (const char* path : {"/health", "/ping"}) add("GET", path, &Api::health, /*open=*/true);
   add("GET", "/version", &Api::version, /*open=*/true);
+  add("GET", "/load", &Api::load);
   add("GET", "/metrics", &Api::metrics_text);
   add("GET", "/openapi.json", &Api::openapi, /*open=*/true);
   add("GET", "/v1/models", &Api::models);
@@ -117,15 +124,23 @@ HttpAnswer Api::refusal(int status, const std::string& sentence, const std::stri
 }
 
 const Api::Route* Api::find_route(const Call& call, bool& path_exists) const {
-  std::string path = call.request.path;
-  if (path.starts_with("/v1/models/")) path = "/v1/models/";
-  const auto [begin, end] = routes_.equal_range(path);
+  const auto [begin, end] = routes_.equal_range(route_path(call.request.path));
   path_exists = begin != end;
   const std::string& method = call.request.method;
   for (auto route = begin; route != end; ++route)
     if (route->second.method == method || (route->second.method == "GET" && method == "HEAD"))
       return &route->second;
   return nullptr;
+}
+
+ApiError Api::wrong_method(const Call& call) const {
+  ApiError error(405, fmt::format("\"{}\" cannot be asked by {}", call.request.path,
+                                  call.request.method.substr(0, 20)));
+  const auto [begin, end] = routes_.equal_range(route_path(call.request.path));
+  for (auto route = begin; route != end; ++route)
+    error.allow += route->second.method + (route->second.method == "GET" ? ", HEAD, " : ", ");
+  error.allow += "OPTIONS";
+  return error;
 }
 
 ApiStatus Api::check_key(const HttpRequest& request) const {
@@ -152,9 +167,7 @@ void Api::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
     return refuse(call, ApiError(404, fmt::format("there is no \"{}\" here; /openapi.json lists "
                                                   "what there is",
                                                   call.request.path.substr(0, 200))));
-  if (route == nullptr)
-    return refuse(call, ApiError(405, fmt::format("\"{}\" cannot be asked by {}", call.request.path,
-                                                  call.request.method.substr(0, 20))));
+  if (route == nullptr) return refuse(call, wrong_method(call));
   if (!route->open)
     if (const ApiStatus allowed = check_key(call.request); !allowed)
       return refuse(call, allowed.error());

@@ -46,6 +46,7 @@ class Api {
     bool open = false;  // without a key
   };
   const Route* find_route(const Call& call, bool& path_exists) const;
+  ApiError wrong_method(const Call& call) const;
   ApiStatus check_key(const HttpRequest& request) const;
   ApiResult<Json> read_body(const Call& call) const;
   void answer(Call& call, HttpAnswer what);
@@ -60,6 +61,7 @@ class Api {
 
   ApiStatus health(Call& call);
   ApiStatus version(Call& call);
+  ApiStatus load(Call& call);
   ApiStatus metrics_text(Call& call);
   ApiStatus models(Call& call);
   ApiStatus one_model(Call& call);

@@ -35,6 +35,13 @@ ApiStatus Api::version(Call& call) {
   return {};
 }
 
+// vLLM's measure for whoever spreads requests over servers.
+ApiStatus Api::load(Call& call) {
+  const GeneratorCounts counts = generator_.counts();
+  answer(call, Json{{"server_load", counts.running + counts.waiting}});
+  return {};
+}
+
 ApiStatus Api::metrics_text(Call& call) {
   answer(call, HttpAnswer{.body = metrics_.text(generator_.counts()),
                           .content_type = "text/plain; version=0.0.4; charset=utf-8"});

@@ -54,6 +54,7 @@ HttpAnswer error_answer(const ApiError& error, const Json& body) {
   HttpAnswer answer{.status = error.status, .body = json_text(body)};
   if (error.retry_after > 0)
     answer.headers.emplace_back("Retry-After", std::to_string(error.retry_after));
+  if (!error.allow.empty()) answer.headers.emplace_back("Allow", error.allow);
   if (error.status == 401) answer.headers.emplace_back("WWW-Authenticate", "Bearer");
   return answer;
 }

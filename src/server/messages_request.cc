@@ -171,6 +171,22 @@ ApiStatus translate_choice(const Json& choice, Json& chat) {
   return {};
 }
 
+// {"output_config": {"format": {"type": "json_schema", "schema"}}}, or as "output_format" before.
+ApiStatus translate_format(const Json& request, Json& chat) {
+  M3_TRY(const Json* format, object_field(request, "output_format"));
+  M3_TRY(const Json* config, object_field(request, "output_config"));
+  if (config != nullptr && find_set_member(*config, "format") != nullptr) {
+    M3_TRY(format, object_field(*config, "format"));
+  }
+  if (format == nullptr) return {};
+  const std::string* type = find_string(*format, "type");
+  const Json* schema = find_set_member(*format, "schema");
+  if (type == nullptr || *type != "json_schema" || schema == nullptr)
+    return refuse("output_config.format", "must have \"type\": \"json_schema\" and a \"schema\"");
+  chat["response_format"] = {{"type", "json_schema"}, {"json_schema", {{"schema", *schema}}}};
+  return {};
+}
+
 // The client has begun the answer itself: it goes on from there.
 bool is_begun_answer(const Json& message) {
   return message["role"] == "assistant" && find_set_member(message, "content") != nullptr &&
@@ -187,6 +203,7 @@ ApiResult<Json> chat_from_messages(const Json& request) {
   if (const Json* stop = find_set_member(request, "stop_sequences")) chat["stop"] = *stop;
   M3_TRY(chat["messages"], translate_messages(request));
   if (is_begun_answer(chat["messages"].back())) chat["continue_final_message"] = true;
+  M3_TRY_STATUS(translate_format(request, chat));
   M3_TRY(const Json* tools, list_field(request, "tools"));
   if (tools != nullptr) {
     M3_TRY(chat["tools"], translate_tools(*tools));

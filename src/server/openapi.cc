@@ -10,6 +10,7 @@ constexpr const char* kSampling = R"({
   "top_k": {"type": "integer", "minimum": -1},
   "min_p": {"type": "number", "minimum": 0, "maximum": 1},
   "repetition_penalty": {"type": "number", "exclusiveMinimum": 0},
+  "repeat_penalty": {"type": "number", "exclusiveMinimum": 0},
   "presence_penalty": {"type": "number", "minimum": -2, "maximum": 2},
   "frequency_penalty": {"type": "number", "minimum": -2, "maximum": 2},
   "logit_bias": {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}},
@@ -30,6 +31,8 @@ constexpr const char* kSampling = R"({
   "stream": {"type": "boolean"},
   "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}, "continuous_usage_stats": {"type": "boolean"}}},
   "structured_outputs": {"type": "object", "properties": {"json": {}, "regex": {"type": "string"}, "choice": {"type": "array", "items": {"type": "string"}}}},
+  "guided_json": {}, "guided_regex": {"type": "string"},
+  "guided_choice": {"type": "array", "items": {"type": "string"}},
   "user": {"type": "string"},
   "model": {"type": "string"}
 })";
@@ -58,7 +61,12 @@ constexpr const char* kChat = R"({
   "parallel_tool_calls": {"type": "boolean"},
   "response_format": {"type": "object", "required": ["type"], "properties": {
     "type": {"enum": ["text", "json_object", "json_schema"]}, "json_schema": {"type": "object", "properties": {"schema": {"type": "object"}}}}},
+  "json_schema": {},
+  "regex": {"type": "string"},
+  "functions": {"type": "array", "items": {"type": "object"}},
+  "function_call": {"anyOf": [{"enum": ["none", "auto"]}, {"type": "object"}]},
   "include_reasoning": {"type": "boolean"},
+  "separate_reasoning": {"type": "boolean"},
   "reasoning_format": {"enum": ["auto", "deepseek", "none"]}
 })";
 
@@ -79,6 +87,7 @@ constexpr const char* kMessages = R"({
   "thinking": {"type": "object"},
   "tools": {"type": "array", "items": {"type": "object", "required": ["name", "input_schema"]}},
   "tool_choice": {"type": "object", "properties": {"type": {"enum": ["auto", "any", "tool", "none"]}, "name": {"type": "string"}, "disable_parallel_tool_use": {"type": "boolean"}}},
+  "output_config": {"type": "object", "properties": {"format": {"type": "object", "required": ["type", "schema"], "properties": {"type": {"const": "json_schema"}, "schema": {"type": "object"}}}}},
   "metadata": {"type": "object"}
 })";
 
@@ -89,7 +98,8 @@ constexpr const char* kResponses = R"({
   "max_output_tokens": {"type": "integer", "minimum": 0},
   "temperature": {"type": "number"}, "top_p": {"type": "number"},
   "reasoning": {"type": "object", "properties": {"effort": {"type": "string"}}},
-  "text": {"type": "object", "properties": {"format": {"type": "object"}}},
+  "text": {"type": "object", "properties": {"format": {"type": "object", "properties": {
+    "type": {"enum": ["text", "json_object", "json_schema"]}, "name": {"type": "string"}, "schema": {"type": "object"}, "strict": {"type": "boolean"}}}}},
   "tools": {"type": "array", "items": {"type": "object"}},
   "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}]},
   "parallel_tool_calls": {"type": "boolean"},
@@ -142,6 +152,7 @@ Json post(const char* summary, Json schema) {
 Json openapi_description(const std::string& version) {
   Json paths = Json::object();
   for (const char* path : {"/health", "/ping"}) paths[path] = get("Whether the server is up.");
+  paths["/load"] = get("How many requests the server has.");
   paths["/version"] = get("The server's version.");
   paths["/metrics"] = get("Counters, as Prometheus reads them.", "text/plain");
   paths["/openapi.json"] = get("This description.");

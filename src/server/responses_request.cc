@@ -138,9 +138,9 @@ Json functions_of(const Json& tools) {
 ApiResult<Json> chat_from_responses(const Json& request) {
   M3_TRY_STATUS(check_stateless(request));
   Json chat = Json::object();
-  for (const char* key :
-       {"model", "temperature", "top_p", "top_k", "stream", "thinking", "chat_template_kwargs",
-        "reasoning", "tool_choice", "parallel_tool_calls", "max_output_tokens", "user", "seed"})
+  for (const char* key : {"model", "temperature", "top_p", "top_k", "stream", "thinking",
+                          "chat_template_kwargs", "structured_outputs", "reasoning", "tool_choice",
+                          "parallel_tool_calls", "max_output_tokens", "user", "seed"})
     if (const Json* value = find_set_member(request, key)) chat[key] = *value;
   M3_TRY(chat["messages"], translate_input(request));
   M3_TRY_STATUS(translate_text(request, chat));

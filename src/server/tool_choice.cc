@@ -27,6 +27,14 @@ ApiResult<ToolChoice::Mode> mode_of(const std::string& word) {
                 word.substr(0, 100));
 }
 
+// An earlier answer's "function_call", as a tool's.
+void modernise(Json& message) {
+  const Json* call = find_set_member(message, "function_call");
+  if (call == nullptr || find_set_member(message, "tool_calls") != nullptr) return;
+  message["tool_calls"] = Json::array({{{"type", "function"}, {"function", *call}}});
+  message.erase("function_call");
+}
+
 }  // namespace
 
 ApiResult<ToolChoice> read_tool_choice(const Json& request, const Json& tools) {
@@ -67,6 +75,9 @@ ApiResult<Json> with_modern_tools(Json request) {
   if (call != nullptr && find_set_member(request, "tool_choice") == nullptr)
     request["tool_choice"] =
         call->is_string() ? Json(*call) : Json{{"type", "function"}, {"function", *call}};
+  if (const auto messages = request.find("messages");
+      messages != request.end() && messages->is_array())
+    for (Json& message : *messages) modernise(message);
   return request;
 }
 

@@ -295,3 +295,16 @@ def test_a_begun_answer_is_continued(server):
     expected = ask(server, "/tokenize", {"messages": messages, "continue_final_message": True,
                                          "add_generation_prompt": False})["count"]
     assert ask(server, COUNT, {"messages": messages}) == {"input_tokens": expected}
+
+
+def test_a_schema_for_the_answer(server):
+    schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"],
+              "additionalProperties": False}
+    body = {"max_tokens": 100, "messages": [{"role": "user", "content": "x"}],
+            "thinking": {"type": "disabled"}}
+    for field in ({"output_config": {"format": {"type": "json_schema", "schema": schema}}},
+                  {"output_format": {"type": "json_schema", "schema": schema}}):
+        text = ask(server, MESSAGES, body | field)["content"][0]["text"]
+        assert isinstance(json.loads(text)["a"], bool)
+    odd = body | {"output_format": {"type": "yaml"}}
+    assert post(server, MESSAGES, odd).status == 400

@@ -33,7 +33,10 @@ def test_unknown_path_is_404(server):
 @pytest.mark.parametrize("method, path", [("GET", CHAT), ("DELETE", "/v1/models"),
                                           ("PUT", "/tokenize"), ("POST", "/health")])
 def test_other_method_is_405(server, method, path):
-    check_error(call(server, method, path), 405)
+    answer = call(server, method, path)
+    check_error(answer, 405)
+    allowed = answer.headers["allow"].split(", ")
+    assert method not in allowed and "OPTIONS" in allowed and len(allowed) > 1
 
 
 def test_head_is_get_without_a_body(server):

@@ -77,18 +77,6 @@ def test_shutdown_timeout_cuts_what_takes_too_long(start, nano):
     assert server.wait() == 0
 
 
-def test_a_file_of_keys(start, nano, tmp_path):
-    """A key a line; blanks around them, empty lines and comments do not count."""
-    keys = tmp_path / "keys"
-    keys.write_text("# ours\n\n  \n  alpha \r\nbeta\n")
-    server = start(serve, nano, "--api-key-file", str(keys))
-    for key, status in (("alpha", 200), ("beta", 200), ("", 401), ("# ours", 401)):
-        server.key = key or None
-        assert call(server, "GET", "/v1/models").status == status
-    keys.write_text(" \n# none\n")
-    assert "holds no key" in run(nano, "--api-key-file", str(keys)).stderr
-
-
 def test_request_timeout_ends_an_answer_with_length(start, nano):
     server = start(serve, nano, "--request-timeout", "0.3")
     stream = open_stream(server, CHAT, user("Go on", max_tokens=3500, ignore_eos=True))
@@ -132,13 +120,16 @@ def test_the_cache_may_hold_more_than_one_context(start, nano):
 
 
 def test_keys_from_a_file(start, nano, tmp_path):
-    (tmp_path / "keys").write_text("# ours\nalpha\r\n\nbeta\n")
+    """A key a line; blanks around them, empty lines and comments do not count."""
+    (tmp_path / "keys").write_text("# ours\n\n  \n  alpha \r\nbeta\n")
     server = start(serve, nano, "--api-key-file", str(tmp_path / "keys"), "--quiet")
     for key, status in (("alpha", 200), ("beta", 200), ("# ours", 401), ("", 401)):
         assert get(server, "/v1/models", headers={"Authorization": f"Bearer {key}"}
                    ).status == status
     assert server.stop() == 0
     assert not any(line.startswith("{") for line in server.lines)
+    (tmp_path / "keys").write_text(" \n# none\n")
+    assert "holds no key" in run(nano, "--api-key-file", str(tmp_path / "keys")).stderr
 
 
 def test_all_choices_end_where_time_is_over_before_the_prompt_is_read(start, nano):

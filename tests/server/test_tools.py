@@ -343,3 +343,19 @@ def test_a_call_renders_back_to_the_prompts_form(scripted):
                *({"role": "tool", "tool_call_id": c["id"], "content": "1"} for c in calls)]
     prompt = ask(scripted, "/apply-template", {"messages": history, "tools": TOOLS})["prompt"]
     assert "]~b]ai\n" + E5 + "[e~[" in prompt
+
+
+def test_a_history_of_functions_before_there_were_tools(server):
+    """OpenAI's legacy form of a call and its result is that of today."""
+    legacy = user("Well?", functions=[tool("f")["function"]])
+    legacy["messages"] += [
+        {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+        {"role": "function", "name": "f", "content": "x"}]
+    modern = user("Well?", tools=[tool("f")])
+    modern["messages"] += [
+        {"role": "assistant", "content": None, "tool_calls": [
+            {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "c", "content": "x"}]
+    counts = [ask(server, CHAT, body | {"max_tokens": 1})["usage"]["prompt_tokens"]
+              for body in (legacy, modern)]
+    assert counts[0] == counts[1]

@@ -212,7 +212,7 @@ def test_every_documented_path_exists(server, described):
 def test_every_served_path_is_documented(described):
     """Those of §8.1 that this server has."""
     assert set(described) == {
-        "/health", "/ping", "/version", "/metrics", "/openapi.json", "/v1/models",
+        "/health", "/ping", "/version", "/load", "/metrics", "/openapi.json", "/v1/models",
         "/v1/models/{model}", "/v1/chat/completions", "/v1/completions", "/v1/responses",
         "/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize",
         "/apply-template"}
