@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <future>
 #include <thread>
 
 #include "server/http_text.h"
@@ -243,23 +244,27 @@ TEST(Http, HearsOfClientsThatHangUpBehindTheirNextRequest) {
 }
 
 TEST(Http, AClientThatDoesNotReadIsLetGo) {
-  std::atomic<bool> gone{false};
+  const auto gone = std::make_shared<std::atomic<bool>>(false);
+  const auto written = std::make_shared<std::promise<void>>();
   Server server(
-      [&](HttpRequest, std::shared_ptr<HttpReply> reply) {
-        reply->on_gone([&] { gone = true; });
+      [=](HttpRequest, std::shared_ptr<HttpReply> reply) {
+        reply->on_gone([gone] { *gone = true; });
         reply->begin({.body = ""});
-        std::thread([&gone, reply] {
+        std::thread([=]() mutable {
           const std::string much(1 << 20, 'x');
-          for (int i = 0; i < 200 && !gone; ++i) {
+          for (int i = 0; i < 200 && !*gone; ++i) {
             reply->write(much);
             std::this_thread::sleep_for(std::chrono::milliseconds(2));
           }
+          reply.reset();  // before the server ends
+          written->set_value();
         }).detach();
       },
       {.unsent_bytes_max = 8 << 20});
   Client client(server.http->port());
   client.say("GET / HTTP/1.1\r\n\r\n");
-  EXPECT_TRUE(soon([&] { return gone.load(); }));
+  EXPECT_TRUE(soon([&] { return gone->load(); }));
+  written->get_future().wait();
 }
 
 TEST(Http, ARequestThatNeverComesIsNotWaitedForForever) {

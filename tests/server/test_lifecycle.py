@@ -69,6 +69,7 @@ def test_shutdown_timeout_cuts_what_takes_too_long(start, nano):
     waiting = connect(server)
     waiting.request("POST", CHAT, json.dumps(body).encode())
     stream.next()
+    eventually(lambda: metrics(server)["vllm:num_requests_running"] == 2)
     server.terminate()
     *_, error, done = list(stream)
     assert "shutting down" in error.data["error"]["message"] and done.data == "[DONE]"
