@@ -74,7 +74,7 @@ function(m3_test name)
   target_link_libraries(${name} PRIVATE ${arg_LINK} m3_flags GTest::gtest GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE M3_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES TIMEOUT 600)
+  set_tests_properties(${name} PROPERTIES TIMEOUT 1500)
 endfunction()
 
 # m3_program(NAME source DEPENDS folders...)

@@ -156,6 +156,8 @@ def test_metrics_have_the_names_of_others(server, name):
 
 
 def test_metrics_count_what_was_done(server):
+    # Of clients that have hung up the server may not have heard yet.
+    eventually(lambda: metrics(server)["vllm:num_requests_running"] == 0)
     before = metrics(server)
     usage = chat(server, user("Count me", max_tokens=5, ignore_eos=True)).usage
     after = eventually(lambda: (m := metrics(server))["vllm:request_success_total"]
