@@ -4,7 +4,6 @@
 // An input's first line says how the client behaves, the rest is what it sends. The line's first
 // character is how it ends ('l': listens till the end, 's': shuts its side at once, 'h': hangs up
 // at once), the codes of the others are the sizes of its first pieces.
-#include <arpa/inet.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -18,6 +17,7 @@
 
 #include "base/check.h"
 #include "server/http.h"
+#include "server/testing.h"
 
 namespace {
 
@@ -86,15 +86,9 @@ class Handler {
 
 class Client {
  public:
-  explicit Client(int port) : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<std::uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  explicit Client(int port) : socket_(testing::connect_to_loopback(port)) {
     const linger reset{.l_onoff = 1, .l_linger = 0};  // leaves no port behind that waits
     ::setsockopt(socket_, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-    M3_CHECK(::connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0,
-             "nobody listens any more");
   }
   ~Client() { ::close(socket_); }
 

@@ -1,7 +1,6 @@
 // The network's side alone: a handler that the test writes, clients on sockets.
 #include "server/http.h"
 
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -11,6 +10,7 @@
 #include <thread>
 
 #include "server/http_text.h"
+#include "server/testing.h"
 
 namespace m3 {
 namespace {
@@ -18,14 +18,9 @@ namespace {
 // A client that says exactly what it is told to.
 class Client {
  public:
-  explicit Client(int port) : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<std::uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  explicit Client(int port) : socket_(testing::connect_to_loopback(port)) {
     const timeval patience{.tv_sec = 20, .tv_usec = 0};
     ::setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    EXPECT_EQ(::connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
   }
   ~Client() { hang_up(); }
   void hang_up() {
