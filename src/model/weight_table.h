@@ -28,7 +28,7 @@ enum class Split : std::uint8_t {
 enum class Part : std::uint8_t { kText, kVision, kMtp };
 
 // Weights that one fused projection or one grouped product reads must be stored in one format
-// (spec: text-model §2.4). Weights of the same layer and the same group are such parts.
+// (spec: text-model §2.4). Weights of the same layer and the same fusion are such parts.
 enum class Fusion : std::uint8_t {
   kNone,
   kAttention,
