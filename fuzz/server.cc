@@ -51,6 +51,7 @@ class Reply final : public HttpReply {
 class Dice final : public Generator {
  public:
   explicit Dice(std::int64_t vocab) : vocab_(vocab) {}
+  ApiStatus takes_more() const override { return {}; }
   ApiResult<std::vector<JobId>> submit(std::vector<Job> jobs) override {
     for (Job& job : jobs) waiting_.push_back(std::move(job));
     return std::vector<JobId>(jobs.size());

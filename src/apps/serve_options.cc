@@ -61,7 +61,7 @@ void add_engine_options(CLI::App& command, ServeOptions& o) {
       ->capture_default_str();
   command
       .add_option("--max-queue", o.waiting_max,
-                  "more that may wait; the next is told 429 (default: half as many as may run)")
+                  "more that may wait; the next is told 429 (default: a quarter of those that run)")
       ->check(between(0, 1e6));
   command
       .add_option("--max-num-batched-tokens,--batch-size", o.step_rows, "rows of one step at most")
@@ -157,7 +157,7 @@ Status finish_serve_options(ServeOptions& o) {
   o.http.bodies_bytes_max = std::max(o.http.bodies_bytes_max, 2 * o.http.body_bytes_max);
   // Waiting alone lengthens the answers of a full server by waiting / running: this leaves room for
   // what else a crowd costs.
-  if (!o.waiting_max) o.waiting_max = (o.sequences + 1) / 2;
+  if (!o.waiting_max) o.waiting_max = (o.sequences + 3) / 4;
   // Every sequence that decodes has a row in every step.
   if (o.step_rows < o.sequences)
     return fail("--max-num-batched-tokens is {}, fewer than --max-num-seqs {}", o.step_rows,

@@ -17,7 +17,7 @@ struct ServeOptions {
   std::optional<std::int64_t> context_per_request;
   std::optional<std::int64_t> cache_tokens;  // of all requests together
   std::int64_t sequences = 16;
-  std::optional<std::int64_t> waiting_max;  // absent: half as many as sequences
+  std::optional<std::int64_t> waiting_max;  // absent: a quarter of the sequences
   std::int64_t step_rows = 2048;
   double prefill_seconds = 0.5;
   double shutdown_seconds = 30;

@@ -95,20 +95,21 @@ Api::Api(Generator& generator, const ServedModel& model, const ServerOptions& op
       options_(options),
       log_(std::move(log)),
       metrics_(model.names.front()) {
-  const auto add = [&](const char* method, const char* path, Endpoint endpoint, bool open = false) {
-    routes_.emplace(path, Route{method, endpoint, open});
+  const auto add = [&](const char* method, const char* path, Endpoint endpoint,
+                       Route::Kind kind = Route::kPlain) {
+    routes_.emplace(path, Route{method, endpoint, kind});
   };
-  for (const char* path : {"/health", "/ping"}) add("GET", path, &Api::health, /*open=*/true);
-  add("GET", "/version", &Api::version, /*open=*/true);
+  for (const char* path : {"/health", "/ping"}) add("GET", path, &Api::health, Route::kOpen);
+  add("GET", "/version", &Api::version, Route::kOpen);
   add("GET", "/load", &Api::load);
   add("GET", "/metrics", &Api::metrics_text);
-  add("GET", "/openapi.json", &Api::openapi, /*open=*/true);
+  add("GET", "/openapi.json", &Api::openapi, Route::kOpen);
   add("GET", "/v1/models", &Api::models);
   add("GET", "/v1/models/", &Api::one_model);
-  add("POST", "/v1/chat/completions", &Api::chat_completions);
-  add("POST", "/v1/completions", &Api::completions);
-  add("POST", "/v1/responses", &Api::responses);
-  add("POST", "/v1/messages", &Api::messages);
+  add("POST", "/v1/chat/completions", &Api::chat_completions, Route::kGenerates);
+  add("POST", "/v1/completions", &Api::completions, Route::kGenerates);
+  add("POST", "/v1/responses", &Api::responses, Route::kGenerates);
+  add("POST", "/v1/messages", &Api::messages, Route::kGenerates);
   add("POST", "/v1/messages/count_tokens", &Api::count_tokens);
   add("POST", "/tokenize", &Api::tokenize);
   add("POST", "/detokenize", &Api::detokenize);
@@ -153,6 +154,13 @@ ApiStatus Api::check_key(const HttpRequest& request) const {
                                                     : "this API key is not known here"));
 }
 
+// A server that is full says so before it reads a request.
+ApiStatus Api::admit(const Route& route, const HttpRequest& request) const {
+  if (route.kind == Route::kOpen) return {};
+  M3_TRY_STATUS(check_key(request));
+  return route.kind == Route::kGenerates ? generator_.takes_more() : ApiStatus();
+}
+
 void Api::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
   Call call{.request = std::move(request), .reply = nullptr};
   call.id = request_id(call.request);
@@ -168,9 +176,8 @@ void Api::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
                                                   "what there is",
                                                   call.request.path.substr(0, 200))));
   if (route == nullptr) return refuse(call, wrong_method(call));
-  if (!route->open)
-    if (const ApiStatus allowed = check_key(call.request); !allowed)
-      return refuse(call, allowed.error());
+  if (const ApiStatus allowed = admit(*route, call.request); !allowed)
+    return refuse(call, allowed.error());
   try {
     const ApiStatus done = (this->*route->endpoint)(call);
     if (!done) refuse(call, done.error());

@@ -43,10 +43,11 @@ class Api {
   struct Route {
     std::string method;
     Endpoint endpoint;
-    bool open = false;  // without a key
+    enum Kind { kOpen, kPlain, kGenerates } kind;  // open: without a key
   };
   const Route* find_route(const Call& call, bool& path_exists) const;
   ApiError wrong_method(const Call& call) const;
+  ApiStatus admit(const Route& route, const HttpRequest& request) const;
   ApiStatus check_key(const HttpRequest& request) const;
   ApiResult<Json> read_body(const Call& call) const;
   void answer(Call& call, HttpAnswer what);

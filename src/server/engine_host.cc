@@ -18,8 +18,18 @@ void EngineHost::stop() {
 
 // ------------------------------------------------------------------------------- other threads
 
+ApiStatus EngineHost::takes_more() const {
+  const std::lock_guard lock(mutex_);
+  return admit(1);
+}
+
 ApiResult<std::vector<JobId>> EngineHost::submit(std::vector<Job> jobs) {
   const std::lock_guard lock(mutex_);
+  M3_TRY_STATUS(admit(std::ssize(jobs)));
+  return queue(std::move(jobs));
+}
+
+ApiStatus EngineHost::admit(std::int64_t jobs) const {
   if (draining_ || ending_) {
     ApiError error(503, "this server is shutting down");
     error.retry_after = 5;
@@ -28,15 +38,15 @@ ApiResult<std::vector<JobId>> EngineHost::submit(std::vector<Job> jobs) {
   const auto waiting = counts_.waiting + std::ssize(queued_);
   const auto places = options_.waiting_max + options_.sequences - counts_.running;
   // A request of more prompts than there may ever be places has its turn when nobody waits.
-  const bool in_turn = waiting == 0 && jobs.size() > 1;
-  if (waiting + std::ssize(jobs) > places && !in_turn) {
+  const bool in_turn = waiting == 0 && jobs > 1;
+  if (waiting + jobs > places && !in_turn) {
     ApiError error(
         429,
         fmt::format("{} requests are waiting already, as many as may: try again later", waiting));
     error.retry_after = 1;
     return tl::unexpected(std::move(error));
   }
-  return queue(std::move(jobs));
+  return {};
 }
 
 std::vector<JobId> EngineHost::submit_more(std::vector<Job> jobs) {

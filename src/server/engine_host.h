@@ -26,6 +26,7 @@ class EngineHost final : public Generator {
   // Ends what runs, and the thread; nothing is taken any more.
   void stop();
 
+  ApiStatus takes_more() const override;
   ApiResult<std::vector<JobId>> submit(std::vector<Job> jobs) override;
   std::vector<JobId> submit_more(std::vector<Job> jobs) override;
   void cancel(JobId id) override;
@@ -40,6 +41,7 @@ class EngineHost final : public Generator {
     std::shared_ptr<JobSink> sink;
     bool prompt_read = false;
   };
+  ApiStatus admit(std::int64_t jobs) const;
   std::vector<JobId> queue(std::vector<Job> jobs);
   void run();
   bool wait_for_work();

@@ -55,6 +55,9 @@ struct GeneratorCounts {
 class Generator {
  public:
   virtual ~Generator() = default;
+  // Whether a request of one job would be taken now: asked before the work of reading it is done.
+  // Errors: those of submit(). Any thread.
+  virtual ApiStatus takes_more() const = 0;
   // Queues jobs, all or none. Any thread. Errors: 429, the queue is full; 503, no more are taken.
   virtual ApiResult<std::vector<JobId>> submit(std::vector<Job> jobs) = 0;
   // As submit(), for the other choices of a request that is being answered: never refused. Where

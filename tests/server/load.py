@@ -12,7 +12,8 @@ runs or holds anything. Exit status 0: all is well.
 
 compares two loads of requests that all ask for as much: half of the time by as many clients as
 the server has places (its --max-num-seqs), then by ten times as many. Whoever is told 429 comes
-again within half a second, sooner than Retry-After says. Those who are let in must be answered
+again within half a second, sooner than Retry-After says. With --ids they send token ids, as a model
+without a tokenizer wants. Those who are let in must be answered
 within twice the time, at the median and at the 99th percentile.
 """
 
@@ -44,6 +45,7 @@ class Options:
     pid: int | None
     seed: int
     patience: float = 120  # seconds without a byte
+    ids: bool = False      # prompts of token ids, to /v1/completions
 
 
 @dataclass
@@ -173,8 +175,9 @@ class Client:
 
     async def stream(self) -> str:
         begin = time.monotonic()
+        path = "/v1/completions" if self.options.ids else "/v1/chat/completions"
         async with Connection(self.options) as connection:
-            await connection.send("/v1/chat/completions", self.request(stream=True))
+            await connection.send(path, self.request(stream=True))
             status, headers = await connection.head()
             if await self.busy(status, headers):
                 return "busy"
@@ -248,8 +251,12 @@ class Steady(Client):
         self.acts = {self.stream: 1}
 
     def request(self, stream: bool) -> bytes:
-        text = f"{self.random.randint(1, 1 << 60)}: {STORY}"  # a beginning that nobody shares
-        return json.dumps({"messages": [{"role": "user", "content": text}], "stream": stream,
+        if self.options.ids:
+            prompt = {"prompt": [self.random.randint(1, 999) for _ in range(32)]}
+        else:
+            text = f"{self.random.randint(1, 1 << 60)}: {STORY}"  # a beginning that nobody shares
+            prompt = {"messages": [{"role": "user", "content": text}]}
+        return json.dumps({**prompt, "stream": stream,
                            "max_tokens": self.options.max_tokens, "ignore_eos": True,
                            "stream_options": {"include_usage": True}}).encode()
 
@@ -363,10 +370,12 @@ def parse(words: list[str] | None) -> tuple[Options, int]:
     parser.add_argument("--pid", type=int, help="the server's, to watch its memory")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--places", type=int, default=0, help="that the server has")
+    parser.add_argument("--ids", action="store_true", help="of tokens, not text; with --places")
     given = parser.parse_args(words)
     url = urllib.parse.urlsplit(given.url)
     options = Options(url.hostname or "127.0.0.1", url.port or 80, given.streams,
-                      given.minutes * 60, given.max_tokens, given.key, given.pid, given.seed)
+                      given.minutes * 60, given.max_tokens, given.key, given.pid, given.seed,
+                      ids=given.ids)
     return options, given.places
 
 

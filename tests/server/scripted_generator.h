@@ -26,6 +26,7 @@ class ScriptedGenerator final : public Generator {
   // Ends its thread. What runs hears no more.
   void stop();
 
+  ApiStatus takes_more() const override { return {}; }
   ApiResult<std::vector<JobId>> submit(std::vector<Job> jobs) override;
   std::vector<JobId> submit_more(std::vector<Job> jobs) override;
   void cancel(JobId id) override;

@@ -142,10 +142,10 @@ def test_all_choices_end_where_time_is_over_before_the_prompt_is_read(start, nan
     assert server.stop() == 0
 
 
-@pytest.mark.parametrize("options, limits", [([], "16 sequences at a time, 8 more may wait"),
+@pytest.mark.parametrize("options, limits", [([], "16 sequences at a time, 4 more may wait"),
                                              (["--max-num-seqs", "1"], "1 more may wait"),
                                              (["--max-queue", "0"], "0 more may wait")])
-def test_half_as_many_wait_as_run(start, nano, options, limits):
+def test_a_quarter_as_many_wait_as_run(start, nano, options, limits):
     server = start(serve, nano, "--quiet", *options)
     assert get(server, "/health").status == 200
     assert server.stop() == 0
