@@ -68,7 +68,8 @@ ApiStatus add_user(const Json& message, Json& messages) {
       parts.push_back(std::move(part));
     }
   }
-  if (!parts.empty()) messages.push_back({{"role", "user"}, {"content", std::move(parts)}});
+  if (!parts.empty() || content->empty())
+    messages.push_back({{"role", "user"}, {"content", std::move(parts)}});
   return {};
 }
 
@@ -189,7 +190,7 @@ ApiStatus translate_format(const Json& request, Json& chat) {
 
 // The client has begun the answer itself: it goes on from there.
 bool is_begun_answer(const Json& message) {
-  return message["role"] == "assistant" && find_set_member(message, "content") != nullptr &&
+  return message.at("role") == "assistant" && find_set_member(message, "content") != nullptr &&
          !message.contains("tool_calls");
 }
 

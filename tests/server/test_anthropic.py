@@ -216,6 +216,17 @@ def test_nonsense_is_refused_in_anthropics_form(server, body):
     assert error["error"]["message"]
 
 
+def test_a_user_who_says_nothing(server):
+    usages = []
+    for content in ("", [], [{"type": "text", "text": ""}]):
+        answer = post(server, MESSAGES, {"max_tokens": 1, "messages": [
+            {"role": "user", "content": content}]})
+        assert answer.status == 200, answer.text
+        usage = answer.json()["usage"]
+        usages.append(usage["input_tokens"] + usage["cache_read_input_tokens"])
+    assert len(set(usages)) == 1
+
+
 def test_other_errors_in_anthropics_form(server, narrow):
     answer = post(server, MESSAGES, {"model": "x", "max_tokens": 1, "messages": HELLO})
     assert answer.status == 404 and answer.json()["error"]["type"] == "not_found_error"
