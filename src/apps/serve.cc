@@ -52,6 +52,13 @@ ServedModel served_model(const ServeOptions& o, const LoadedModel& loaded,
   return model;
 }
 
+// A longer context than the model was made for would be served wrongly.
+Status check_context(const ServeOptions& o, const Config& config) {
+  if (o.context_per_request.value_or(0) <= config.positions_max) return {};
+  return fail("--max-model-len is {}, but this model has {} positions", *o.context_per_request,
+              config.positions_max);
+}
+
 // Of all requests together: what was asked for, or a quarter of the free memory.
 Result<std::int64_t> cache_tokens_of(const ServeOptions& o, const LoadedModel& loaded,
                                      const Drafter* drafter) {
@@ -74,6 +81,7 @@ Status run_serve(ServeOptions o) {
   StopSignals stop(o.shutdown_seconds);
   M3_TRY(const ModelOptions model_options, with_draft_model(o.model, o.speculative));
   M3_TRY(const auto loaded, load_model(model_options));
+  M3_TRY_STATUS(check_context(o, loaded->config()));
   M3_TRY(auto drafter, make_drafter(o.speculative, *loaded));
   const Drafter* drafter_view = drafter.get();
   M3_TRY(const std::int64_t cache_tokens, cache_tokens_of(o, *loaded, drafter.get()));

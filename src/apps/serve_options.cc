@@ -1,6 +1,7 @@
 #include "apps/serve_options.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 #include <sstream>
 
@@ -145,6 +146,7 @@ void add_serve_options(CLI::App& command, ServeOptions& o) {
 }
 
 Status finish_serve_options(ServeOptions& o) {
+  if (std::ranges::count(o.names, "") > 0) return fail("--served-model-name is empty");
   M3_TRY_STATUS(read_keys(o));
   M3_TRY_STATUS(read_media_limits(o));
   if (!o.template_kwargs.empty()) {

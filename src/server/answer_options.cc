@@ -121,6 +121,9 @@ ApiStatus read_lengths(const Json& request, AnswerOptions& options) {
   M3_TRY(const auto least, integer_field(request, "min_tokens"));
   if (least && *least < 0) return refuse("min_tokens", "is {}, expected at least 0", *least);
   set_if(least, options.min_tokens);
+  if (options.max_tokens && options.min_tokens > *options.max_tokens)
+    return refuse("min_tokens", "is {}, more than the {} that \"max_tokens\" allows",
+                  options.min_tokens, *options.max_tokens);
   return {};
 }
 
@@ -226,11 +229,14 @@ ApiResult<Request> make_request(std::vector<std::int32_t> prompt, const AnswerOp
   const auto length = static_cast<std::int64_t>(prompt.size());
   const std::int64_t room = model.context_tokens - length;
   if (length == 0) return refuse("prompt", "has no tokens: give at least one");
-  if (room < 1)
-    return tl::unexpected(ApiError(
-        400, fmt::format("the maximum context length is {} tokens, but the prompt has {} tokens "
-                         "and leaves no room for an answer: shorten it",
-                         model.context_tokens, length)));
+  if (room < 1) {
+    ApiError error(400,
+                   fmt::format("the maximum context length is {} tokens, but the prompt has {} "
+                               "tokens and leaves no room for an answer: shorten it",
+                               model.context_tokens, length));
+    error.too_long = true;
+    return tl::unexpected(std::move(error));
+  }
   Request request{.prompt = std::move(prompt),
                   .max_tokens = std::min(options.max_tokens.value_or(room), room),
                   .min_tokens = options.min_tokens,

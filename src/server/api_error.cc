@@ -5,8 +5,9 @@
 namespace m3 {
 namespace {
 
-const char* openai_type(int status) {
-  switch (status) {
+const char* openai_type(const ApiError& error) {
+  if (error.too_long) return "exceed_context_size_error";
+  switch (error.status) {
     case 401:
     case 403:
       return "authentication_error";
@@ -17,7 +18,7 @@ const char* openai_type(int status) {
     case 503:
       return "unavailable_error";
     default:
-      return status < 500 ? "invalid_request_error" : "server_error";
+      return error.status < 500 ? "invalid_request_error" : "server_error";
   }
 }
 
@@ -51,7 +52,7 @@ bool holds_long_integer(const Json& value) {
 Json openai_error(const ApiError& error) {
   return {{"error",
            {{"message", error.message},
-            {"type", openai_type(error.status)},
+            {"type", openai_type(error)},
             {"param", error.param.empty() ? Json() : Json(error.param)},
             {"code", error.status}}}};
 }

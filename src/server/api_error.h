@@ -14,9 +14,10 @@ constexpr int kClientGone = 499;
 struct ApiError {
   int status = 400;
   std::string message;
-  std::string param;    // the field that is to blame; empty where there is none
-  int retry_after = 0;  // seconds, of 429 and 503
-  std::string allow;    // of 405: the methods that there are
+  std::string param;      // the field that is to blame; empty where there is none
+  int retry_after = 0;    // seconds, of 429 and 503
+  std::string allow;      // of 405: the methods that there are
+  bool too_long = false;  // prompt and answer do not fit the context
 
   ApiError(int status_code, std::string sentence, std::string field = "")
       : status(status_code), message(std::move(sentence)), param(std::move(field)) {}

@@ -97,7 +97,23 @@ ApiResult<GrammarPointer> structured(const Json& object, const std::string& pref
   return GrammarPointer();
 }
 
+// An answer has one form: of two, one would be passed over in silence.
+ApiStatus check_one_form(const Json& request) {
+  std::string first;
+  for (const char* key :
+       {"response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice",
+        "guided_grammar", "guided_json_object", "json_schema", "regex", "grammar", "ebnf"}) {
+    const Json* value = find_set_member(request, key);
+    if (value == nullptr || *value == false || *value == Json{{"type", "text"}}) continue;
+    if (!first.empty())
+      return refuse(key, "and \"{}\" are both given: an answer has one form", first);
+    first = key;
+  }
+  return {};
+}
+
 ApiResult<GrammarPointer> read_content(const Json& request) {
+  M3_TRY_STATUS(check_one_form(request));
   M3_TRY(GrammarPointer found, response_format(request));
   if (found) return found;
   M3_TRY(const Json* outputs, object_field(request, "structured_outputs"));

@@ -204,3 +204,9 @@ def test_stop_token_ids_work_without_a_tokenizer(wordless_server):
     body = {"prompt": [300], "logit_bias": {"400": 100}, "stop_token_ids": [400]}
     choice = ask(wordless_server, COMPLETIONS, body)["choices"][0]
     assert choice["finish_reason"] == "stop" and choice["stop_reason"] == 400
+
+
+def test_a_prompt_beyond_the_context_has_its_own_error(server):
+    answer = post(server, COMPLETIONS, {"prompt": [5] * 4096, "max_tokens": 1})
+    assert answer.status == 400
+    assert answer.json()["error"]["type"] == "exceed_context_size_error"

@@ -109,6 +109,20 @@ def test_structured_outputs_of_no_known_kind_are_400(server, outputs):
     assert post(server, CHAT, user("x", structured_outputs=outputs)).status == 400
 
 
+@pytest.mark.parametrize("fields", [
+    {"regex": "a", "guided_choice": ["b"]},
+    {"response_format": {"type": "json_object"}, "structured_outputs": {"regex": "a"}}])
+def test_two_forms_at_once_are_400(server, fields):
+    answer = post(server, CHAT, user("x", **fields))
+    assert answer.status == 400 and all(key in answer.text for key in fields)
+
+
+def test_a_form_beside_plain_text(server):
+    body = user("x", regex="ab?", response_format={"type": "text"},
+                chat_template_kwargs={"thinking_mode": "disabled"})
+    assert both(server, body).only.content in ("a", "ab")
+
+
 def braces(server) -> list[int]:
     return ask(server, "/tokenize", {"content": "}"})["tokens"]
 

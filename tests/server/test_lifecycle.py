@@ -101,6 +101,8 @@ def run(*options: str) -> subprocess.CompletedProcess:
     (["NANO", "--allowed-local-media-path", "/nowhere"], "/nowhere"),
     (["NANO", "--max-num-seqs", "0"], "max-num-seqs"), (["NANO", "--max-body-mb", "0"], "max-body"),
     (["NANO", "--max-num-seqs", "64", "--max-num-batched-tokens", "8"], "max-num-batched-tokens"),
+    (["NANO", "--served-model-name", ""], "served-model-name"),
+    (["NANO", "--max-model-len", "8192"], "4096 positions"),
 ])
 def test_what_cannot_be_served_is_one_sentence(nano, options, word):
     ended = run(*[nano if option == "NANO" else option for option in options])
