@@ -5,8 +5,9 @@
 
 Takes valid requests and spoils them: a value of another kind, a field gone, nesting without end,
 numbers out of every range, bytes that are no UTF-8, a head that is no HTTP. The server may answer
-2xx or 4xx, or hang up where the head is broken; anything else, or silence, is an error. Exit status
-0: all is well. What failed is written out, and comes again with the same seed.
+2xx or 4xx, or hang up where the head is broken; anything else, or no end for 20 seconds, is an
+error. Who spoils max_tokens is answered up to the end of the context, so a server that many ask at
+once wants a short one: `--max-model-len 1024`. Exit status 0: all is well. What failed is written out, and comes again with the same seed.
 """
 
 import argparse
