@@ -119,12 +119,21 @@ TEST_P(OpPromises, GatesAndWhatRunsBesideChangeNoBit) {
       for (const LowRank* tuned : {static_cast<const LowRank*>(nullptr), &addend}) {
         const Linear up{weight().back(), tuned};
         const Tensor out = arena_.floats({tokens, inner}), room = arena_.floats({tokens, inner});
+        const Tensor second = arena_.floats({tokens, inner});
         const LinearOutput outputs[] = {{&gate, out, &params}, {&up, room}};
         backend_->linear(x, outputs);
         backend_->synchronize();
-        expect_same(out, separate(x, gate, up),
-                    on("{}, gate packed {}, up tuned {}", codec->name,
-                       gate.weight.packed != nullptr, tuned != nullptr));
+        const std::string what = on("{}, gate packed {}, up tuned {}", codec->name,
+                                    gate.weight.packed != nullptr, tuned != nullptr);
+        expect_same(out, separate(x, gate, up), what);
+        // Training wants to see the factors, too.
+        const Tensor product = arena_.floats({tokens, inner});
+        const LinearOutput kept[] = {{&gate, room, &params, product}, {&up, second}};
+        backend_->linear(x, kept);
+        backend_->synchronize();
+        expect_same(product, out, what + ", product apart");
+        expect_same(room, run_linear(*backend_, x, gate), what + ", gate kept");
+        expect_same(second, run_linear(*backend_, x, up), what + ", up kept");
       }
 
     std::vector<Linear> gates, ups;

@@ -25,6 +25,7 @@ class TimedBackend final : public Backend {
   Space space() const override { return backend_->space(); }
   CacheFormat cache_format() const override { return backend_->cache_format(); }
   void synchronize() override { backend_->synchronize(); }
+  GradientOps* gradients() override { return backend_->gradients(); }  // not timed
   std::string_view packed_layout() const override { return backend_->packed_layout(); }
   std::int64_t packed_bytes(const Matrix& w) const override { return backend_->packed_bytes(w); }
   void pack(const Matrix& w, std::byte* out) override { backend_->pack(w, out); }

@@ -49,8 +49,8 @@ void expect_gates(std::string_view what, std::span<const Output> outputs) {
     if (outputs[i].swiglu == nullptr) continue;
     M3_CHECK(i + 1 < outputs.size() && outputs[i + 1].swiglu == nullptr,
              "{}: output {} is a gate, and no up follows", what, i);
-    expect_tensor(what, outputs[i + 1].out, DType::kF32,
-                  {outputs[i].out.dim(0), outputs[i].out.dim(1)});
+    for (const Tensor& other : {outputs[i + 1].out, outputs[i].activated()})
+      expect_tensor(what, other, DType::kF32, {outputs[i].out.dim(0), outputs[i].out.dim(1)});
   }
 }
 

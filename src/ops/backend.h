@@ -71,6 +71,8 @@ struct Dispatch {
   Tensor places;   // [tokens, k] I32: dispatched row of each pick
 };
 
+class GradientOps;
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -83,6 +85,8 @@ class Backend {
   // once, when stored, and everyone, the row itself included, reads what was stored.
   virtual CacheFormat cache_format() const = 0;
   virtual void synchronize() {}
+  // The derivatives of these ops (ops/gradients.h); null: this backend cannot train.
+  virtual GradientOps* gradients() { return nullptr; }
 
   // The layout in which this backend reads a weight of a linear layer fastest, where that is not
   // the stored one. A weight may be used as stored or packed, but always in one of the two ways:

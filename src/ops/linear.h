@@ -33,6 +33,10 @@ struct LinearOutput {
   // Not null: a gate, whose up is the next output, of the same shape. out becomes swiglu(gate, up);
   // the up's own out is left undefined.
   const SwiGlu* swiglu = nullptr;
+  // Of a gate: where the product goes instead, of out's shape. Then both outs keep what they are.
+  Tensor product = {};
+
+  Tensor activated() const { return product ? product : out; }
 };
 
 // The same linear of every expert: experts[e] is [N, K], all of one shape and format.
@@ -40,6 +44,9 @@ struct GroupedOutput {
   std::span<const Linear> experts;
   Tensor out;                      // [dispatched rows, N] F32
   const SwiGlu* swiglu = nullptr;  // as in LinearOutput
+  Tensor product = {};             // the same
+
+  Tensor activated() const { return product ? product : out; }
 };
 
 // Linears of another input that run beside the experts: the shared expert.

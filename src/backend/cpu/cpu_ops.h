@@ -7,6 +7,7 @@
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/scratch.h"
 #include "backend/cpu/x_packer.h"
+#include "backend/reference/reference_gradients.h"
 #include "ops/backend.h"
 
 namespace m3::cpu {
@@ -25,6 +26,7 @@ struct Product {
   // ends by making swiglu(gate, up) of what it computed.
   Factor up;
   SwiGluParams swiglu;
+  float* product = nullptr;  // where that goes
   std::int64_t outputs = 0;
   std::int64_t k = 0;
   PackedX x;
@@ -51,13 +53,16 @@ class CpuBackend final : public Backend {
         pool_(pool),
         tasks_(pool.threads()),
         x_(kernels, pool),
-        beside_x_(kernels, pool) {}
+        beside_x_(kernels, pool),
+        gradients_(pool) {}
 
   std::string_view name() const override { return "cpu"; }
   std::string_view isa() const override { return kernels_.name; }
   CacheFormat cache_format() const override {
     return {DType::kBF16, DType::kBF16, PageOrder::kPairs};
   }
+  // No derivative has a kernel of its own yet: they are the reference's, in double.
+  GradientOps* gradients() override { return &gradients_; }
   std::string_view packed_layout() const override { return "panels-64x2"; }
   std::int64_t packed_bytes(const Matrix& w) const override;
   void pack(const Matrix& w, std::byte* out) override;
@@ -99,9 +104,7 @@ class CpuBackend final : public Backend {
   // Puts a product on the list, unless it is empty.
   void plan(Product product);
   void plan(const Matrix& w, const PackedX& x, float* out);
-  // gate_out = swiglu(x gateᵀ, x upᵀ).
-  void plan_gated(const Matrix& gate, const Matrix& up, const SwiGlu& swiglu, const PackedX& x,
-                  float* gate_out, float* up_out);
+  void plan_gated(const LinearOutput& gate, const LinearOutput& up, const PackedX& x);
   void plan(const Tensor& w, const PackedX& x, float* out);
   // All products of some linears of one x.
   void plan_outputs(const PackedX& x, std::span<const LinearOutput> outputs);
@@ -131,6 +134,7 @@ class CpuBackend final : public Backend {
 
   TaskScratch tasks_;
   XPacker x_, beside_x_;
+  reference::ReferenceGradients gradients_;
   OpScratch packed_f32_, low_rank_packed_, low_rank_, sums_, partials_;
   OpScratch segment_keys_, segment_values_;
   OpScratch candidates_, candidate_counts_;

@@ -117,8 +117,8 @@ void run_task(const Kernels& kernels, const Product& p, std::int64_t task, Kerne
   if (p.up.out == nullptr) return;
   run_factor(kernels, p, p.up, block, dot, scratch);
   for (std::int64_t r = row; r < row + block.rows; ++r) {
-    float* gate = p.factor.out + r * p.outputs + output;
-    kernels.swiglu(gate, p.up.out + r * p.outputs + output, p.swiglu, block.outputs, gate);
+    const std::int64_t at = r * p.outputs + output;
+    kernels.swiglu(p.factor.out + at, p.up.out + at, p.swiglu, block.outputs, p.product + at);
   }
 }
 
@@ -181,13 +181,14 @@ void CpuBackend::plan(const Matrix& w, const PackedX& x, float* out) {
   plan({.factor = factor_of(w, out), .outputs = w.rows, .k = w.cols, .x = x});
 }
 
-void CpuBackend::plan_gated(const Matrix& gate, const Matrix& up, const SwiGlu& swiglu,
-                            const PackedX& x, float* gate_out, float* up_out) {
-  plan({.factor = factor_of(gate, gate_out),
-        .up = factor_of(up, up_out),
-        .swiglu = {swiglu.alpha, swiglu.limit, swiglu.beta},
-        .outputs = gate.rows,
-        .k = gate.cols,
+void CpuBackend::plan_gated(const LinearOutput& gate, const LinearOutput& up, const PackedX& x) {
+  const Matrix& w = gate.linear->weight;
+  plan({.factor = factor_of(w, gate.out.as<float>()),
+        .up = factor_of(up.linear->weight, up.out.as<float>()),
+        .swiglu = {gate.swiglu->alpha, gate.swiglu->limit, gate.swiglu->beta},
+        .product = gate.activated().as<float>(),
+        .outputs = w.rows,
+        .k = w.cols,
         .x = x});
 }
 
@@ -231,14 +232,11 @@ void CpuBackend::add_low_rank(const LowRank& addend, const PackedX& x, float* ou
 
 void CpuBackend::plan_outputs(const PackedX& x, std::span<const LinearOutput> outputs) {
   for (std::size_t i = 0; i < outputs.size(); ++i) {
-    const Matrix& w = outputs[i].linear->weight;
-    float* out = outputs[i].out.as<float>();
     if (outputs[i].swiglu != nullptr && fuse(*outputs[i].linear, *outputs[i + 1].linear)) {
-      const LinearOutput& up = outputs[i + 1];
-      plan_gated(w, up.linear->weight, *outputs[i].swiglu, x, out, up.out.as<float>());
+      plan_gated(outputs[i], outputs[i + 1], x);
       ++i;
     } else {
-      plan(w, x, out);
+      plan(outputs[i].linear->weight, x, outputs[i].out.as<float>());
     }
   }
 }
@@ -249,7 +247,7 @@ void CpuBackend::finish_outputs(const PackedX& exact, std::span<const LinearOutp
       add_low_rank(*output.linear->addend, exact, output.out.as<float>());
   for (std::size_t i = 0; i + 1 < outputs.size(); ++i)
     if (outputs[i].swiglu != nullptr && !fuse(*outputs[i].linear, *outputs[i + 1].linear))
-      swiglu(outputs[i].out, outputs[i + 1].out, *outputs[i].swiglu, outputs[i].out);
+      swiglu(outputs[i].out, outputs[i + 1].out, *outputs[i].swiglu, outputs[i].activated());
 }
 
 void CpuBackend::plan_linears(const Tensor& x, std::span<const LinearOutput> outputs,
@@ -282,10 +280,13 @@ std::span<const LinearOutput> CpuBackend::outputs_of_expert(std::span<const Grou
                                                             const std::int32_t* offsets,
                                                             std::size_t expert) {
   expert_outputs_.clear();
-  for (const GroupedOutput& output : outputs)
-    expert_outputs_.push_back({&output.experts[expert],
-                               output.out.rows(offsets[expert], offsets[expert + 1]),
-                               output.swiglu});
+  for (const GroupedOutput& output : outputs) {
+    const auto mine = [&](const Tensor& all) {
+      return all ? all.rows(offsets[expert], offsets[expert + 1]) : all;
+    };
+    expert_outputs_.push_back(
+        {&output.experts[expert], mine(output.out), output.swiglu, mine(output.product)});
+  }
   return expert_outputs_;
 }
 

@@ -7,6 +7,7 @@
 #include "backend/reference/head_norm.h"
 #include "backend/reference/paging.h"
 #include "backend/reference/reference_backend.h"
+#include "backend/reference/reference_gradients.h"
 #include "ops/arguments.h"
 
 namespace m3::reference {
@@ -15,20 +16,23 @@ namespace {
 // The tokens that one row attends to within one page.
 struct PageTokens {
   std::int64_t page;
-  std::int64_t tokens;  // the first of the page
+  std::int64_t tokens;      // the first of the page
+  std::int64_t first_slot;  // of the page
 };
 
 // The visible blocks, or those of them that `list` [topk] names; -1 names none.
 std::vector<PageTokens> attended_pages(const VisibleBlocks& visible, const std::int32_t* list,
                                        std::int64_t topk) {
   std::vector<PageTokens> pages;
+  const auto add = [&](std::int64_t block) {
+    pages.push_back({visible.page(block), visible.tokens(block), visible.first_slot(block)});
+  };
   if (list == nullptr) {
-    for (std::int64_t b = 0; b < visible.count(); ++b)
-      pages.push_back({visible.page(b), visible.tokens(b)});
+    for (std::int64_t b = 0; b < visible.count(); ++b) add(b);
     return pages;
   }
   for (std::int64_t i = 0; i < topk; ++i)
-    if (list[i] >= 0) pages.push_back({visible.page(list[i]), visible.tokens(list[i])});
+    if (list[i] >= 0) add(list[i]);
   return pages;
 }
 
@@ -151,6 +155,125 @@ void ReferenceBackend::attention(const Tensor& q, const Rows& rows, const KvView
     GroupAttention group(cache, kv_head, group_width / cache.head_dim);
     group.run(attended_pages(visible, list, topk), q.row<float>(row) + kv_head * group_width, scale,
               out.row<float>(row) + kv_head * group_width);
+  });
+}
+
+namespace {
+
+// Rows [first row, one past the last) of each sequence.
+std::vector<std::pair<std::int64_t, std::int64_t>> whole_sequences(const Rows& rows) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> sequences;
+  for (std::int64_t row = 0; row < rows.slots.dim(0); ++row) {
+    const std::int64_t slot = rows.slots.as<std::int64_t>()[row];
+    if (slot == 0) sequences.emplace_back(row, row);
+    M3_CHECK(!sequences.empty() && slot == row - sequences.back().first,
+             "attention gradient: row {} is at slot {}, its sequence is not whole", row, slot);
+    sequences.back().second = row + 1;
+  }
+  return sequences;
+}
+
+// One sequence and one K/V head, with the query heads that read it.
+class SequenceGradient {
+ public:
+  SequenceGradient(const KvView& cache, std::int64_t kv_head, std::int64_t first_row,
+                   std::int64_t tokens)
+      : cache_(cache),
+        kv_head_(kv_head),
+        first_row_(first_row),
+        d_keys_(static_cast<std::size_t>(tokens * cache.head_dim), 0.0),
+        d_values_(d_keys_.size(), 0.0),
+        key_(static_cast<std::size_t>(cache.head_dim)),
+        value_(key_.size()) {}
+
+  // A query head of one row. q, out, d_out, d_q [head_dim].
+  void add(const std::vector<PageTokens>& pages, float scale, const float* q, const float* out,
+           const float* d_out, float* d_q) {
+    const std::int64_t dim = cache_.head_dim;
+    std::vector<double> probabilities;
+    for (const PageTokens& p : pages)
+      for (std::int64_t t = 0; t < p.tokens; ++t)
+        probabilities.push_back(scale * dot(q, key(p, t), dim));
+    softmax(probabilities);
+    const double delta = dot(d_out, out, dim);
+    std::vector<double> d_query(static_cast<std::size_t>(dim), 0.0);
+    std::size_t token = 0;
+    for (const PageTokens& p : pages) {
+      for (std::int64_t t = 0; t < p.tokens; ++t, ++token) {
+        const double probability = probabilities[token];
+        const double d_score = probability * (dot(d_out, value(p, t), dim) - delta) * scale;
+        const float* k = key(p, t);
+        double* d_key = d_keys_.data() + (p.first_slot + t) * dim;
+        double* d_value = d_values_.data() + (p.first_slot + t) * dim;
+        for (std::int64_t i = 0; i < dim; ++i) {
+          d_query[static_cast<std::size_t>(i)] += d_score * k[i];
+          d_key[i] += d_score * q[i];
+          d_value[i] += probability * d_out[i];
+        }
+      }
+    }
+    for (std::int64_t i = 0; i < dim; ++i)
+      d_q[i] = static_cast<float>(d_query[static_cast<std::size_t>(i)]);
+  }
+
+  // Into this head's columns of d_k and d_v.
+  void store(const Tensor& d_k, const Tensor& d_v) const {
+    const std::int64_t dim = cache_.head_dim;
+    for (std::size_t at = 0; at < d_keys_.size(); ++at) {
+      const auto token = static_cast<std::int64_t>(at) / dim;
+      const std::int64_t column = kv_head_ * dim + static_cast<std::int64_t>(at) % dim;
+      d_k.row<float>(first_row_ + token)[column] = static_cast<float>(d_keys_[at]);
+      d_v.row<float>(first_row_ + token)[column] = static_cast<float>(d_values_[at]);
+    }
+  }
+
+ private:
+  const float* key(const PageTokens& p, std::int64_t t) {
+    return cached_row(cache_.keys(p.page, kv_head_), t, key_.data());
+  }
+  const float* value(const PageTokens& p, std::int64_t t) {
+    return cached_row(cache_.values(p.page, kv_head_), t, value_.data());
+  }
+
+  const KvView& cache_;
+  std::int64_t kv_head_, first_row_;
+  std::vector<double> d_keys_, d_values_;  // [tokens, head_dim]
+  std::vector<float> key_, value_;         // one each
+};
+
+}  // namespace
+
+void ReferenceGradients::attention(const Tensor& q, const Rows& rows, const KvView& cache,
+                                   float scale, const Tensor* blocks, const Tensor& out,
+                                   const Tensor& d_out, const Tensor& d_q, const Tensor& d_k,
+                                   const Tensor& d_v) {
+  expect_cache("attention gradient: cache", cache);
+  expect_rank("attention gradient: q", q, 2);
+  const std::int64_t count = q.dim(0), width = q.dim(1), dim = cache.head_dim;
+  const std::int64_t kv_heads = cache.kv_heads, group_width = width / kv_heads;
+  for (const Tensor& other : {out, d_out, d_q})
+    expect_tensor("attention gradient: rows", other, DType::kF32, {count, width});
+  for (const Tensor& other : {d_k, d_v})
+    expect_tensor("attention gradient: d_k, d_v", other, DType::kF32, {count, kv_heads * dim});
+  expect_rows("attention gradient: rows", rows, count);
+  const std::int64_t topk = blocks ? blocks->dim(2) : 0;
+  if (blocks)
+    expect_tensor("attention gradient: blocks", *blocks, DType::kI32, {count, kv_heads, topk});
+
+  const auto sequences = whole_sequences(rows);
+  pool_.parallel_for(std::ssize(sequences) * kv_heads, 1, [&](std::int64_t task, std::int64_t) {
+    const auto [first, last] = sequences[static_cast<std::size_t>(task / kv_heads)];
+    const std::int64_t kv_head = task % kv_heads;
+    SequenceGradient gradient(cache, kv_head, first, last - first);
+    for (std::int64_t row = first; row < last; ++row) {
+      const VisibleBlocks visible(rows, row, cache.page_tokens);
+      const std::int32_t* list = blocks ? blocks->row<std::int32_t>(row) + kv_head * topk : nullptr;
+      const auto pages = attended_pages(visible, list, topk);
+      for (std::int64_t at = kv_head * group_width; at < (kv_head + 1) * group_width; at += dim)
+        gradient.add(pages, scale, q.row<float>(row) + at, out.row<float>(row) + at,
+                     d_out.row<float>(row) + at, d_q.row<float>(row) + at);
+    }
+    gradient.store(d_k, d_v);
   });
 }
 

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "backend/reference/reference_backend.h"
+#include "backend/reference/reference_gradients.h"
 #include "ops/arguments.h"
 
 namespace m3::reference {
@@ -85,6 +86,44 @@ void ReferenceBackend::swiglu(const Tensor& gate, const Tensor& up, const SwiGlu
     for (std::int64_t i = begin; i < end; ++i)
       result[i] = static_cast<float>(swiglu_oai(g[i], u[i], params));
   });
+}
+
+void ReferenceGradients::zero(const Tensor& x) {
+  std::fill_n(x.as<float>(), x.elements(), 0.0f);
+}
+
+void ReferenceGradients::swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params,
+                                const Tensor& d_out, const Tensor& d_gate, const Tensor& d_up) {
+  expect_rank("swiglu gradient: gate", gate, 2);
+  for (const Tensor& other : {up, d_out, d_gate, d_up})
+    expect_tensor("swiglu gradient", other, DType::kF32, {gate.dim(0), gate.dim(1)});
+  const double limit = params.limit, alpha = params.alpha;
+  pool_.parallel_for(gate.elements(), kElements, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const double gate_i = gate.as<float>()[i], up_i = up.as<float>()[i];
+      const double d = d_out.as<float>()[i];
+      const bool gate_cut = limit > 0 && gate_i > limit;
+      const bool up_cut = limit > 0 && std::abs(up_i) > limit;
+      const double g = gate_cut ? limit : gate_i;
+      const double u = up_cut ? std::copysign(limit, up_i) : up_i;
+      const double z = 1 / (1 + std::exp(-alpha * g));
+      d_gate.as<float>()[i] =
+          static_cast<float>(gate_cut ? 0 : d * (u + params.beta) * z * (1 + alpha * g * (1 - z)));
+      d_up.as<float>()[i] = static_cast<float>(up_cut ? 0 : d * g * z);
+    }
+  });
+}
+
+void ReferenceGradients::split(const Tensor& both, const Tensor& x, const Tensor& y) {
+  expect_rank("split: x", x, 2);
+  expect_rank("split: y", y, 2);
+  const std::int64_t rows = x.dim(0), n = x.dim(1), m = y.dim(1);
+  expect_tensor("split: y", y, DType::kF32, {rows, m});
+  expect_tensor("split: both", both, DType::kF32, {rows, n + m});
+  for (std::int64_t row = 0; row < rows; ++row) {
+    std::copy_n(both.row<float>(row), n, x.row<float>(row));
+    std::copy_n(both.row<float>(row) + n, m, y.row<float>(row));
+  }
 }
 
 }  // namespace m3::reference

@@ -3,9 +3,11 @@
 #include <cmath>
 #include <vector>
 
+#include "backend/reference/dot.h"
 #include "backend/reference/product.h"
 #include "backend/reference/ranking.h"
 #include "backend/reference/reference_backend.h"
+#include "backend/reference/reference_gradients.h"
 #include "ops/arguments.h"
 
 namespace m3::reference {
@@ -150,6 +152,156 @@ void ReferenceBackend::combine(const Tensor& y, const Dispatch& dispatch, const 
       for (std::size_t i = 0; i < sums.size(); ++i)
         out.row<float>(t)[i] =
             static_cast<float>(scale * sums[i] + (shared ? shared.row<float>(t)[i] : 0.0));
+    }
+  });
+}
+
+namespace {
+
+// Of a row's weights by its logits. scores [experts] as score_experts() leaves them; d_logits
+// [experts].
+void router_gradient(std::span<const float> scores, RouterScore score,
+                     std::span<const std::int32_t> picks, const float* d_weights, float* d_logits) {
+  double sum = 0, along = 0;
+  for (std::int32_t e : picks) sum += scores[static_cast<std::size_t>(e)];
+  if (!(sum > 0)) sum = 1;
+  for (std::size_t j = 0; j < picks.size(); ++j)
+    along += d_weights[j] * scores[static_cast<std::size_t>(picks[j])] / sum;
+  std::vector<double> d_scores(scores.size(), 0.0);
+  double mixed = 0;  // of the softmax: what all scores share
+  for (std::size_t j = 0; j < picks.size(); ++j) {
+    const auto e = static_cast<std::size_t>(picks[j]);
+    d_scores[e] = (d_weights[j] - along) / sum;
+    mixed += d_scores[e] * scores[e];
+  }
+  for (std::size_t e = 0; e < scores.size(); ++e) {
+    const double s = scores[e];
+    d_logits[e] = static_cast<float>(score == RouterScore::kSoftmax ? s * (d_scores[e] - mixed)
+                                                                    : d_scores[e] * s * (1 - s));
+  }
+}
+
+}  // namespace
+
+void ReferenceGradients::route(const Tensor& x, const Router& router, const Tensor& experts,
+                               const Tensor& d_weights, const Tensor& d_x, const Tensor& d_gate) {
+  expect_rank("route gradient: x", x, 2);
+  const std::int64_t rows = x.dim(0), cols = x.dim(1), k = experts.dim(1), count = router.gate.rows;
+  expect_matrix("route gradient: gate", router.gate, count, cols);
+  expect_tensor("route gradient: experts", experts, DType::kI32, {rows, k});
+  expect_tensor("route gradient: d_weights", d_weights, DType::kF32, {rows, k});
+  expect_tensor("route gradient: d_x", d_x, DType::kF32, {rows, cols});
+  expect_ids("route gradient: experts", experts, count);
+
+  std::vector<float> scores(static_cast<std::size_t>(rows * count)), d_logits(scores.size());
+  const std::vector<const float*> inputs = row_pointers(x);
+  product(pool_, {router.gate}, inputs, scores.data());
+  std::vector<const float*> d_rows;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::span<float> s(scores.data() + row * count, static_cast<std::size_t>(count));
+    score_experts(s, router.score);
+    router_gradient(s, router.score, {experts.row<std::int32_t>(row), static_cast<std::size_t>(k)},
+                    d_weights.row<float>(row), d_logits.data() + row * count);
+    d_rows.push_back(d_logits.data() + row * count);
+  }
+  const Linear gate{router.gate};
+  const BackwardLayer layer{&gate, d_rows};
+  std::vector<float> d_inputs(static_cast<std::size_t>(rows * cols));
+  input_gradient(pool_, {&layer, 1}, cols, d_inputs.data());
+  for (std::size_t i = 0; i < d_inputs.size(); ++i) d_x.as<float>()[i] += d_inputs[i];
+  if (!d_gate) return;
+  expect_tensor("route gradient: d_gate", d_gate, DType::kF32, {count, cols});
+  weight_gradient(pool_, d_rows, inputs, d_gate);
+}
+
+void ReferenceGradients::weigh(const Tensor& f, const Dispatch& dispatch, const Tensor& weights,
+                               float scale, const Tensor& d_f, const Tensor& d_weights) {
+  expect_dispatch("weigh: dispatch", dispatch);
+  expect_rank("weigh: f", f, 2);
+  const std::int64_t tokens = dispatch.places.dim(0), k = dispatch.places.dim(1), dim = f.dim(1);
+  expect_tensor("weigh: f", f, DType::kF32, {tokens * k, dim});
+  expect_tensor("weigh: d_f", d_f, DType::kF32, {tokens * k, dim});
+  expect_tensor("weigh: weights", weights, DType::kF32, {tokens, k});
+  expect_tensor("weigh: d_weights", d_weights, DType::kF32, {tokens, k});
+  expect_ids("weigh: places", dispatch.places, tokens * k);
+  pool_.parallel_for(tokens * k, 1, [&](std::int64_t i, std::int64_t) {
+    const std::int64_t r = dispatch.places.as<std::int32_t>()[i];
+    const double factor = double{scale} * weights.as<float>()[i];
+    d_weights.as<float>()[i] =
+        static_cast<float>(scale * dot(f.row<float>(r), d_f.row<float>(r), dim));
+    for (std::int64_t c = 0; c < dim; ++c)
+      d_f.row<float>(r)[c] = static_cast<float>(factor * d_f.row<float>(r)[c]);
+  });
+}
+
+void ReferenceGradients::weighted(const Tensor& f, const Dispatch& dispatch, const Tensor& weights,
+                                  float scale, const Tensor& out) {
+  expect_dispatch("weighted: dispatch", dispatch);
+  expect_rank("weighted: f", f, 2);
+  const std::int64_t tokens = dispatch.places.dim(0), k = dispatch.places.dim(1), dim = f.dim(1);
+  expect_tensor("weighted: f", f, DType::kF32, {tokens * k, dim});
+  expect_tensor("weighted: out", out, DType::kF32, {tokens * k, dim});
+  expect_tensor("weighted: weights", weights, DType::kF32, {tokens, k});
+  expect_ids("weighted: places", dispatch.places, tokens * k);
+  pool_.parallel_for(tokens * k, 1, [&](std::int64_t i, std::int64_t) {
+    const std::int64_t r = dispatch.places.as<std::int32_t>()[i];
+    const double factor = double{scale} * weights.as<float>()[i];
+    for (std::int64_t c = 0; c < dim; ++c)
+      out.row<float>(r)[c] = static_cast<float>(factor * f.row<float>(r)[c]);
+  });
+}
+
+void ReferenceGradients::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
+                                        std::span<const GroupedGradient> layers,
+                                        const Tensor& d_x) {
+  expect_rank("grouped_linear gradient: x", x, 2);
+  const std::int64_t count = expect_dispatch("grouped_linear gradient: dispatch", dispatch);
+  const std::int64_t dispatched = dispatch.rows.dim(0), cols = x.dim(1);
+  const std::int32_t* offsets = dispatch.offsets.as<std::int32_t>();
+  if (gather) expect_ids("grouped_linear gradient: rows", dispatch.rows, x.dim(0));
+  M3_CHECK(gather || x.dim(0) == dispatched, "grouped_linear gradient: x {} for {} rows",
+           x.describe(), dispatched);
+  expect_tensor("grouped_linear gradient: d_x", d_x, DType::kF32, {dispatched, cols});
+  std::vector<const float*> inputs;
+  for (std::int64_t r = 0; r < dispatched; ++r)
+    inputs.push_back(x.row<float>(gather ? dispatch.rows.as<std::int32_t>()[r] : r));
+  std::vector<std::vector<const float*>> d_outs;
+  for (const GroupedGradient& layer : layers) {
+    M3_CHECK(std::ssize(layer.experts) == count, "grouped_linear gradient: {} experts, not {}",
+             layer.experts.size(), count);
+    d_outs.push_back(row_pointers(layer.d_out));
+    M3_CHECK(std::ssize(d_outs.back()) == dispatched, "grouped_linear gradient: d_out {}",
+             layer.d_out.describe());
+  }
+  for (std::size_t e = 0; e < static_cast<std::size_t>(count); ++e) {
+    const auto first = static_cast<std::size_t>(offsets[e]);
+    const auto rows = static_cast<std::size_t>(offsets[e + 1]) - first;
+    std::vector<BackwardLayer> through;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      const std::span<const float* const> d_out(d_outs[i].data() + first, rows);
+      expect_linear("grouped_linear gradient: weight", layers[i].experts[e], cols);
+      through.push_back({&layers[i].experts[e], d_out});
+      if (layers[i].d_weights.empty() || !layers[i].d_weights[e]) continue;
+      weight_gradient(pool_, d_out, {inputs.data() + first, rows}, layers[i].d_weights[e]);
+    }
+    input_gradient(pool_, through, cols, d_x.as<float>() + offsets[e] * cols);
+  }
+}
+
+void ReferenceGradients::undispatch(const Tensor& d, const Dispatch& dispatch, const Tensor& d_x) {
+  expect_dispatch("undispatch: dispatch", dispatch);
+  expect_rank("undispatch: d_x", d_x, 2);
+  const std::int64_t tokens = dispatch.places.dim(0), k = dispatch.places.dim(1);
+  const std::int64_t dim = d_x.dim(1);
+  expect_tensor("undispatch: d", d, DType::kF32, {tokens * k, dim});
+  expect_tensor("undispatch: d_x", d_x, DType::kF32, {tokens, dim});
+  expect_ids("undispatch: places", dispatch.places, tokens * k);
+  pool_.parallel_for(tokens, 1, [&](std::int64_t t, std::int64_t) {
+    for (std::int64_t c = 0; c < dim; ++c) {
+      double sum = 0;
+      for (std::int64_t j = 0; j < k; ++j)
+        sum += d.row<float>(dispatch.places.row<std::int32_t>(t)[j])[c];
+      d_x.row<float>(t)[c] = static_cast<float>(sum);
     }
   });
 }

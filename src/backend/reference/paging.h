@@ -24,6 +24,7 @@ class VisibleBlocks {
   std::int64_t slot() const { return slot_; }
   std::int64_t count() const { return slot_ / page_tokens_ + 1; }
 
+  std::int64_t first_slot(std::int64_t block) const { return block * page_tokens_; }
   // Tokens of a block that the row sees. What the page holds beyond them may be anything.
   std::int64_t tokens(std::int64_t block) const {
     return std::min(page_tokens_, slot_ + 1 - block * page_tokens_);

@@ -7,6 +7,7 @@
 
 #include "base/thread_pool.h"
 #include "ops/linear.h"
+#include "tensor/tensor.h"
 
 namespace m3::reference {
 
@@ -14,6 +15,21 @@ namespace m3::reference {
 // double, rounded once. out [inputs, N]. A row's sums are the same whatever the other inputs are.
 void product(ThreadPool& pool, const Linear& linear, std::span<const float* const> inputs,
              float* out);
+
+// A layer, and the derivative by each of its output rows.
+struct BackwardLayer {
+  const Linear* linear;
+  std::span<const float* const> d_out;
+};
+
+// d_x[r] = Σ d_out[r] (W + scale * B A) over all layers, in their order, in double, rounded once.
+// d_x [rows, cols].
+void input_gradient(ThreadPool& pool, std::span<const BackwardLayer> layers, std::int64_t cols,
+                    float* d_x);
+
+// d_w[n] += Σ_r d_out[r][n] x[r], r ascending. d_w [N, K] F32.
+void weight_gradient(ThreadPool& pool, std::span<const float* const> d_out,
+                     std::span<const float* const> x, const Tensor& d_w);
 
 // Pointers to the rows of an F32 tensor [rows, dim].
 std::vector<const float*> row_pointers(const Tensor& x);

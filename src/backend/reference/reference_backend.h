@@ -7,6 +7,7 @@
 
 #include <memory>
 
+#include "backend/reference/reference_gradients.h"
 #include "base/thread_pool.h"
 #include "ops/backend.h"
 
@@ -19,11 +20,12 @@ namespace reference {
 
 class ReferenceBackend final : public Backend {
  public:
-  explicit ReferenceBackend(ThreadPool& pool) : pool_(pool) {}
+  explicit ReferenceBackend(ThreadPool& pool) : pool_(pool), gradients_(pool) {}
 
   std::string_view name() const override { return "reference"; }
   std::string_view isa() const override { return ""; }
   CacheFormat cache_format() const override { return {}; }
+  GradientOps* gradients() override { return &gradients_; }
 
   // embed.cc
   void embed(const Matrix& table, const Tensor& ids, const Tensor& out) override;
@@ -80,10 +82,11 @@ class ReferenceBackend final : public Backend {
   void apply_gates(std::span<const Output> outputs) {
     for (std::size_t i = 0; i < outputs.size(); ++i)
       if (outputs[i].swiglu != nullptr)
-        swiglu(outputs[i].out, outputs[i + 1].out, *outputs[i].swiglu, outputs[i].out);
+        swiglu(outputs[i].out, outputs[i + 1].out, *outputs[i].swiglu, outputs[i].activated());
   }
 
   ThreadPool& pool_;
+  ReferenceGradients gradients_;
 };
 
 }  // namespace reference

@@ -3,6 +3,7 @@
 
 #include "backend/reference/head_norm.h"
 #include "backend/reference/reference_backend.h"
+#include "backend/reference/reference_gradients.h"
 #include "ops/arguments.h"
 
 namespace m3::reference {
@@ -71,6 +72,57 @@ void ReferenceBackend::rotate(const Tensor& rotations, std::int64_t dim, const T
         head[i + half] = static_cast<float>(second * cosines[i] + first * sines[i]);
       }
     }
+  }
+}
+
+namespace {
+
+// y turned back by the angles that rotated it: what the derivative of a rotation is.
+void turn_back(const float* rotations, std::int64_t half, double* y) {
+  for (std::int64_t i = 0; i < half; ++i) {
+    const double cosine = rotations[i], sine = rotations[i + half];
+    const double first = y[i], second = y[i + half];
+    y[i] = first * cosine + second * sine;
+    y[i + half] = second * cosine - first * sine;
+  }
+}
+
+}  // namespace
+
+void ReferenceGradients::norm_rope(const Tensor& x, const HeadNorm& norm, const Tensor& d_out,
+                                   const Tensor& d_x, const Tensor& d_weight) {
+  expect_rank("norm_rope gradient: x", x, 2);
+  const std::int64_t rows = x.dim(0), width = x.dim(1), dim = norm.weight.dim(0);
+  const std::int64_t heads = width / dim, half = norm.rotations.dim(1) / 2;
+  expect_head_norm("norm_rope gradient: norm", norm, rows, dim);
+  M3_CHECK(heads * dim == width, "norm_rope gradient: rows of {} are no heads of {}", width, dim);
+  expect_tensor("norm_rope gradient: d_out", d_out, DType::kF32, {rows, width});
+  expect_tensor("norm_rope gradient: d_x", d_x, DType::kF32, {rows, width});
+  // What each head adds to d_weight; summed afterwards in one order.
+  std::vector<double> parts(static_cast<std::size_t>(d_weight ? rows * width : 0));
+  pool_.parallel_for(rows, 1, [&](std::int64_t row, std::int64_t) {
+    std::vector<double> d(static_cast<std::size_t>(dim));
+    for (std::int64_t first = 0; first < width; first += dim) {
+      const float* head = x.row<float>(row) + first;
+      const double inverse = inverse_rms(head, dim, norm.eps);
+      std::copy_n(d_out.row<float>(row) + first, dim, d.begin());
+      turn_back(norm.rotations.row<float>(row), half, d.data());
+      if (d_weight)
+        for (std::int64_t i = 0; i < dim; ++i)
+          parts[static_cast<std::size_t>(row * width + first + i)] =
+              d[static_cast<std::size_t>(i)] * head[i] * inverse;
+      gemma_norm_gradient(head, norm.weight.as<float>(), dim, inverse, d.data(), d.data());
+      for (std::int64_t i = 0; i < dim; ++i)
+        d_x.row<float>(row)[first + i] = static_cast<float>(d[static_cast<std::size_t>(i)]);
+    }
+  });
+  if (!d_weight) return;
+  expect_tensor("norm_rope gradient: d_weight", d_weight, DType::kF32, {dim});
+  for (std::int64_t i = 0; i < dim; ++i) {
+    double sum = 0;
+    for (std::int64_t head = 0; head < rows * heads; ++head)
+      sum += parts[static_cast<std::size_t>(head * dim + i)];
+    d_weight.as<float>()[i] += static_cast<float>(sum);
   }
 }
 

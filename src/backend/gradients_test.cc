@@ -1,0 +1,301 @@
+// Derivatives against differences: of c · f(x) by x, for random c, five points along each element.
+#include <functional>
+#include <optional>
+
+#include "backend/op_testing.h"
+#include "backend/op_testing_cache.h"
+#include "ops/gradients.h"
+
+namespace m3 {
+namespace {
+
+class GradientTest : public OpTest {
+ protected:
+  // c · out.
+  static double weighted_sum(const Tensor& c, const Tensor& out) {
+    double sum = 0;
+    for (std::int64_t i = 0; i < out.elements(); ++i)
+      sum += double{c.as<float>()[i]} * out.as<float>()[i];
+    return sum;
+  }
+
+  // gradient[i] is the derivative of loss() by x[i], as differences tell it.
+  void expect_derivative(const Tensor& x, const Tensor& gradient,
+                         const std::function<double()>& loss, const std::string& what,
+                         float step = 0.02f) {
+    const double tolerance = 2e-4 * std::max(1.0, largest(gradient));
+    for (std::int64_t i = 0; i < x.elements(); ++i) {
+      float& value = x.as<float>()[i];
+      const float before = value;
+      const auto at = [&](float steps) {
+        value = before + steps * step;
+        return loss();
+      };
+      const double slope = (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * double{step});
+      value = before;
+      ASSERT_NEAR(gradient.as<float>()[i], slope, tolerance) << what << ", element " << i;
+    }
+  }
+
+  Tensor zeros(std::initializer_list<std::int64_t> shape) {
+    const Tensor x = arena_.floats(shape);
+    std::fill_n(x.as<float>(), x.elements(), 0.0f);
+    return x;
+  }
+
+  // Exact forward; the derivatives under test.
+  GradientOps& ops() { return *backend_->gradients(); }
+  Backend& forward() { return *reference_; }
+};
+
+TEST_P(GradientTest, RmsNorm) {
+  const Tensor x = arena_.random({3, 10}), w = arena_.random({10}), c = arena_.random({3, 10});
+  const Tensor out = arena_.floats({3, 10}), d_x = zeros({3, 10}), d_w = zeros({10});
+  const auto loss = [&] {
+    forward().rms_norm(x, w, 1e-3f, out);
+    return weighted_sum(c, out);
+  };
+  ops().rms_norm(x, w, 1e-3f, c, d_x, d_w);
+  expect_derivative(x, d_x, loss, "x");
+  expect_derivative(w, d_w, loss, "weight");
+  ops().rms_norm(x, w, 1e-3f, c, d_x, {});  // adds, and a weight may be frozen
+  for (std::int64_t i = 0; i < d_x.elements(); ++i) d_x.as<float>()[i] /= 2;
+  expect_derivative(x, d_x, loss, "x, twice");
+}
+
+TEST_P(GradientTest, NormAndRotation) {
+  const Tensor x = arena_.random({3, 16}), w = arena_.random({8}), c = arena_.random({3, 16});
+  const HeadNorm norm{w, 1e-3f, arena_.random({3, 6})};
+  const Tensor out = arena_.floats({3, 16}), d_x = arena_.floats({3, 16}), d_w = zeros({8});
+  const auto loss = [&] {
+    forward().norm_rope(x, norm, out);
+    return weighted_sum(c, out);
+  };
+  ops().norm_rope(x, norm, c, d_x, d_w);
+  expect_derivative(x, d_x, loss, "x");
+  expect_derivative(w, d_w, loss, "weight");
+}
+
+// At exactly the limit a derivative passes; beyond it none does (spec: training §2.7).
+TEST_P(GradientTest, SwiGlu) {
+  const SwiGlu params;
+  const Tensor gate = arena_.random({2, 9}, 3), up = arena_.random({2, 9}, 3);
+  gate.as<float>()[0] = 9;
+  up.as<float>()[1] = -9;
+  up.as<float>()[2] = 9;
+  const Tensor c = arena_.random({2, 9}), out = arena_.floats({2, 9});
+  const Tensor d_gate = arena_.floats({2, 9}), d_up = arena_.floats({2, 9});
+  const auto loss = [&] {
+    forward().swiglu(gate, up, params, out);
+    return weighted_sum(c, out);
+  };
+  ops().swiglu(gate, up, params, c, d_gate, d_up);
+  expect_derivative(gate, d_gate, loss, "gate");
+  expect_derivative(up, d_up, loss, "up");
+  EXPECT_EQ(d_gate.as<float>()[0], 0);
+  EXPECT_EQ(d_up.as<float>()[1], 0);
+
+  const Tensor at_limit = arena_.of<float>({1, 2}, {7, 7}), ups = arena_.of<float>({1, 2}, {7, -7});
+  const Tensor ones = arena_.of<float>({1, 2}, {1, 1});
+  const Tensor d_g = arena_.floats({1, 2}), d_u = arena_.floats({1, 2});
+  ops().swiglu(at_limit, ups, params, ones, d_g, d_u);
+  for (std::int64_t i = 0; i < 2; ++i) {
+    EXPECT_NE(d_g.as<float>()[i], 0);
+    EXPECT_NEAR(d_u.as<float>()[i], 7, 1e-4);
+  }
+}
+
+TEST_P(GradientTest, Linear) {
+  for (const bool tuned : {false, true}) {
+    const Tensor x = arena_.random({4, 6}), w1 = arena_.random({5, 6}), w2 = arena_.random({3, 6});
+    const LowRank addend{arena_.random({2, 6}), arena_.random({5, 2}), 0.5f};
+    const Codec& f32 = codec_of(Format::kF32);
+    Linear first{{&f32, w1, {}}, tuned ? &addend : nullptr}, second{{&f32, w2, {}}};
+    first.weight.rows = 5, first.weight.cols = 6;
+    second.weight.rows = 3, second.weight.cols = 6;
+    const Tensor c1 = arena_.random({4, 5}), c2 = arena_.random({4, 3});
+    const auto loss = [&] {
+      return weighted_sum(c1, run_linear(forward(), x, first)) +
+             weighted_sum(c2, run_linear(forward(), x, second));
+    };
+    const Tensor d_x = arena_.floats({4, 6}), d_w1 = zeros({5, 6}), d_w2 = zeros({3, 6});
+    const Tensor d_a = zeros({2, 6}), d_b = zeros({5, 2});
+    const LinearGradient layers[] = {
+        {&first, c1, d_w1, tuned ? d_a : Tensor(), tuned ? d_b : Tensor()},
+        {&second, c2, d_w2, {}, {}}};
+    ops().linear(x, layers, d_x);
+    expect_derivative(x, d_x, loss, "x");
+    expect_derivative(w1, d_w1, loss, "first weight");
+    expect_derivative(w2, d_w2, loss, "second weight");
+    if (!tuned) continue;
+    expect_derivative(addend.a, d_a, loss, "A");
+    expect_derivative(addend.b, d_b, loss, "B");
+  }
+}
+
+TEST_P(GradientTest, EmbeddingAndSplit) {
+  const Tensor ids = arena_.of<std::int32_t>({4}, {2, -1, 0, 2});
+  const Tensor d_out = arena_.of<float>({4, 2}, {1, 2, 3, 4, 5, 6, 7, 8}), d_table = zeros({3, 2});
+  ops().embed(ids, d_out, d_table);
+  expect_same(d_table, arena_.of<float>({3, 2}, {5, 6, 0, 0, 8, 10}), "table");
+  const Tensor both = arena_.random({3, 5}), x = arena_.floats({3, 2}), y = arena_.floats({3, 3});
+  const Tensor joined = arena_.floats({3, 5});
+  ops().split(both, x, y);
+  forward().concat(x, y, joined);
+  expect_same(joined, both, "split and joined");
+}
+
+TEST_P(GradientTest, CrossEntropy) {
+  const Tensor z = arena_.random({3, 7}, 2);
+  const Tensor labels = arena_.of<std::int32_t>({3}, {4, kNotScored, 0});
+  const auto run = [&](const Tensor& losses) {
+    const Tensor d = arena_.copy(z);
+    ops().cross_entropy(d, labels, 0.5f, losses);
+    return d;
+  };
+  const Tensor losses = arena_.floats({3});
+  const Tensor d_z = run(losses);
+  EXPECT_EQ(losses.as<float>()[1], 0);
+  expect_derivative(
+      z, d_z,
+      [&] {
+        run(losses);
+        return 0.5 * (losses.as<float>()[0] + losses.as<float>()[1] + losses.as<float>()[2]);
+      },
+      "logits");
+}
+
+// Two sequences of several blocks, listed or all; a row that attends to nothing gives nothing.
+TEST_P(GradientTest, Attention) {
+  const std::int64_t tokens = 4, heads = 4, kv_heads = 2, dim = 4, rows_count = 12;
+  TestCache cache({.dtype = DType::kF32,
+                   .page_tokens = tokens,
+                   .kv_heads = kv_heads,
+                   .head_dim = dim,
+                   .order = PageOrder::kRows},
+                  {9, 3});
+  std::vector<std::pair<std::int32_t, std::int64_t>> places;
+  for (std::int64_t slot = 0; slot < 9; ++slot) places.emplace_back(0, slot);
+  for (std::int64_t slot = 0; slot < 3; ++slot) places.emplace_back(1, slot);
+  const Rows rows = cache.rows(arena_, places);
+  const Tensor q = arena_.random({rows_count, heads * dim});
+  const Tensor k = arena_.random({rows_count, kv_heads * dim});
+  const Tensor v = arena_.random({rows_count, kv_heads * dim}),
+               c = arena_.random({rows_count, heads * dim});
+  // Rotations by no angle, and no norm: what is stored is k.
+  const Tensor still = arena_.of<float>({rows_count, 2}, [] {
+    std::vector<float> angles;
+    for (int i = 0; i < 12; ++i) angles.insert(angles.end(), {1, 0});
+    return angles;
+  }());
+  const HeadNorm none{{}, 1e-6f, still};
+  const Tensor blocks = arena_.make(DType::kI32, {rows_count, kv_heads, 2});
+  for (std::int64_t row = 0; row < rows_count; ++row)
+    for (std::int64_t h = 0; h < kv_heads; ++h) {
+      std::int32_t* list = blocks.row<std::int32_t>(row) + h * 2;
+      const auto own =
+          static_cast<std::int32_t>(places[static_cast<std::size_t>(row)].second / tokens);
+      list[0] = h == 0 ? 0 : own;
+      list[1] = h == 0 && own > 0 ? own : -1;
+    }
+  blocks.row<std::int32_t>(6)[2] = -1;  // row 6 of the second head: nothing
+  for (const Tensor* list : {static_cast<const Tensor*>(nullptr), &blocks}) {
+    Tensor out;
+    const auto loss = [&] {
+      forward().store_kv(k, v, none, rows, cache.kv);
+      out = run_attention(forward(), q, rows, cache.kv, 0.7f, list);
+      return weighted_sum(c, out);
+    };
+    loss();
+    const Tensor d_q = arena_.floats({rows_count, heads * dim});
+    const Tensor d_k = arena_.floats({rows_count, kv_heads * dim});
+    const Tensor d_v = arena_.floats({rows_count, kv_heads * dim});
+    ops().attention(q, rows, cache.kv, 0.7f, list, out, c, d_q, d_k, d_v);
+    const std::string what = list == nullptr ? "all, " : "listed, ";
+    expect_derivative(q, d_q, loss, what + "q");
+    expect_derivative(k, d_k, loss, what + "k");
+    expect_derivative(v, d_v, loss, what + "v");
+    if (list == nullptr) continue;
+    for (std::int64_t i = 2 * dim; i < 4 * dim; ++i) EXPECT_EQ(d_q.row<float>(6)[i], 0);
+  }
+}
+
+TEST_P(GradientTest, Router) {
+  for (const RouterScore score : {RouterScore::kSigmoid, RouterScore::kSoftmax}) {
+    const Tensor x = arena_.random({3, 6}), gate = arena_.random({4, 6});
+    Router router{{&codec_of(Format::kF32), gate, {}}, arena_.random({4}), score};
+    router.gate.rows = 4, router.gate.cols = 6;
+    const Tensor experts = arena_.of<std::int32_t>({3, 2}, {0, 2, 1, 3, 0, 1});
+    const Tensor weights = arena_.floats({3, 2}), c = arena_.random({3, 2});
+    const auto loss = [&] {
+      forward().route(x, router, /*picked_before=*/true, experts, weights);
+      return weighted_sum(c, weights);
+    };
+    const Tensor d_x = zeros({3, 6}), d_gate = zeros({4, 6});
+    ops().route(x, router, experts, c, d_x, d_gate);
+    expect_derivative(x, d_x, loss, "x");
+    expect_derivative(gate, d_gate, loss, "gate");
+  }
+}
+
+// The whole mixture: gate and up, weights, down, an expert that nobody picks.
+TEST_P(GradientTest, Experts) {
+  const std::int64_t count = 3, tokens = 3, k = 2, cols = 5, inner = 4;
+  const SwiGlu params;
+  const float scale = 1.5f;
+  std::vector<Tensor> values[3], d_values[3];
+  std::vector<Linear> layers[3];  // gate, up, down
+  for (std::size_t l = 0; l < 3; ++l)
+    for (std::int64_t e = 0; e < count; ++e) {
+      const std::int64_t n = l == 2 ? cols : inner, m = l == 2 ? inner : cols;
+      values[l].push_back(arena_.random({n, m}));
+      d_values[l].push_back(zeros({n, m}));
+      Matrix w{&codec_of(Format::kF32), values[l].back(), {}};
+      w.rows = n, w.cols = m;
+      layers[l].push_back({w});
+    }
+  const Tensor x = arena_.random({tokens, cols}), weights = arena_.random({tokens, k});
+  const Tensor picks = arena_.of<std::int32_t>({tokens, k}, {0, 2, 0, 2, 2, 0});
+  const Dispatch d = make_dispatch(count, tokens, k);
+  forward().dispatch(picks, d);
+  const auto dispatched = [&](std::int64_t dim) { return arena_.floats({tokens * k, dim}); };
+  const Tensor gate = dispatched(inner), up = dispatched(inner), product = dispatched(inner);
+  const Tensor down = dispatched(cols), out = arena_.floats({tokens, cols});
+  const Tensor c = arena_.random({tokens, cols});
+  const auto loss = [&] {
+    const GroupedOutput in[] = {{layers[0], gate, &params, product}, {layers[1], up}};
+    const GroupedOutput back[] = {{layers[2], down}};
+    forward().grouped_linear(x, d, /*gather=*/true, in, {});
+    forward().grouped_linear(product, d, /*gather=*/false, back, {});
+    forward().combine(down, d, weights, scale, {}, out);
+    return weighted_sum(c, out);
+  };
+  loss();
+
+  const Tensor d_rows = dispatched(cols), scaled = dispatched(inner), d_product = dispatched(inner);
+  const Tensor d_gate = dispatched(inner), d_up = dispatched(inner), d_in = dispatched(cols);
+  const Tensor d_weights = arena_.floats({tokens, k}), d_x = arena_.floats({tokens, cols});
+  forward().gather_rows(c, d.rows, d_rows);
+  ops().weighted(product, d, weights, scale, scaled);
+  const GroupedGradient back[] = {{layers[2], d_rows, d_values[2]}};
+  ops().grouped_linear(scaled, d, /*gather=*/false, back, d_product);
+  ops().weigh(product, d, weights, scale, d_product, d_weights);
+  ops().swiglu(gate, up, params, d_product, d_gate, d_up);
+  const GroupedGradient in[] = {{layers[0], d_gate, d_values[0]}, {layers[1], d_up, d_values[1]}};
+  ops().grouped_linear(x, d, /*gather=*/true, in, d_in);
+  ops().undispatch(d_in, d, d_x);
+  expect_derivative(x, d_x, loss, "x");
+  expect_derivative(weights, d_weights, loss, "weights");
+  for (std::size_t l = 0; l < 3; ++l)
+    for (std::size_t e = 0; e < 3; ++e)
+      expect_derivative(values[l][e], d_values[l][e], loss, on("layer {}, expert {}", l, e));
+  EXPECT_EQ(largest(d_values[0][1]), 0);
+}
+
+// Every instruction set has the same ones.
+INSTANTIATE_TEST_SUITE_P(Machines, GradientTest,
+                         testing::Values(Machine{"reference", ""}, machines(false).front()),
+                         machine_name);
+
+}  // namespace
+}  // namespace m3
