@@ -18,6 +18,7 @@ void add_chat(CLI::App& app, Run& run);
 void add_serve(CLI::App& app, Run& run);
 void add_generate(CLI::App& app, Run& run);
 void add_logits(CLI::App& app, Run& run);
+void add_gradients(CLI::App& app, Run& run);
 void add_vision(CLI::App& app, Run& run);
 void add_tokenize(CLI::App& app, Run& run);
 void add_detokenize(CLI::App& app, Run& run);

@@ -48,8 +48,15 @@ std::vector<Placement> layout(Activations& a, const Config& c, std::int64_t toke
 
 }  // namespace
 
+void overwrite(Activations& a) {
+  a.q_rotated = a.q;
+  a.product = a.gate;
+  a.expert_product = a.expert_gate;
+}
+
 ActivationArena::ActivationArena(const Config& config, std::int64_t tokens, std::int64_t outputs) {
   buffer_ = lay_out(layout(activations_, config, tokens, outputs));
+  overwrite(activations_);
 }
 
 Activations Activations::first(std::int64_t tokens, std::int64_t output_rows) const {
@@ -62,6 +69,7 @@ Activations Activations::first(std::int64_t tokens, std::int64_t output_rows) co
                     &part.normed,
                     &part.branch,
                     &part.q,
+                    &part.q_rotated,
                     &part.k,
                     &part.v,
                     &part.attended,
@@ -70,6 +78,7 @@ Activations Activations::first(std::int64_t tokens, std::int64_t output_rows) co
                     &part.blocks,
                     &part.gate,
                     &part.up,
+                    &part.product,
                     &part.experts,
                     &part.expert_weights,
                     &part.dispatch.places,
@@ -78,7 +87,8 @@ Activations Activations::first(std::int64_t tokens, std::int64_t output_rows) co
                     &part.joined})
     *t = t->rows(0, tokens);
   const std::int64_t picks = tokens * experts.dim(1);
-  for (Tensor* t : {&part.dispatch.rows, &part.expert_gate, &part.expert_up, &part.expert_out})
+  for (Tensor* t : {&part.dispatch.rows, &part.expert_gate, &part.expert_up, &part.expert_product,
+                    &part.expert_out})
     *t = t->rows(0, picks);
   for (Tensor* t : {&part.outputs, &part.kept, &part.logits}) *t = t->rows(0, output_rows);
   return part;

@@ -25,22 +25,25 @@ struct Activations {
   Tensor normed;  // [tokens, hidden] what a branch reads
   Tensor branch;  // [tokens, hidden] what a branch adds
 
-  Tensor q;         // [tokens, heads * head_dim]
-  Tensor k;         // [tokens, kv_heads * head_dim]
-  Tensor v;         // [tokens, kv_heads * head_dim]
-  Tensor attended;  // [tokens, heads * head_dim]
-  Tensor index_q;   // [tokens, index_heads * index_dim]
-  Tensor index_k;   // [tokens, index_dim]
-  Tensor blocks;    // [tokens, index_heads, topk] I32
+  Tensor q;          // [tokens, heads * head_dim] as projected
+  Tensor q_rotated;  // the same, normalised and rotated
+  Tensor k;          // [tokens, kv_heads * head_dim]
+  Tensor v;          // [tokens, kv_heads * head_dim]
+  Tensor attended;   // [tokens, heads * head_dim]
+  Tensor index_q;    // [tokens, index_heads * index_dim]
+  Tensor index_k;    // [tokens, index_dim]
+  Tensor blocks;     // [tokens, index_heads, topk] I32
 
   Tensor gate;            // [tokens, dense_inner or shared_inner]
   Tensor up;              // the same
+  Tensor product;         // the same: swiglu(gate, up)
   Tensor experts;         // [tokens, experts_per_token] I32
   Tensor expert_weights;  // [tokens, experts_per_token]
   Dispatch dispatch;
-  Tensor expert_gate;  // [tokens * experts_per_token, expert_inner]
-  Tensor expert_up;    // the same
-  Tensor expert_out;   // [tokens * experts_per_token, hidden]
+  Tensor expert_gate;     // [tokens * experts_per_token, expert_inner]
+  Tensor expert_up;       // the same
+  Tensor expert_product;  // the same: swiglu(expert_gate, expert_up)
+  Tensor expert_out;      // [tokens * experts_per_token, hidden]
 
   Tensor
       final_hidden;  // [tokens, hidden] after the final norm, where Batch::keep_final asks for it
@@ -62,6 +65,10 @@ void copy_into(const Tensor& to, const std::vector<T>& from) {
            from.size(), to.describe());
   std::copy(from.begin(), from.end(), to.as<T>());
 }
+
+// Where each op overwrites what it has read: q_rotated is q, product is gate, expert_product is
+// expert_gate.
+void overwrite(Activations& a);
 
 // An arena with room for steps of up to `tokens` rows, of which up to `outputs` want logits.
 class ActivationArena {

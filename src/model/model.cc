@@ -26,7 +26,7 @@ Tensor Model::forward(const Batch& batch, const PagedCache& cache, ActivationAre
 
 Tensor Model::forward(const Batch& batch, const PagedCache& cache, ActivationArena& arena,
                       Watch& watch) const {
-  const Step step = begin(batch, cache, arena, watch);
+  const Step step = begin(batch, cache, activations_of(batch, arena), watch);
   Activations a = step.a;
   embed(batch, a);
   watch.saw_embedded(a.hidden);
@@ -64,7 +64,6 @@ const LayerWeights& Model::layer_weights(std::int64_t layer) const {
   return l < layers ? weights_.layers[l] : weights_.mtp.at(l - layers).layer;
 }
 
-// a.hidden += attention(norm(a.hidden)).
 void Model::attention_half(std::int64_t layer, const Step& step) const {
   const Activations& a = step.a;
   backend_.rms_norm(a.hidden, layer_weights(layer).attention_norm, eps(), a.normed);
@@ -72,27 +71,28 @@ void Model::attention_half(std::int64_t layer, const Step& step) const {
   backend_.add(a.branch, a.hidden);
 }
 
-// a.hidden += feed_forward(norm(a.hidden)).
 void Model::feed_forward_half(std::int64_t layer, const Activations& a, Watch& watch) const {
   backend_.rms_norm(a.hidden, layer_weights(layer).ffn_norm, eps(), a.normed);
   feed_forward(layer, a, watch);
   backend_.add(a.branch, a.hidden);
 }
 
-// a.ids -> a.hidden, and what pictures put in place of their placeholders.
 void Model::embed(const Batch& batch, const Activations& a) const {
   backend_.embed(weights_.embedding, a.ids, a.hidden);
   group_.all_reduce_sum(a.hidden);
   batch.splice_into(a.hidden, backend_);
 }
 
-Model::Step Model::begin(const Batch& batch, const PagedCache& cache, ActivationArena& arena,
-                         Watch& watch) const {
+Activations Model::activations_of(const Batch& batch, const ActivationArena& arena) {
   const auto outputs = static_cast<std::int64_t>(batch.outputs.size());
   M3_CHECK(batch.rows() > 0 && batch.rows() <= arena.tokens() && outputs <= arena.outputs(),
            "a step of {} rows and {} outputs in an arena for {} and {}", batch.rows(), outputs,
            arena.tokens(), arena.outputs());
-  Activations a = arena.activations().first(batch.rows(), outputs);
+  return arena.activations().first(batch.rows(), outputs);
+}
+
+Model::Step Model::begin(const Batch& batch, const PagedCache& cache, const Activations& a,
+                         Watch& watch) const {
   copy_into(a.ids, batch.ids);
   copy_into(a.slots, batch.slots);
   copy_into(a.sequences, batch.sequences);
@@ -119,11 +119,11 @@ void Model::attention(std::int64_t layer, const Step& step) const {
     linear(a.normed, {{&w.q, a.q}, {&w.k, a.k}, {&w.v, a.v}});
   }
   const KvView kv = step.cache.kv(layer);
-  backend_.norm_rope(a.q, {w.q_norm, eps(), a.rotations}, a.q);
+  backend_.norm_rope(a.q, {w.q_norm, eps(), a.rotations}, a.q_rotated);
   backend_.store_kv(a.k, a.v, {w.k_norm, eps(), a.rotations}, step.rows, kv);
   const Tensor* blocks = indexer ? choose_blocks(layer, step) : nullptr;
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
-  backend_.attention(a.q, step.rows, kv, scale, blocks, a.attended);
+  backend_.attention(a.q_rotated, step.rows, kv, scale, blocks, a.attended);
   linear(a.attended, {{&w.o, a.branch}});
   group_.all_reduce_sum(a.branch);
 }
@@ -156,8 +156,9 @@ void Model::feed_forward(std::int64_t layer, const Activations& a, Watch& watch)
 void Model::mlp(const MlpWeights& w, std::int64_t inner, const Activations& a) const {
   const std::int64_t rows = a.normed.dim(0);
   const Tensor gate = shaped(a.gate, rows, inner), up = shaped(a.up, rows, inner);
-  linear(a.normed, {{&w.gate, gate, &config_.swiglu}, {&w.up, up}});
-  linear(gate, {{&w.down, a.branch}});
+  const Tensor product = shaped(a.product, rows, inner);
+  linear(a.normed, {{&w.gate, gate, &config_.swiglu, product}, {&w.up, up}});
+  linear(product, {{&w.down, a.branch}});
 }
 
 // a.normed -> a.branch (spec: text-model §3.8). Routed and shared parts are added on each rank
@@ -170,21 +171,23 @@ void Model::moe(std::int64_t layer, const Activations& a, Watch& watch) const {
   watch.saw_experts(layer, a.experts, a.expert_weights);
 
   backend_.dispatch(a.experts, a.dispatch);
-  const GroupedOutput gate_up[] = {{w.gate, a.expert_gate, &config_.swiglu}, {w.up, a.expert_up}};
+  const GroupedOutput gate_up[] = {{w.gate, a.expert_gate, &config_.swiglu, a.expert_product},
+                                   {w.up, a.expert_up}};
   const GroupedOutput down[] = {{w.down, a.expert_out}};
   LinearOutput shared_gate_up[2], shared_down[1];
   Beside beside_gate_up, beside_down;
   if (w.shared) {
     const std::int64_t rows = a.normed.dim(0), inner = config_.shared_inner;
     const Tensor gate = shaped(a.gate, rows, inner), up = shaped(a.up, rows, inner);
-    shared_gate_up[0] = {&w.shared->gate, gate, &config_.swiglu};
+    const Tensor product = shaped(a.product, rows, inner);
+    shared_gate_up[0] = {&w.shared->gate, gate, &config_.swiglu, product};
     shared_gate_up[1] = {&w.shared->up, up};
     shared_down[0] = {&w.shared->down, a.branch};
     beside_gate_up = {a.normed, shared_gate_up};
-    beside_down = {gate, shared_down};
+    beside_down = {product, shared_down};
   }
   backend_.grouped_linear(a.normed, a.dispatch, /*gather=*/true, gate_up, beside_gate_up);
-  backend_.grouped_linear(a.expert_gate, a.dispatch, /*gather=*/false, down, beside_down);
+  backend_.grouped_linear(a.expert_product, a.dispatch, /*gather=*/false, down, beside_down);
   const auto scale = static_cast<float>(config_.routed_scale);
   backend_.combine(a.expert_out, a.dispatch, a.expert_weights, scale,
                    w.shared ? a.branch : Tensor(), a.branch);
@@ -199,7 +202,6 @@ Activations Model::keep_outputs(const Step& step) const {
   return a;
 }
 
-// a.normed -> a.logits (spec: text-model §3.9).
 void Model::head(const Activations& a) const {
   linear(a.normed, {{&weights_.head, a.logits}});
   group_.all_gather_columns(a.logits, a.logits);

@@ -45,32 +45,44 @@ class Model {
   MtpOutputs forward_mtp(const MtpInput& input, Batch batch, const PagedCache& cache,
                          ActivationArena& arena) const;
 
- private:
-  // What every layer of one step shares.
+  // The parts of which a step is made, for training: it keeps what they pass through, by giving
+  // each layer buffers of its own.
+
+  // What every layer of one step shares; `a` has as many rows as the batch.
   struct Step {
     Activations a;
     Rows rows;
     const PagedCache& cache;
     Watch& watch;
   };
-
-  Step begin(const Batch& batch, const PagedCache& cache, ActivationArena& arena,
-             Watch& watch) const;
+  // Fills what `a` says of the rows: ids, slots, sequences, outputs, rotations.
+  Step begin(const Batch& batch, const PagedCache& cache, const Activations& a, Watch& watch) const;
+  // a.ids -> a.hidden, and what pictures put in place of their placeholders.
   void embed(const Batch& batch, const Activations& a) const;
   // Layers 0..config.layers - 1, then those of the MTP modules.
   const LayerWeights& layer_weights(std::int64_t layer) const;
+  // a.hidden += attention(norm(a.hidden)).
   void attention_half(std::int64_t layer, const Step& step) const;
+  // a.hidden += feed_forward(norm(a.hidden)).
   void feed_forward_half(std::int64_t layer, const Activations& a, Watch& watch) const;
+  // a.hidden, the embeddings, and the hidden states before -> a.hidden (spec: text-model §5.2).
+  void join(const MtpWeights& w, const MtpInput& input, const Activations& a) const;
+  // a.normed -> a.logits (spec: text-model §3.9).
+  void head(const Activations& a) const;
+
+  float eps() const { return static_cast<float>(config_.norm_eps); }
+
+  // The same weights, to change their values.
+  Weights& weights() { return weights_; }
+
+ private:
+  static Activations activations_of(const Batch& batch, const ActivationArena& arena);
   void attention(std::int64_t layer, const Step& step) const;
   const Tensor* choose_blocks(std::int64_t layer, const Step& step) const;
   void feed_forward(std::int64_t layer, const Activations& a, Watch& watch) const;
   void mlp(const MlpWeights& w, std::int64_t inner, const Activations& a) const;
   void moe(std::int64_t layer, const Activations& a, Watch& watch) const;
   Activations keep_outputs(const Step& step) const;
-  void head(const Activations& a) const;
-  void join(const MtpWeights& w, const MtpInput& input, const Activations& a) const;
-
-  float eps() const { return static_cast<float>(config_.norm_eps); }
   void linear(const Tensor& x, std::initializer_list<LinearOutput> outputs) const;
 
   Config config_;

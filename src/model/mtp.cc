@@ -28,7 +28,7 @@ MtpOutputs Model::forward_mtp(const MtpInput& input, Batch batch, const PagedCac
   const std::int64_t layer = config_.layers + input.module;
   Watch nobody;
   leave_out_first(batch);
-  const Step step = begin(batch, cache, arena, nobody);
+  const Step step = begin(batch, cache, activations_of(batch, arena), nobody);
   embed(batch, step.a);
   join(w, input, step.a);
   attention_half(layer, step);
@@ -42,7 +42,6 @@ MtpOutputs Model::forward_mtp(const MtpInput& input, Batch batch, const PagedCac
   return {.hidden = a.hidden, .logits = a.logits};
 }
 
-// a.hidden, the embeddings, and the hidden states before -> a.hidden (spec: text-model §5.2).
 void Model::join(const MtpWeights& w, const MtpInput& input, const Activations& a) const {
   copy_into(a.sources, input.sources);
   backend_.gather_rows(input.hidden, a.sources, a.branch);

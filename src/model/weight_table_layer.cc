@@ -50,10 +50,11 @@ void add_indexer(const TableBuilder& layer, const Config& c, IndexerWeights* w) 
   const std::int64_t q = c.index_heads * c.index_dim;
   const LinearStyle heads{Split::kKvRows, Fusion::kIndexer, Kind::kIndexer};
   const LinearStyle shared{Split::kReplicated, Fusion::kIndexer, Kind::kIndexer};
-  table.linear("q_proj", q, c.hidden, heads, at(w, &I::q));
-  table.linear("k_proj", c.index_dim, c.hidden, shared, at(w, &I::k));
-  table.vector("q_norm.weight", c.index_dim, kIndexNorm, at(w, &I::q_norm));
-  table.vector("k_norm.weight", c.index_dim, kIndexNorm, at(w, &I::k_norm));
+  const auto selects = [](WeightSpec& spec) { spec.has_gradient = false; };
+  selects(table.linear("q_proj", q, c.hidden, heads, at(w, &I::q)));
+  selects(table.linear("k_proj", c.index_dim, c.hidden, shared, at(w, &I::k)));
+  selects(table.vector("q_norm.weight", c.index_dim, kIndexNorm, at(w, &I::q_norm)));
+  selects(table.vector("k_norm.weight", c.index_dim, kIndexNorm, at(w, &I::k_norm)));
 }
 
 // One gated feed-forward, dense or expert.
@@ -137,6 +138,7 @@ void add_router(const TableBuilder& moe, const Config& c, MoeWeights* w) {
   WeightSpec& bias = moe.vector("e_score_correction_bias", c.experts, kRouterBias,
                                 at(w, &MoeWeights::router_bias));
   bias.stored = DType::kF32;
+  bias.has_gradient = false;
   // Older releases of transformers keep it beside the gate, as the released names do, newer ones
   // inside: both are other names.
   TableBuilder inside_gate = moe.inside("", "gate.");

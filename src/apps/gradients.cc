@@ -1,0 +1,149 @@
+// `m3 gradients`: the derivatives of a batch's loss as numbers, for comparing.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "apps/commands.h"
+#include "apps/model_options.h"
+#include "apps/option_checks.h"
+#include "apps/progress_bar.h"
+#include "apps/training_file.h"
+#include "base/machine.h"
+#include "checkpoint/safetensors.h"
+#include "train/differentiator.h"
+
+namespace m3 {
+namespace {
+
+struct GradientOptions {
+  ModelOptions model;
+  std::string batch;
+  double mtp_scale = 0;
+  std::int64_t pack = 0;
+  std::vector<std::string> train = {"text"};
+  std::string out;
+};
+
+// Consecutive sequences that are computed together: as many as `rows` hold, at least one.
+std::vector<std::span<const TrainingSequence>> packs(std::span<const TrainingSequence> sequences,
+                                                     std::int64_t rows) {
+  std::vector<std::span<const TrainingSequence>> result;
+  while (!sequences.empty()) {
+    std::size_t count = 0;
+    std::int64_t taken = 0;
+    while (count < sequences.size() &&
+           (count == 0 || taken + std::ssize(sequences[count].ids) <= rows))
+      taken += std::ssize(sequences[count++].ids);
+    result.push_back(sequences.first(count));
+    sequences = sequences.subspan(count);
+  }
+  return result;
+}
+
+std::int64_t rows_of(std::span<const TrainingSequence> pack) {
+  std::int64_t rows = 0;
+  for (const TrainingSequence& sequence : pack) rows += std::ssize(sequence.ids);
+  return rows;
+}
+
+// The loss and its parts, each a tensor (goldens: "gradients").
+class LossTensors {
+ public:
+  LossTensors(const LossSums& sums, std::int64_t scored, double mtp_scale) {
+    const auto share = [&](double sum) {
+      return static_cast<float>(sum / static_cast<double>(std::max<std::int64_t>(1, scored)));
+    };
+    main_ = total_ = share(sums.main);
+    for (const double sum : sums.mtp) {
+      mtp_.push_back(share(sum));
+      total_ += static_cast<float>(mtp_scale / static_cast<double>(sums.mtp.size())) * mtp_.back();
+    }
+  }
+  std::vector<NamedTensor> tensors() {
+    std::vector<NamedTensor> named = {{"loss", Tensor(&total_, DType::kF32, {1})}};
+    if (mtp_.empty()) return named;
+    named.push_back({"loss.main", Tensor(&main_, DType::kF32, {1})});
+    named.push_back({"loss.mtp", Tensor(mtp_.data(), DType::kF32, {std::ssize(mtp_)})});
+    return named;
+  }
+
+ private:
+  float total_ = 0, main_ = 0;
+  std::vector<float> mtp_;
+};
+
+Status check_parts(const std::vector<std::string>& parts) {
+  for (const std::string& part : parts) {
+    if (part == "vision") return fail("--train vision: this version has no derivatives of it yet");
+    if (part != "text") return fail("--train: expected \"text\", found \"{}\"", part);
+  }
+  return {};
+}
+
+Status run_gradients(const GradientOptions& o) {
+  M3_TRY_STATUS(check_parts(o.train));
+  ModelOptions options = o.model;
+  options.mtp = o.mtp_scale > 0;
+  M3_TRY(const auto loaded, load_model(options));
+  M3_TRY(const auto sequences, read_training_batch(o.batch, loaded->config()));
+  M3_TRY(const auto gradients, WeightGradients::create(*loaded->model, {.mtp = options.mtp}));
+
+  const auto parts = packs(sequences, o.pack);
+  std::int64_t rows = 0;
+  for (const auto& part : parts) rows = std::max(rows, rows_of(part));
+  const std::int64_t scored = scored_labels(sequences);
+  M3_TRY(auto differentiator,
+         Differentiator::create(*loaded->model, gradients, rows, static_cast<float>(o.mtp_scale)));
+  // Neither has been touched yet.
+  const std::int64_t bytes = gradients.bytes() + differentiator.bytes();
+  if (bytes > available_memory())
+    return fail(
+        "{} for the derivatives by all weights and {} for what is kept of {} rows: the "
+        "system has {} left",
+        quantity(static_cast<double>(gradients.bytes()), "B"),
+        quantity(static_cast<double>(differentiator.bytes()), "B"), rows,
+        quantity(static_cast<double>(available_memory()), "B"));
+  ProgressBar bar("differentiating", "sequences");
+  const auto progress = bar.callback();
+  LossSums sums;
+  std::int64_t done = 0;
+  for (const auto& part : parts) {
+    M3_TRY(const LossSums more, differentiator.add(part, scored));
+    sums.main += more.main;
+    sums.mtp.resize(more.mtp.size());
+    for (std::size_t d = 0; d < more.mtp.size(); ++d) sums.mtp[d] += more.mtp[d];
+    done += std::ssize(part);
+    progress(done, std::ssize(sequences));
+  }
+
+  LossTensors losses(sums, scored, o.mtp_scale);
+  std::vector<NamedTensor> tensors = losses.tensors();
+  for (const WeightGradients::Entry& entry : gradients.entries())
+    tensors.push_back({"grad." + entry.name, entry.gradient});
+  return write_safetensors(o.out, tensors);
+}
+
+}  // namespace
+
+void add_gradients(CLI::App& app, Run& run) {
+  auto o = std::make_shared<GradientOptions>();
+  CLI::App* command = app.add_subcommand(
+      "gradients", "Write the derivatives of a batch's loss by every trained weight to a file");
+  add_model_options(*command, o->model);
+  command
+      ->add_option("--batch", o->batch,
+                   "JSON: {\"sequences\": [{\"ids\": [...], \"labels\": [...]}]}; a label belongs "
+                   "to the row that predicts it, -100 is not scored")
+      ->required();
+  command->add_option("--mtp-scale", o->mtp_scale, "weight of the MTP modules' losses; 0: none")
+      ->check(between(0, 1e6))
+      ->capture_default_str();
+  command->add_option("--pack", o->pack, "rows of short sequences that are computed together")
+      ->check(between(1, 1 << 24));
+  command->add_option("--train", o->train, "parts of the model: text")
+      ->delimiter(',')
+      ->capture_default_str();
+  command->add_option("--out", o->out, "safetensors file to write")->required();
+  command->callback([o, &run] { run = [o] { return run_gradients(*o); }; });
+}
+
+}  // namespace m3

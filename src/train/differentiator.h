@@ -1,0 +1,86 @@
+// The loss of some sequences and its derivative by every trained weight: one forward that keeps
+// what it passes through, and one backward.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "model/model.h"
+#include "ops/gradients.h"
+#include "train/kept_activations.h"
+#include "train/layer_gradient.h"
+#include "train/weight_gradients.h"
+
+namespace m3 {
+
+// One document. labels[t] is the token that row t is to predict, or kNotScored.
+struct TrainingSequence {
+  std::vector<std::int32_t> ids;
+  std::vector<std::int32_t> labels;
+};
+
+// Rows with a label, of all sequences.
+std::int64_t scored_labels(std::span<const TrainingSequence> sequences);
+
+// Sums of cross entropies over scored rows.
+struct LossSums {
+  double main = 0;
+  std::vector<double> mtp;  // of each depth (spec: training §3.2)
+};
+
+class Differentiator {
+ public:
+  // `model` and `gradients` outlive it. For batches of up to `tokens` rows. MTP modules, where the
+  // gradients train them, count `mtp_scale` / their number.
+  // Errors: the backend cannot train.
+  static Result<Differentiator> create(const Model& model, const WeightGradients& gradients,
+                                       std::int64_t tokens, float mtp_scale);
+
+  // Adds the derivatives of (main + mtp_scale / depths * Σ mtp) / scored. Each sequence sees itself
+  // alone, at positions 0, 1, …, in blocks that begin with it. Together they have at most as many
+  // rows as the differentiator was made for. Errors: no memory for their keys and values.
+  Result<LossSums> add(std::span<const TrainingSequence> sequences, std::int64_t scored);
+
+  std::int64_t bytes() const { return kept_.bytes() + layers_.bytes() + buffer_.bytes(); }
+
+ private:
+  // What leaves the trunk, or an MTP module, and enters the head.
+  struct Depth {
+    Tensor ids, labels;  // [tokens] I32
+    Tensor losses;       // [tokens]
+    Tensor embedded;     // [tokens, hidden]: what a module's enorm reads
+    Tensor last;         // [tokens, hidden]: what the last norm reads
+    Tensor hidden;       // [tokens, hidden]: what it gives
+    Tensor d_hidden;     // [tokens, hidden]
+  };
+
+  Differentiator(const Model& model, const WeightGradients& gradients, std::int64_t tokens,
+                 float mtp_scale);
+
+  std::int64_t modules() const { return static_cast<std::int64_t>(depths_.size()) - 1; }
+  void place_rows(std::span<const TrainingSequence> sequences);
+  void forward(const Batch& batch, const Model::Step& step);
+  void forward_layer(std::int64_t layer, const Model::Step& step);
+  void forward_module(std::int64_t module, const Batch& batch, const Model::Step& step);
+  // Derivatives by a depth's `hidden`, and those by the head.
+  void head(const Depth& depth, std::int64_t rows, float scale);
+  void backward(const Model::Step& step);
+  void backward_module(std::int64_t module, const Model::Step& step);
+
+  const Model* model_;
+  const WeightGradients* weights_;
+  Backend* backend_;
+  GradientOps* ops_;
+  float mtp_scale_;
+  KeptActivations kept_;
+  LayerGradient layers_;
+  std::vector<Depth> depths_;        // the trunk's, then each module's
+  Tensor d_stream_;                  // [tokens, hidden]: by the residual stream
+  Tensor d_joined_;                  // [tokens, 2 * hidden]
+  Tensor d_embedded_, d_continued_;  // [tokens, hidden]: its halves
+  Buffer buffer_;
+};
+
+}  // namespace m3

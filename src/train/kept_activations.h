@@ -1,0 +1,42 @@
+// The buffers of a forward that is differentiated: what the backward pass reads again is each
+// layer's own, all else is shared as in inference.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/activations.h"
+#include "model/config.h"
+
+namespace m3 {
+
+struct KeptLayer {
+  Activations a;  // of which hidden, normed, branch and what only selects blocks are shared
+  Tensor input;   // [tokens, hidden]: the residual stream before attention
+  Tensor middle;  // [tokens, hidden]: before the feed-forward
+
+  KeptLayer first(std::int64_t tokens) const;
+};
+
+class KeptActivations {
+ public:
+  // For batches of up to `tokens` rows; logits of `chunk` rows at a time. MTP modules are layers
+  // after the model's.
+  KeptActivations(const Config& config, std::int64_t mtp_modules, std::int64_t tokens,
+                  std::int64_t chunk);
+
+  std::int64_t tokens() const { return shared_.tokens(); }
+  const Activations& shared() const { return shared_.activations(); }
+  // Of the first `tokens` rows.
+  KeptLayer layer(std::int64_t index, std::int64_t tokens) const {
+    return layers_[static_cast<std::size_t>(index)].first(tokens);
+  }
+  std::int64_t bytes() const;
+
+ private:
+  ActivationArena shared_;
+  std::vector<KeptLayer> layers_;
+  std::vector<Buffer> buffers_;
+};
+
+}  // namespace m3

@@ -1,0 +1,145 @@
+#include "train/layer_gradient.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "tensor/layout.h"
+
+namespace m3 {
+namespace {
+
+GradientOps& gradients_of(Backend& backend) {
+  M3_CHECK(backend.gradients() != nullptr, "backend {} has no derivatives", backend.name());
+  return *backend.gradients();
+}
+
+}  // namespace
+
+LayerGradient::LayerGradient(const Model& model, const WeightGradients& weights,
+                             std::int64_t tokens)
+    : model_(model),
+      weights_(weights),
+      backend_(model.backend()),
+      ops_(gradients_of(model.backend())) {
+  const Config& c = model.config();
+  const std::int64_t inner = std::max(c.dense_inner, c.shared_inner);
+  const std::int64_t picks = tokens * c.experts_per_token;
+  std::vector<Placement> placements = {
+      {&scratch_.d_weights, DType::kF32, {tokens, c.experts_per_token}}};
+  const auto add = [&](std::initializer_list<Tensor*> tensors, std::int64_t rows,
+                       std::int64_t cols) {
+    for (Tensor* tensor : tensors) placements.push_back({tensor, DType::kF32, {rows, cols}});
+  };
+  Scratch& s = scratch_;
+  add({&s.normed, &s.d_normed, &s.branch}, tokens, c.hidden);
+  add({&s.d_attended, &s.d_q}, tokens, c.heads * c.head_dim);
+  add({&s.d_k, &s.d_v}, tokens, c.kv_heads * c.head_dim);
+  add({&s.d_product, &s.d_gate, &s.d_up}, tokens, inner);
+  add({&s.dispatched}, picks, c.hidden);
+  add({&s.d_expert_product, &s.d_expert_gate, &s.d_expert_up}, picks, c.expert_inner);
+  buffer_ = lay_out(placements);
+}
+
+LayerGradient::Scratch LayerGradient::Scratch::first(std::int64_t rows) const {
+  Scratch part = *this;
+  const std::int64_t picks = rows * d_weights.dim(1);
+  for (Tensor* t :
+       {&part.normed, &part.d_normed, &part.branch, &part.d_attended, &part.d_q, &part.d_k,
+        &part.d_v, &part.d_product, &part.d_gate, &part.d_up, &part.d_weights})
+    *t = t->rows(0, rows);
+  for (Tensor* t :
+       {&part.dispatched, &part.d_expert_product, &part.d_expert_gate, &part.d_expert_up})
+    *t = t->rows(0, picks);
+  return part;
+}
+
+void LayerGradient::run(std::int64_t layer, const KeptLayer& kept, const Rows& rows,
+                        const KvView& cache, const Tensor& d_hidden) {
+  const LayerWeights& w = model_.layer_weights(layer);
+  const Scratch s = scratch_.first(d_hidden.dim(0));
+  feed_forward(w, kept, s, d_hidden);
+  attention(w, kept, rows, cache, s, d_hidden);
+}
+
+void LayerGradient::attention(const LayerWeights& layer, const KeptLayer& kept, const Rows& rows,
+                              const KvView& cache, const Scratch& s, const Tensor& d_hidden) {
+  const AttentionWeights& w = layer.attention;
+  const Activations& a = kept.a;
+  const float eps = model_.eps();
+  backend_.rms_norm(kept.input, layer.attention_norm, eps, s.normed);
+
+  const LinearGradient o[] = {{&w.o, d_hidden, weights_.of(w.o), {}, {}}};
+  ops_.linear(a.attended, o, s.d_attended);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(model_.config().head_dim));
+  ops_.attention(a.q_rotated, rows, cache, scale, layer.indexer ? &a.blocks : nullptr, a.attended,
+                 s.d_attended, s.d_q, s.d_k, s.d_v);
+  ops_.norm_rope(a.q, {w.q_norm, eps, a.rotations}, s.d_q, s.d_q, weights_.of(w.q_norm));
+  ops_.norm_rope(a.k, {w.k_norm, eps, a.rotations}, s.d_k, s.d_k, weights_.of(w.k_norm));
+  const LinearGradient qkv[] = {{&w.q, s.d_q, weights_.of(w.q), {}, {}},
+                                {&w.k, s.d_k, weights_.of(w.k), {}, {}},
+                                {&w.v, s.d_v, weights_.of(w.v), {}, {}}};
+  ops_.linear(s.normed, qkv, s.d_normed);
+  ops_.rms_norm(kept.input, layer.attention_norm, eps, s.d_normed, d_hidden,
+                weights_.of(layer.attention_norm));
+}
+
+void LayerGradient::feed_forward(const LayerWeights& layer, const KeptLayer& kept, const Scratch& s,
+                                 const Tensor& d_hidden) {
+  const float eps = model_.eps();
+  backend_.rms_norm(kept.middle, layer.ffn_norm, eps, s.normed);
+  if (layer.mlp)
+    mlp(*layer.mlp, model_.config().dense_inner, kept.a, s, d_hidden, s.d_normed);
+  else
+    moe(*layer.moe, kept.a, s, d_hidden);
+  ops_.rms_norm(kept.middle, layer.ffn_norm, eps, s.d_normed, d_hidden,
+                weights_.of(layer.ffn_norm));
+}
+
+void LayerGradient::mlp(const MlpWeights& w, std::int64_t inner, const Activations& a,
+                        const Scratch& s, const Tensor& d_out, const Tensor& d_x) {
+  const auto narrow = [&](const Tensor& wide) { return shaped(wide, d_out.dim(0), inner); };
+  const Tensor d_product = narrow(s.d_product), d_gate = narrow(s.d_gate), d_up = narrow(s.d_up);
+  const LinearGradient down[] = {{&w.down, d_out, weights_.of(w.down), {}, {}}};
+  ops_.linear(narrow(a.product), down, d_product);
+  ops_.swiglu(narrow(a.gate), narrow(a.up), model_.config().swiglu, d_product, d_gate, d_up);
+  const LinearGradient gate_up[] = {{&w.gate, d_gate, weights_.of(w.gate), {}, {}},
+                                    {&w.up, d_up, weights_.of(w.up), {}, {}}};
+  ops_.linear(s.normed, gate_up, d_x);
+}
+
+// The weights of the experts are taken in front of the down projection (GradientOps::weigh).
+void LayerGradient::moe(const MoeWeights& w, const Activations& a, const Scratch& s,
+                        const Tensor& d_out) {
+  const Config& config = model_.config();
+  const auto scale = static_cast<float>(config.routed_scale);
+  std::vector<Tensor> list, other;
+
+  backend_.gather_rows(d_out, a.dispatch.rows, s.dispatched);
+  ops_.weighted(a.expert_product, a.dispatch, a.expert_weights, scale, s.d_expert_gate);
+  const GroupedGradient down[] = {{w.down, s.dispatched, of(w.down, list)}};
+  ops_.grouped_linear(s.d_expert_gate, a.dispatch, /*gather=*/false, down, s.d_expert_product);
+  ops_.weigh(a.expert_product, a.dispatch, a.expert_weights, scale, s.d_expert_product,
+             s.d_weights);
+  ops_.swiglu(a.expert_gate, a.expert_up, config.swiglu, s.d_expert_product, s.d_expert_gate,
+              s.d_expert_up);
+  const GroupedGradient gate_up[] = {{w.gate, s.d_expert_gate, of(w.gate, list)},
+                                     {w.up, s.d_expert_up, of(w.up, other)}};
+  ops_.grouped_linear(s.normed, a.dispatch, /*gather=*/true, gate_up, s.dispatched);
+  ops_.undispatch(s.dispatched, a.dispatch, s.d_normed);
+
+  const Router router{w.router, w.router_bias, config.router_score};
+  ops_.route(s.normed, router, a.experts, s.d_weights, s.d_normed, weights_.of(w.router));
+  if (!w.shared) return;
+  mlp(*w.shared, config.shared_inner, a, s, d_out, s.branch);
+  backend_.add(s.branch, s.d_normed);
+}
+
+std::span<const Tensor> LayerGradient::of(std::span<const Linear> experts,
+                                          std::vector<Tensor>& list) const {
+  list.clear();
+  for (const Linear& expert : experts) list.push_back(weights_.of(expert));
+  return list;
+}
+
+}  // namespace m3

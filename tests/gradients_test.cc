@@ -1,0 +1,151 @@
+// Derivatives of the whole model: the official model's, and our own promises about them.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "tests/golden_file.h"
+#include "tests/tiny_model.h"
+#include "train/differentiator.h"
+
+namespace m3 {
+namespace {
+
+constexpr float kMtpScale = 0.1f;
+
+std::vector<TrainingSequence> sequences_of(const GoldenFile& golden) {
+  return {{golden.ints("ids.0"), golden.ints("labels.0")},
+          {golden.ints("ids.1"), golden.ints("labels.1")}};
+}
+
+// What a model makes of some sequences: losses over scored labels, and derivatives by name.
+struct Derivatives {
+  LossSums losses;
+  std::map<std::string, std::vector<float>> of;
+};
+
+Derivatives derivatives(const std::string& model, const Platform& platform, int threads,
+                        std::span<const TrainingSequence> sequences, bool together) {
+  const TinyModel tiny(tiny_model_directory(model), platform, threads);
+  const auto gradients = WeightGradients::create(*tiny.model, {.mtp = true});
+  EXPECT_TRUE(gradients) << gradients.error().message;
+  auto differentiator = Differentiator::create(*tiny.model, *gradients, /*tokens=*/128, kMtpScale);
+  EXPECT_TRUE(differentiator) << differentiator.error().message;
+  Derivatives result;
+  const std::int64_t scored = std::max<std::int64_t>(1, scored_labels(sequences));
+  const std::size_t step = together ? sequences.size() : 1;
+  for (std::size_t i = 0; i < sequences.size(); i += step) {
+    const auto sums = differentiator->add(sequences.subspan(i, step), scored);
+    EXPECT_TRUE(sums) << sums.error().message;
+    result.losses.main += sums->main / static_cast<double>(scored);
+    result.losses.mtp.resize(sums->mtp.size());
+    for (std::size_t d = 0; d < sums->mtp.size(); ++d)
+      result.losses.mtp[d] += sums->mtp[d] / static_cast<double>(scored);
+  }
+  for (const auto& [name, gradient] : gradients->entries())
+    result.of[name] = {gradient.as<float>(), gradient.as<float>() + gradient.elements()};
+  return result;
+}
+
+double length(std::span<const float> x) {
+  double sum = 0;
+  for (const float value : x) sum += double{value} * value;
+  return std::sqrt(sum);
+}
+
+// |ours - golden| over the elements that the golden has, for each tensor and for all together.
+struct Distance {
+  double worst = 0;  // of a tensor's own length, or of 1e-4 of all
+  std::string where;
+  double all = 0;  // of the length of all
+};
+
+Distance distance(const Derivatives& ours, const GoldenFile& golden) {
+  double differences = 0, lengths = 0, whole = 0;
+  for (const auto& [name, gradient] : ours.of)
+    whole += std::pow(double{golden.at("norm." + name).as<float>()[0]}, 2);
+  Distance result;
+  for (const auto& [name, gradient] : ours.of) {
+    const Tensor want = golden.at("grad." + name);
+    const double norm = golden.at("norm." + name).as<float>()[0];
+    const auto last = std::ssize(gradient) - 1;
+    double difference = std::pow(length(gradient) - norm, 2), size = norm * norm;
+    for (std::int64_t i = 0; i < want.elements(); ++i) {
+      const double value = want.as<float>()[i];
+      const auto at = static_cast<std::size_t>(i * last / (want.elements() - 1));
+      difference += std::pow(gradient[at] - value, 2);
+      size += value * value;
+    }
+    differences += difference;
+    lengths += size;
+    const double relative = std::sqrt(difference) / std::max(norm, 1e-4 * std::sqrt(whole));
+    if (relative > result.worst) result.worst = relative, result.where = name;
+  }
+  result.all = std::sqrt(differences / lengths);
+  return result;
+}
+
+std::int64_t gradients_in(const GoldenFile& golden) {
+  return std::ranges::count_if(
+      golden.infos(), [](const TensorInfo& info) { return info.name.starts_with("grad."); });
+}
+
+class Gradients : public testing::TestWithParam<Platform> {};
+
+TEST_P(Gradients, AreTheOfficialModels) {
+  const bool reference = GetParam().backend == "reference";
+  for (const std::string model : {"train-smooth", "train"}) {
+    const GoldenFile golden(model + "-gradients");
+    const auto ours = derivatives(model, GetParam(), 2, sequences_of(golden), false);
+    EXPECT_EQ(std::ssize(ours.of), gradients_in(golden));
+    const bool smooth = model == "train-smooth";
+    const double allowed = reference ? 1e-5 : smooth ? 2e-3 : 1e-2;
+    EXPECT_NEAR(ours.losses.main, golden.at("loss.main").as<float>()[0],
+                allowed * ours.losses.main);
+    for (std::size_t d = 0; d < ours.losses.mtp.size(); ++d)
+      EXPECT_NEAR(ours.losses.mtp[d], golden.at("loss.mtp").as<float>()[d],
+                  allowed * ours.losses.mtp[d]);
+    const Distance far = distance(ours, golden);
+    if (reference || smooth) {
+      EXPECT_LE(far.worst, reference ? 1e-4 : 0.1) << far.where;
+    }
+    EXPECT_LE(far.all, 0.35) << model;
+  }
+}
+
+// Sums have one order: the same bits for any number of threads. Documents see themselves alone:
+// the same derivatives whether they are computed together or not.
+TEST_P(Gradients, DependNeitherOnThreadsNorOnCompany) {
+  const GoldenFile golden("train-gradients");
+  const auto sequences = sequences_of(golden);
+  const auto one = derivatives("train", GetParam(), 1, sequences, false);
+  const auto three = derivatives("train", GetParam(), 3, sequences, false);
+  EXPECT_EQ(one.losses.main, three.losses.main);
+  for (const auto& [name, gradient] : one.of) EXPECT_EQ(gradient, three.of.at(name)) << name;
+  const auto together = derivatives("train", GetParam(), 2, sequences, true);
+  for (const auto& [name, gradient] : one.of) {
+    std::vector<float> difference = gradient;
+    for (std::size_t i = 0; i < difference.size(); ++i) difference[i] -= together.of.at(name)[i];
+    EXPECT_LE(length(difference), 1e-5 * length(gradient) + 1e-9) << name;
+  }
+}
+
+TEST_P(Gradients, OfNothingScoredAreZero) {
+  std::vector<TrainingSequence> sequences(1);
+  sequences[0].ids.assign(20, 7);
+  sequences[0].labels.assign(20, kNotScored);
+  const auto ours = derivatives("train", GetParam(), 2, sequences, false);
+  EXPECT_EQ(ours.losses.main, 0);
+  for (const auto& [name, gradient] : ours.of) EXPECT_EQ(length(gradient), 0) << name;
+}
+
+// The reference, and the best instruction set here: derivatives are the reference's on all.
+std::vector<Platform> two_platforms() {
+  const std::vector<Platform> all = platforms();
+  return {all[0], all[1]};
+}
+INSTANTIATE_TEST_SUITE_P(Platforms, Gradients, testing::ValuesIn(two_platforms()),
+                         [](const auto& platform) { return platform.param.backend; });
+
+}  // namespace
+}  // namespace m3
