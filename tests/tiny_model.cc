@@ -17,9 +17,8 @@ namespace {
 
 // The seeds with which the golden models were made.
 const std::map<std::string, std::uint64_t> kSeeds = {
-    {"nano", 11},  {"nano-mxfp8", 11}, {"smooth", 12}, {"heads", 13},
-    {"lists", 14}, {"yarn", 15},       {"flat", 16},   {"nano-mtp", 17},
-    {"train", 31}, {"train-smooth", 32}};
+    {"nano", 11}, {"nano-mxfp8", 11}, {"smooth", 12},   {"heads", 13}, {"lists", 14},
+    {"yarn", 15}, {"flat", 16},       {"nano-mtp", 17}, {"train", 31}, {"train-smooth", 32}};
 
 void synthesise(const std::string& name, const std::string& directory) {
   const std::string source = M3_SOURCE_DIR;

@@ -89,7 +89,7 @@ struct WeightSpec {
   Kind kind = Kind::kNorm;
   Part part = Part::kText;
   bool has_gradient = true;  // the loss depends on it smoothly (spec: training §2.6, §2.7)
-  std::int64_t layer = -1;  // of its part; -1: none
+  std::int64_t layer = -1;   // of its part; -1: none
   Init init;
   Place place;
 
