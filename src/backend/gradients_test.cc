@@ -76,6 +76,67 @@ TEST_P(GradientTest, NormAndRotation) {
   expect_derivative(w, d_w, loss, "weight");
 }
 
+TEST_P(GradientTest, LayerNorm) {
+  const Tensor x = arena_.random({3, 10}), c = arena_.random({3, 10});
+  const LayerNorm norm{arena_.random({10}), arena_.random({10}), 1e-3f};
+  const Tensor out = arena_.floats({3, 10}), d_x = zeros({3, 10});
+  const Tensor d_w = zeros({10}), d_b = zeros({10});
+  const auto loss = [&] {
+    forward().layer_norm(x, norm, out);
+    return weighted_sum(c, out);
+  };
+  ops().layer_norm(x, norm, c, d_x, d_w, d_b);
+  expect_derivative(x, d_x, loss, "x");
+  expect_derivative(norm.weight, d_w, loss, "weight");
+  expect_derivative(norm.bias, d_b, loss, "bias");
+}
+
+TEST_P(GradientTest, Gelu) {
+  const Tensor x = arena_.random({2, 9}, 3), bias = arena_.random({9}), c = arena_.random({2, 9});
+  const Tensor out = arena_.floats({2, 9}), d_x = arena_.floats({2, 9}), d_bias = zeros({9});
+  const auto loss = [&] {
+    forward().gelu(x, bias, out);
+    return weighted_sum(c, out);
+  };
+  ops().gelu(x, bias, c, d_x);
+  ops().add_row(d_x, d_bias);
+  expect_derivative(x, d_x, loss, "x");
+  expect_derivative(bias, d_bias, loss, "bias");
+}
+
+TEST_P(GradientTest, Rotation) {
+  const Tensor x = arena_.random({3, 16}), c = arena_.random({3, 16});
+  const Tensor rotations = arena_.random({3, 6}), d = arena_.copy(c);
+  ops().rotate(rotations, /*dim=*/8, d);
+  expect_derivative(
+      x, d,
+      [&] {
+        const Tensor turned = arena_.copy(x);
+        forward().rotate(rotations, 8, turned);
+        return weighted_sum(c, turned);
+      },
+      "x");
+}
+
+TEST_P(GradientTest, SegmentAttention) {
+  const std::int64_t rows = 7, dim = 4, width = 8;
+  const Tensor segments = arena_.of<std::int32_t>({4}, {0, 4, 4, 7});  // one is empty
+  const Tensor q = arena_.random({rows, width}), k = arena_.random({rows, width});
+  const Tensor v = arena_.random({rows, width}), c = arena_.random({rows, width});
+  const Tensor out = arena_.floats({rows, width});
+  const auto loss = [&] {
+    forward().segment_attention(q, k, v, segments, dim, 0.7f, out);
+    return weighted_sum(c, out);
+  };
+  loss();
+  const Tensor d_q = arena_.floats({rows, width}), d_k = arena_.floats({rows, width});
+  const Tensor d_v = arena_.floats({rows, width});
+  ops().segment_attention(q, k, v, segments, dim, 0.7f, out, c, d_q, d_k, d_v);
+  expect_derivative(q, d_q, loss, "q");
+  expect_derivative(k, d_k, loss, "k");
+  expect_derivative(v, d_v, loss, "v");
+}
+
 // At exactly the limit a derivative passes; beyond it none does (spec: training §2.7).
 TEST_P(GradientTest, SwiGlu) {
   const SwiGlu params;

@@ -51,6 +51,14 @@ class GradientOps {
   virtual void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& d_out,
                         const Tensor& d_x, const Tensor& d_weight) = 0;
 
+  // As rms_norm(), and d_bias [dim].
+  virtual void layer_norm(const Tensor& x, const LayerNorm& norm, const Tensor& d_out,
+                          const Tensor& d_x, const Tensor& d_weight, const Tensor& d_bias) = 0;
+
+  // Of add()'s one row for all: d_row += Σ d_out[t, :], t ascending. d_out [rows, dim]; d_row
+  // [dim].
+  virtual void add_row(const Tensor& d_out, const Tensor& d_row) = 0;
+
   // d_x = Σ d_out (W + scale B A) over all layers, in their order; empty: nobody needs it. d_weight
   // += d_outᵀ x, rows ascending. x, d_x [rows, K].
   virtual void linear(const Tensor& x, std::span<const LinearGradient> layers,
@@ -60,6 +68,13 @@ class GradientOps {
   // the limit it is not. d_gate and d_up may be gate and up.
   virtual void swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params,
                       const Tensor& d_out, const Tensor& d_gate, const Tensor& d_up) = 0;
+
+  // x, bias as gelu() read them; d_x, which is also the derivative by x + bias, may be d_out.
+  virtual void gelu(const Tensor& x, const Tensor& bias, const Tensor& d_out,
+                    const Tensor& d_x) = 0;
+
+  // Of rotate(), in place: turns d [rows, heads * dim] back.
+  virtual void rotate(const Tensor& rotations, std::int64_t dim, const Tensor& d) = 0;
 
   // Of norm_rope(), and of store_kv()'s keys. x, d_out, d_x [rows, heads * dim]; d_weight [dim].
   // d_x may be d_out.
@@ -73,6 +88,12 @@ class GradientOps {
   virtual void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
                          const Tensor* blocks, const Tensor& out, const Tensor& d_out,
                          const Tensor& d_q, const Tensor& d_k, const Tensor& d_v) = 0;
+
+  // Of segment_attention(), whose result is `out`. All but segments [rows, heads * dim].
+  virtual void segment_attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                                 const Tensor& segments, std::int64_t dim, float scale,
+                                 const Tensor& out, const Tensor& d_out, const Tensor& d_q,
+                                 const Tensor& d_k, const Tensor& d_v) = 0;
 
   // Of route()'s weights by its logits; picks and bias are constants. weights, d_weights [rows, k];
   // x [rows, hidden]; d_x is added to, [rows, hidden]; d_gate [experts, hidden].

@@ -114,6 +114,37 @@ void ReferenceGradients::swiglu(const Tensor& gate, const Tensor& up, const SwiG
   });
 }
 
+void ReferenceGradients::add_row(const Tensor& d_out, const Tensor& d_row) {
+  expect_rank("add gradient: d_out", d_out, 2);
+  const std::int64_t rows = d_out.dim(0), dim = d_out.dim(1);
+  expect_tensor("add gradient: d_row", d_row, DType::kF32, {dim});
+  pool_.parallel_for(dim, 16, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      double sum = 0;
+      for (std::int64_t row = 0; row < rows; ++row) sum += d_out.row<float>(row)[i];
+      d_row.as<float>()[i] += static_cast<float>(sum);
+    }
+  });
+}
+
+// Φ(y) + y φ(y) of the normal distribution.
+void ReferenceGradients::gelu(const Tensor& x, const Tensor& bias, const Tensor& d_out,
+                              const Tensor& d_x) {
+  expect_rank("gelu gradient: x", x, 2);
+  const std::int64_t rows = x.dim(0), dim = x.dim(1);
+  if (bias) expect_tensor("gelu gradient: bias", bias, DType::kF32, {dim});
+  expect_tensor("gelu gradient: d_out", d_out, DType::kF32, {rows, dim});
+  expect_tensor("gelu gradient: d_x", d_x, DType::kF32, {rows, dim});
+  pool_.parallel_for(rows, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin * dim; i < end * dim; ++i) {
+      const double y = double{x.as<float>()[i]} + (bias ? bias.as<float>()[i % dim] : 0);
+      const double below = (1 + std::erf(y / std::sqrt(2.0))) / 2;
+      const double density = std::exp(-y * y / 2) / std::sqrt(2 * std::acos(-1.0));
+      d_x.as<float>()[i] = static_cast<float>(d_out.as<float>()[i] * (below + y * density));
+    }
+  });
+}
+
 void ReferenceGradients::split(const Tensor& both, const Tensor& x, const Tensor& y) {
   expect_rank("split: x", x, 2);
   expect_rank("split: y", y, 2);

@@ -44,6 +44,23 @@ void ReferenceBackend::rms_norm(const Tensor& x, const Tensor& weight, float eps
   });
 }
 
+namespace {
+
+struct Moments {
+  double mean = 0;
+  double inverse = 1;  // 1 / sqrt(variance + eps)
+};
+
+Moments moments_of(const float* x, std::int64_t dim, float eps) {
+  double mean = 0, variance = 0;
+  for (std::int64_t i = 0; i < dim; ++i) mean += x[i];
+  mean /= static_cast<double>(dim);
+  for (std::int64_t i = 0; i < dim; ++i) variance += (x[i] - mean) * (x[i] - mean);
+  return {mean, 1 / std::sqrt(variance / static_cast<double>(dim) + eps)};
+}
+
+}  // namespace
+
 void ReferenceBackend::layer_norm(const Tensor& x, const LayerNorm& norm, const Tensor& out) {
   expect_rank("layer_norm: x", x, 2);
   const std::int64_t rows = x.dim(0), dim = x.dim(1);
@@ -55,13 +72,10 @@ void ReferenceBackend::layer_norm(const Tensor& x, const LayerNorm& norm, const 
   pool_.parallel_for(rows, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       const float* in = x.row<float>(row);
-      double mean = 0, variance = 0;
-      for (std::int64_t i = 0; i < dim; ++i) mean += in[i];
-      mean /= static_cast<double>(dim);
-      for (std::int64_t i = 0; i < dim; ++i) variance += (in[i] - mean) * (in[i] - mean);
-      const double inverse = 1 / std::sqrt(variance / static_cast<double>(dim) + norm.eps);
+      const Moments m = moments_of(in, dim, norm.eps);
       for (std::int64_t i = 0; i < dim; ++i)
-        out.row<float>(row)[i] = static_cast<float>((in[i] - mean) * inverse * weight[i] + bias[i]);
+        out.row<float>(row)[i] =
+            static_cast<float>((in[i] - m.mean) * m.inverse * weight[i] + bias[i]);
     }
   });
 }
@@ -91,6 +105,45 @@ void ReferenceGradients::rms_norm(const Tensor& x, const Tensor& weight, float e
       for (std::int64_t row = 0; row < rows; ++row)
         sum += double{d_out.row<float>(row)[i]} * x.row<float>(row)[i] *
                inverse[static_cast<std::size_t>(row)];
+      d_weight.as<float>()[i] += static_cast<float>(sum);
+    }
+  });
+}
+
+void ReferenceGradients::layer_norm(const Tensor& x, const LayerNorm& norm, const Tensor& d_out,
+                                    const Tensor& d_x, const Tensor& d_weight,
+                                    const Tensor& d_bias) {
+  expect_rank("layer_norm gradient: x", x, 2);
+  const std::int64_t rows = x.dim(0), dim = x.dim(1);
+  expect_tensor("layer_norm gradient: weight", norm.weight, DType::kF32, {dim});
+  expect_tensor("layer_norm gradient: d_out", d_out, DType::kF32, {rows, dim});
+  expect_tensor("layer_norm gradient: d_x", d_x, DType::kF32, {rows, dim});
+  const float* weight = norm.weight.as<float>();
+  std::vector<Moments> moments(static_cast<std::size_t>(rows));
+  pool_.parallel_for(rows, 1, [&](std::int64_t row, std::int64_t) {
+    const float *in = x.row<float>(row), *d = d_out.row<float>(row);
+    const Moments m = moments[static_cast<std::size_t>(row)] = moments_of(in, dim, norm.eps);
+    double mean = 0, along = 0;
+    for (std::int64_t i = 0; i < dim; ++i) {
+      mean += double{d[i]} * weight[i];
+      along += double{d[i]} * weight[i] * (in[i] - m.mean) * m.inverse;
+    }
+    mean /= static_cast<double>(dim);
+    along /= static_cast<double>(dim);
+    for (std::int64_t i = 0; i < dim; ++i)
+      d_x.row<float>(row)[i] += static_cast<float>(
+          m.inverse * (double{d[i]} * weight[i] - mean - (in[i] - m.mean) * m.inverse * along));
+  });
+  if (d_bias) add_row(d_out, d_bias);
+  if (!d_weight) return;
+  expect_tensor("layer_norm gradient: d_weight", d_weight, DType::kF32, {dim});
+  pool_.parallel_for(dim, 16, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      double sum = 0;
+      for (std::int64_t row = 0; row < rows; ++row) {
+        const Moments& m = moments[static_cast<std::size_t>(row)];
+        sum += double{d_out.row<float>(row)[i]} * (x.row<float>(row)[i] - m.mean) * m.inverse;
+      }
       d_weight.as<float>()[i] += static_cast<float>(sum);
     }
   });

@@ -20,13 +20,18 @@ class ReferenceGradients final : public GradientOps {
   void zero(const Tensor& x) override;
   void swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params, const Tensor& d_out,
               const Tensor& d_gate, const Tensor& d_up) override;
+  void add_row(const Tensor& d_out, const Tensor& d_row) override;
+  void gelu(const Tensor& x, const Tensor& bias, const Tensor& d_out, const Tensor& d_x) override;
   void split(const Tensor& both, const Tensor& x, const Tensor& y) override;
 
   // norm.cc
   void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& d_out,
                 const Tensor& d_x, const Tensor& d_weight) override;
+  void layer_norm(const Tensor& x, const LayerNorm& norm, const Tensor& d_out, const Tensor& d_x,
+                  const Tensor& d_weight, const Tensor& d_bias) override;
 
   // rope.cc
+  void rotate(const Tensor& rotations, std::int64_t dim, const Tensor& d) override;
   void norm_rope(const Tensor& x, const HeadNorm& norm, const Tensor& d_out, const Tensor& d_x,
                  const Tensor& d_weight) override;
 
@@ -37,6 +42,11 @@ class ReferenceGradients final : public GradientOps {
   void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
                  const Tensor* blocks, const Tensor& out, const Tensor& d_out, const Tensor& d_q,
                  const Tensor& d_k, const Tensor& d_v) override;
+
+  // segment_attention.cc
+  void segment_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments,
+                         std::int64_t dim, float scale, const Tensor& out, const Tensor& d_out,
+                         const Tensor& d_q, const Tensor& d_k, const Tensor& d_v) override;
 
   // moe.cc
   void route(const Tensor& x, const Router& router, const Tensor& experts, const Tensor& d_weights,

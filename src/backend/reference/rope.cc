@@ -89,6 +89,20 @@ void turn_back(const float* rotations, std::int64_t half, double* y) {
 
 }  // namespace
 
+void ReferenceGradients::rotate(const Tensor& rotations, std::int64_t dim, const Tensor& d) {
+  expect_rotations("rotate gradient", rotations, dim, d);
+  const std::int64_t rows = d.dim(0), width = d.dim(1), half = rotations.dim(1) / 2;
+  pool_.parallel_for(rows, 1, [&](std::int64_t row, std::int64_t) {
+    std::vector<double> head(static_cast<std::size_t>(dim));
+    for (float* at = d.row<float>(row); at < d.row<float>(row) + width; at += dim) {
+      std::copy_n(at, dim, head.begin());
+      turn_back(rotations.row<float>(row), half, head.data());
+      for (std::int64_t i = 0; i < dim; ++i)
+        at[i] = static_cast<float>(head[static_cast<std::size_t>(i)]);
+    }
+  });
+}
+
 void ReferenceGradients::norm_rope(const Tensor& x, const HeadNorm& norm, const Tensor& d_out,
                                    const Tensor& d_x, const Tensor& d_weight) {
   expect_rank("norm_rope gradient: x", x, 2);
