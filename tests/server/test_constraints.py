@@ -118,7 +118,7 @@ def test_two_forms_at_once_are_400(server, fields):
 
 
 def test_a_form_beside_plain_text(server):
-    body = user("x", regex="ab?", response_format={"type": "text"},
+    body = user("x", seed=1, regex="ab?", response_format={"type": "text"},
                 chat_template_kwargs={"thinking_mode": "disabled"})
     assert both(server, body).only.content in ("a", "ab")
 
