@@ -4,7 +4,8 @@
 #include <cmath>
 #include <map>
 
-#include "tests/golden_file.h"
+#include "engine/media_encoder.h"
+#include "tests/golden_pixels.h"
 #include "tests/tiny_model.h"
 #include "train/differentiator.h"
 
@@ -12,6 +13,7 @@ namespace m3 {
 namespace {
 
 constexpr float kMtpScale = 0.1f;
+constexpr TrainedParts kTextAndMtp{.mtp = true};
 
 std::vector<TrainingSequence> sequences_of(const GoldenFile& golden) {
   return {{golden.ints("ids.0"), golden.ints("labels.0")},
@@ -24,10 +26,10 @@ struct Derivatives {
   std::map<std::string, std::vector<float>> of;
 };
 
-Derivatives derivatives(const std::string& model, const Platform& platform, int threads,
-                        std::span<const TrainingSequence> sequences, bool together) {
-  const TinyModel tiny(tiny_model_directory(model), platform, threads);
-  const auto gradients = WeightGradients::create(*tiny.model, {.mtp = true});
+// `parts` of `model`; sequences one after the other, or together.
+Derivatives derivatives(const TinyModel& tiny, const TrainedParts& parts,
+                        std::span<const TrainingSequence> sequences, bool together = false) {
+  const auto gradients = WeightGradients::create(*tiny.model, parts);
   EXPECT_TRUE(gradients) << gradients.error().message;
   auto differentiator = Differentiator::create(*tiny.model, *gradients, /*tokens=*/128, kMtpScale);
   EXPECT_TRUE(differentiator) << differentiator.error().message;
@@ -45,6 +47,10 @@ Derivatives derivatives(const std::string& model, const Platform& platform, int 
   for (const auto& [name, gradient] : gradients->entries())
     result.of[name] = {gradient.as<float>(), gradient.as<float>() + gradient.elements()};
   return result;
+}
+
+TinyModel tiny_model(const std::string& name, const Platform& platform, int threads = 2) {
+  return TinyModel(tiny_model_directory(name), platform, threads);
 }
 
 double length(std::span<const float> x) {
@@ -96,7 +102,7 @@ TEST_P(Gradients, AreTheOfficialModels) {
   const bool reference = GetParam().backend == "reference";
   for (const std::string model : {"train-smooth", "train"}) {
     const GoldenFile golden(model + "-gradients");
-    const auto ours = derivatives(model, GetParam(), 2, sequences_of(golden), false);
+    const auto ours = derivatives(tiny_model(model, GetParam()), kTextAndMtp, sequences_of(golden));
     EXPECT_EQ(std::ssize(ours.of), gradients_in(golden));
     const bool smooth = model == "train-smooth";
     const double allowed = reference ? 1e-5 : smooth ? 2e-3 : 1e-2;
@@ -113,16 +119,40 @@ TEST_P(Gradients, AreTheOfficialModels) {
   }
 }
 
+// A picture in the prompt: its placeholders' embeddings are the tower's, and theirs the derivative.
+TEST_P(Gradients, GoThroughAPictureIntoTheTower) {
+  const GoldenFile golden("train-picture-gradients");
+  const Pixels pixels = pixels_of(golden);
+  const TinyModel tiny = tiny_model("train", GetParam());
+  TrainingSequence sequence{golden.ints("ids.0"), golden.ints("labels.0")};
+  const std::int32_t token = tiny.model->config().image_token;
+  auto encoded = MediaEncoder(*tiny.model).encode({pixels.rows, pixels.grids[0], token});
+  sequence.media.push_back({pixels.rows, pixels.grids[0], encoded});
+  auto plan = SplicePlan::create(sequence.ids, {encoded}, tiny.model->config());
+  ASSERT_TRUE(plan) << plan.error().message;
+  sequence.splices = std::move(*plan);
+  const auto ours = derivatives(tiny, {.vision = true}, {&sequence, 1});
+  EXPECT_EQ(std::ssize(ours.of), gradients_in(golden));
+  const bool reference = GetParam().backend == "reference";
+  EXPECT_NEAR(ours.losses.main, golden.at("loss.main").as<float>()[0],
+              (reference ? 1e-5 : 1e-2) * ours.losses.main);
+  const Distance far = distance(ours, golden);
+  if (reference) {
+    EXPECT_LE(far.worst, 1e-4) << far.where;
+  }
+  EXPECT_LE(far.all, 0.35);
+}
+
 // Sums have one order: the same bits for any number of threads. Documents see themselves alone:
 // the same derivatives whether they are computed together or not.
 TEST_P(Gradients, DependNeitherOnThreadsNorOnCompany) {
   const GoldenFile golden("train-gradients");
   const auto sequences = sequences_of(golden);
-  const auto one = derivatives("train", GetParam(), 1, sequences, false);
-  const auto three = derivatives("train", GetParam(), 3, sequences, false);
+  const auto one = derivatives(tiny_model("train", GetParam(), 1), kTextAndMtp, sequences);
+  const auto three = derivatives(tiny_model("train", GetParam(), 3), kTextAndMtp, sequences);
   EXPECT_EQ(one.losses.main, three.losses.main);
   for (const auto& [name, gradient] : one.of) EXPECT_EQ(gradient, three.of.at(name)) << name;
-  const auto together = derivatives("train", GetParam(), 2, sequences, true);
+  const auto together = derivatives(tiny_model("train", GetParam()), kTextAndMtp, sequences, true);
   for (const auto& [name, gradient] : one.of) {
     std::vector<float> difference = gradient;
     for (std::size_t i = 0; i < difference.size(); ++i) difference[i] -= together.of.at(name)[i];
@@ -134,7 +164,7 @@ TEST_P(Gradients, OfNothingScoredAreZero) {
   std::vector<TrainingSequence> sequences(1);
   sequences[0].ids.assign(20, 7);
   sequences[0].labels.assign(20, kNotScored);
-  const auto ours = derivatives("train", GetParam(), 2, sequences, false);
+  const auto ours = derivatives(tiny_model("train", GetParam()), kTextAndMtp, sequences);
   EXPECT_EQ(ours.losses.main, 0);
   for (const auto& [name, gradient] : ours.of) EXPECT_EQ(length(gradient), 0) << name;
 }

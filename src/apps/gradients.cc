@@ -5,6 +5,7 @@
 #include "apps/commands.h"
 #include "apps/model_options.h"
 #include "apps/option_checks.h"
+#include "apps/pixel_file.h"
 #include "apps/progress_bar.h"
 #include "apps/training_file.h"
 #include "base/machine.h"
@@ -17,6 +18,7 @@ namespace {
 struct GradientOptions {
   ModelOptions model;
   std::string batch;
+  std::string rows;
   double mtp_scale = 0;
   std::int64_t pack = 0;
   std::vector<std::string> train = {"text"};
@@ -71,21 +73,44 @@ class LossTensors {
   std::vector<float> mtp_;
 };
 
-Status check_parts(const std::vector<std::string>& parts) {
-  for (const std::string& part : parts) {
-    if (part == "vision") return fail("--train vision: this version has no derivatives of it yet");
-    if (part != "text") return fail("--train: expected \"text\", found \"{}\"", part);
+Result<TrainedParts> trained_parts(const GradientOptions& o) {
+  TrainedParts parts{.text = false, .mtp = o.mtp_scale > 0};
+  for (const std::string& part : o.train) {
+    if (part != "text" && part != "vision")
+      return fail("--train: expected \"text\" and \"vision\", found \"{}\"", part);
+    (part == "text" ? parts.text : parts.vision) = true;
   }
+  return parts;
+}
+
+// The pictures of a file into the one sequence that has their placeholders. They lie in `file`.
+Status add_pixels(const std::string& path, const Model& model,
+                  std::vector<TrainingSequence>& sequences, PixelFile& file) {
+  for (const TrainingSequence& sequence : sequences)
+    if (path.empty()) M3_TRY_STATUS(expect_no_placeholder(sequence.ids, model.config()));
+  if (path.empty()) return {};
+  if (sequences.size() > 1)
+    return fail("--rows goes with one sequence, the batch has {}", sequences.size());
+  M3_TRY_STATUS(expect_vision(model));
+  TrainingSequence& sequence = sequences[0];
+  M3_TRY(file, read_pixel_file(path, *model.config().vision));
+  const std::vector<PixelItem> items = pixel_items(file, sequence.ids, model.config());
+  const auto encoded = MediaEncoder(model).encode_all(items, {});
+  for (std::size_t i = 0; i < items.size(); ++i)
+    sequence.media.push_back({items[i].pixels, items[i].grid, (*encoded)[i]});
+  M3_TRY(sequence.splices, SplicePlan::create(sequence.ids, *encoded, model.config()));
   return {};
 }
 
 Status run_gradients(const GradientOptions& o) {
-  M3_TRY_STATUS(check_parts(o.train));
+  M3_TRY(const TrainedParts trained, trained_parts(o));
   ModelOptions options = o.model;
-  options.mtp = o.mtp_scale > 0;
+  options.mtp = trained.mtp;
   M3_TRY(const auto loaded, load_model(options));
-  M3_TRY(const auto sequences, read_training_batch(o.batch, loaded->config()));
-  M3_TRY(const auto gradients, WeightGradients::create(*loaded->model, {.mtp = options.mtp}));
+  M3_TRY(auto sequences, read_training_batch(o.batch, loaded->config()));
+  PixelFile pixels;
+  M3_TRY_STATUS(add_pixels(o.rows, *loaded->model, sequences, pixels));
+  M3_TRY(const auto gradients, WeightGradients::create(*loaded->model, trained));
 
   const auto parts = packs(sequences, o.pack);
   std::int64_t rows = 0;
@@ -134,12 +159,14 @@ void add_gradients(CLI::App& app, Run& run) {
                    "JSON: {\"sequences\": [{\"ids\": [...], \"labels\": [...]}]}; a label belongs "
                    "to the row that predicts it, -100 is not scored")
       ->required();
+  command->add_option("--rows", o->rows,
+                      "safetensors file with the pixel rows of a batch of one sequence");
   command->add_option("--mtp-scale", o->mtp_scale, "weight of the MTP modules' losses; 0: none")
       ->check(between(0, 1e6))
       ->capture_default_str();
   command->add_option("--pack", o->pack, "rows of short sequences that are computed together")
       ->check(between(1, 1 << 24));
-  command->add_option("--train", o->train, "parts of the model: text")
+  command->add_option("--train", o->train, "parts of the model: text, vision")
       ->delimiter(',')
       ->capture_default_str();
   command->add_option("--out", o->out, "safetensors file to write")->required();

@@ -69,16 +69,17 @@ Result<PixelFile> read_pixel_file(const std::string& path, const VisionConfig& c
   return pixels;
 }
 
-Result<SplicePlan> splice_pixel_file(const std::string& path, std::span<const std::int32_t> ids,
-                                     const Model& model) {
-  const Config& config = model.config();
-  if (!config.vision) return fail("--rows needs a model with a vision tower");
+Status expect_vision(const Model& model) {
+  if (!model.config().vision) return fail("--rows needs a model with a vision tower");
   if (!model.weights().vision)
     return fail("--language-model-only leaves out the vision tower, which --rows needs");
-  M3_TRY(const PixelFile file, read_pixel_file(path, *config.vision));
+  return {};
+}
+
+std::vector<PixelItem> pixel_items(const PixelFile& file, std::span<const std::int32_t> ids,
+                                   const Config& config) {
   const auto has = [&](std::int32_t token) { return token >= 0 && std::ranges::count(ids, token); };
   const bool clips = !has(config.image_token) && has(config.video_token);
-  MediaEncoder encoder(model);
   std::vector<PixelItem> items;
   std::int64_t row = 0;
   for (const MediaGrid& grid : file.grids) {
@@ -87,6 +88,16 @@ Result<SplicePlan> splice_pixel_file(const std::string& path, std::span<const st
                      .token = clips ? config.video_token : config.image_token});
     row += grid.rows();
   }
+  return items;
+}
+
+Result<SplicePlan> splice_pixel_file(const std::string& path, std::span<const std::int32_t> ids,
+                                     const Model& model) {
+  const Config& config = model.config();
+  M3_TRY_STATUS(expect_vision(model));
+  M3_TRY(const PixelFile file, read_pixel_file(path, *config.vision));
+  const std::vector<PixelItem> items = pixel_items(file, ids, config);
+  MediaEncoder encoder(model);
   ProgressBar bar(kLookingAtMedia, "tokens");
   auto media = encoder.encode_all(items, {.progress = bar.callback()});
   return SplicePlan::create(ids, std::move(*media), config);

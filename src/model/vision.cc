@@ -54,37 +54,20 @@ std::int64_t pixel_row_size(const VisionConfig& c) {
   return c.channels * c.temporal_patch * c.patch * c.patch;
 }
 
-// Consecutive segments that are encoded together.
-struct VisionTower::Slice {
-  std::int64_t first_row = 0;
-  std::vector<MediaGrid> segments = {};
+std::int64_t VisionTower::Slice::rows() const {
+  std::int64_t sum = 0;
+  for (const MediaGrid& segment : segments) sum += segment.rows();
+  return sum;
+}
 
-  std::int64_t rows() const {
-    std::int64_t sum = 0;
-    for (const MediaGrid& segment : segments) sum += segment.rows();
-    return sum;
-  }
-};
-
-// What encoding a slice writes. Every tensor has the slice's rows unless its comment says
-// otherwise.
-struct VisionTower::Buffers {
-  Tensor positions;                          // [rows, 3] I64
-  Tensor rotations;                          // [rows, rotary_dim]
-  Tensor segments;                           // [segments + 1] I32
-  Tensor hidden, normed, q, k, v, attended;  // [rows, hidden]
-  Tensor wide;                               // [wide rows, the larger of both inner widths]
-  Tensor projected;                          // [wide rows, text hidden]
-
-  Buffers first(std::int64_t rows, std::int64_t count) const {
-    Buffers part = *this;
-    for (Tensor* t : {&part.positions, &part.rotations, &part.hidden, &part.normed, &part.q,
-                      &part.k, &part.v, &part.attended})
-      *t = t->rows(0, rows);
-    part.segments = segments.rows(0, count + 1);
-    return part;
-  }
-};
+VisionTower::Buffers VisionTower::Buffers::first(std::int64_t rows, std::int64_t count) const {
+  Buffers part = *this;
+  for (Tensor* t : {&part.positions, &part.rotations, &part.hidden, &part.normed, &part.q, &part.k,
+                    &part.v, &part.attended})
+    *t = t->rows(0, rows);
+  part.segments = segments.rows(0, count + 1);
+  return part;
+}
 
 VisionTower::VisionTower(const Config& config, const VisionWeights& weights, Backend& backend)
     : config_(config),
@@ -159,13 +142,18 @@ Buffer VisionTower::allocate(std::int64_t rows, std::int64_t segments, Buffers& 
   return lay_out(layout);
 }
 
-bool VisionTower::encode_slice(const Slice& slice, const Tensor& pixels, const Buffers& b,
-                               const Tensor& features, const EncodeWatch& watch) const {
-  const std::int64_t first = slice.first_row, rows = slice.rows();
+void VisionTower::begin(const Slice& slice, const Tensor& pixels, const Buffers& b) const {
   place_segments(slice, b);
   const Rope rope{.inv_freq = inv_freq_.tensor(DType::kF32, {frequencies(vision_)})};
   backend_.rope_table(b.positions, rope, b.rotations);
-  linear(pixels.rows(first, first + rows), weights_.patch_embedding, b.hidden);
+  const std::int64_t first = slice.first_row;
+  linear(pixels.rows(first, first + slice.rows()), weights_.patch_embedding, b.hidden);
+}
+
+bool VisionTower::encode_slice(const Slice& slice, const Tensor& pixels, const Buffers& b,
+                               const Tensor& features, const EncodeWatch& watch) const {
+  const std::int64_t first = slice.first_row, rows = slice.rows();
+  begin(slice, pixels, b);
   norm(b.hidden, weights_.pre_norm, b.hidden);
   const std::int64_t before = first / merged(vision_), tokens = rows / merged(vision_);
   const std::int64_t parts = std::ssize(weights_.layers) + 1;  // the projector is one more
@@ -193,7 +181,6 @@ void VisionTower::place_segments(const Slice& slice, const Buffers& b) const {
   }
 }
 
-// b.hidden += attention of its norm.
 void VisionTower::attention(const EncoderLayerWeights& w, const Buffers& b) const {
   norm(b.hidden, w.norm1, b.normed);
   const LinearOutput qkv[] = {{&w.q.linear, b.q}, {&w.k.linear, b.k}, {&w.v.linear, b.v}};
@@ -211,7 +198,6 @@ void VisionTower::attention(const EncoderLayerWeights& w, const Buffers& b) cons
   add_bias(w.out, b.hidden);
 }
 
-// b.hidden += the MLP of its norm, some rows at a time.
 void VisionTower::mlp(const EncoderLayerWeights& w, const Buffers& b) const {
   norm(b.hidden, w.norm2, b.normed);
   const std::int64_t rows = b.hidden.dim(0);
@@ -226,7 +212,6 @@ void VisionTower::mlp(const EncoderLayerWeights& w, const Buffers& b) const {
   add_bias(w.fc2, b.hidden);
 }
 
-// Projector for each row, then the merger of every block (spec: vision §6.4).
 void VisionTower::project(const Buffers& b, const Tensor& features) const {
   const std::int64_t rows = b.hidden.dim(0), block = merged(vision_);
   for (std::int64_t first = 0; first < rows; first += wide_rows(vision_)) {

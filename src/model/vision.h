@@ -46,18 +46,42 @@ class VisionTower {
   bool encode(const Tensor& pixels, std::span<const MediaGrid> grids, const Tensor& features,
               const EncodeWatch& watch = {}) const;
 
- private:
-  struct Slice;
-  struct Buffers;
+  // The parts of which encode() is made, for training.
 
+  // Consecutive segments that are encoded together.
+  struct Slice {
+    std::int64_t first_row = 0;
+    std::vector<MediaGrid> segments = {};
+
+    std::int64_t rows() const;
+  };
+  // What encoding a slice writes. Every tensor has the slice's rows unless its comment says
+  // otherwise.
+  struct Buffers {
+    Tensor positions;                          // [rows, 3] I64
+    Tensor rotations;                          // [rows, rotary_dim]
+    Tensor segments;                           // [segments + 1] I32
+    Tensor hidden, normed, q, k, v, attended;  // [rows, hidden]
+    Tensor wide;                               // [some rows, the larger of both inner widths]
+    Tensor projected;                          // [some rows, text hidden]
+
+    Buffers first(std::int64_t rows, std::int64_t count) const;
+  };
   std::vector<Slice> cut(std::span<const MediaGrid> grids) const;
   Buffer allocate(std::int64_t rows, std::int64_t segments, Buffers& buffers) const;
+  // Places segments and rotations; b.hidden = the patches' embeddings, before their norm.
+  void begin(const Slice& slice, const Tensor& pixels, const Buffers& b) const;
+  // b.hidden += attention of its norm. Leaves q and k rotated.
+  void attention(const EncoderLayerWeights& w, const Buffers& b) const;
+  // b.hidden += the MLP of its norm, some rows at a time.
+  void mlp(const EncoderLayerWeights& w, const Buffers& b) const;
+  // Projector for each row of b.hidden, then the merger of every block (spec: vision §6.4).
+  void project(const Buffers& b, const Tensor& features) const;
+
+ private:
   bool encode_slice(const Slice& slice, const Tensor& pixels, const Buffers& b,
                     const Tensor& features, const EncodeWatch& watch) const;
   void place_segments(const Slice& slice, const Buffers& b) const;
-  void attention(const EncoderLayerWeights& w, const Buffers& b) const;
-  void mlp(const EncoderLayerWeights& w, const Buffers& b) const;
-  void project(const Buffers& b, const Tensor& features) const;
   void norm(const Tensor& x, const LayerNormWeights& w, const Tensor& out) const;
   void linear(const Tensor& x, const Linear& w, const Tensor& out) const;
   void add_bias(const BiasedLinear& w, const Tensor& out) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 
 #include "model/batch.h"
 #include "tensor/layout.h"
@@ -25,7 +26,9 @@ Batch make_batch(std::span<const TrainingSequence> sequences, std::int64_t page_
         static_cast<std::size_t>(pages_of(std::ssize(sequence.ids), page_tokens)));
     std::iota(pages.begin(), pages.end(), next);
     next += static_cast<std::int32_t>(pages.size());
+    const std::int64_t first_row = batch.rows();
     batch.add_sequence(sequence.ids, /*slot=*/0, pages, /*all_outputs=*/false);
+    sequence.splices.add_to(batch, /*slot=*/0, std::ssize(sequence.ids), first_row);
   }
   return batch;
 }
@@ -80,6 +83,7 @@ Differentiator::Differentiator(const Model& model, const WeightGradients& gradie
   add({&d_stream_, &d_embedded_, &d_continued_}, DType::kF32, {tokens, hidden});
   add({&d_joined_}, DType::kF32, {tokens, 2 * hidden});
   buffer_ = lay_out(placements);
+  if (gradients.parts().vision) vision_.emplace(model, gradients);
 }
 
 Result<LossSums> Differentiator::add(std::span<const TrainingSequence> sequences,
@@ -93,6 +97,10 @@ Result<LossSums> Differentiator::add(std::span<const TrainingSequence> sequences
   M3_TRY(const PagedCache cache,
          PagedCache::create(model_->config(), model_->cache_format(), pages, modules()));
   place_rows(sequences);
+  // No gradient goes to the embedding of a placeholder; MTP modules do look it up (spec: training
+  // §2.7, §3.1).
+  for (const auto& [first, features] : batch.splices)
+    std::fill_n(depths_[0].ids.as<std::int32_t>() + first, features.dim(0), -1);
   Watch nobody;
   const Model::Step step = model_->begin(batch, cache, kept_.shared().first(rows, 0), nobody);
   forward(batch, step);
@@ -101,6 +109,7 @@ Result<LossSums> Differentiator::add(std::span<const TrainingSequence> sequences
   for (std::size_t d = 0; d < depths_.size(); ++d)
     head(depths_[d], rows, d == 0 ? share : share * mtp_scale_ / static_cast<float>(modules()));
   backward(step);
+  if (vision_) backward_media(sequences, batch);
   backend_->synchronize();
 
   LossSums sums;
@@ -240,6 +249,25 @@ void Differentiator::backward_module(std::int64_t module, const Model::Step& ste
                  weights_->of(w.embedding_norm));
   if (const Tensor d_table = weights_->of(weights.embedding))
     ops_->embed(depth.ids.rows(0, rows), d_stream, d_table);
+}
+
+void Differentiator::backward_media(std::span<const TrainingSequence> sequences,
+                                    const Batch& batch) {
+  std::set<const EncodedMedia*> done;
+  for (const TrainingSequence& sequence : sequences)
+    for (const TrainingMedia& media : sequence.media) {
+      if (!done.insert(media.encoded.get()).second) continue;
+      const Tensor& all = media.encoded->features;
+      const Buffer memory(all.bytes());  // zeros
+      const Tensor d_all = memory.tensor(DType::kF32, {all.dim(0), all.dim(1)});
+      for (const auto& [first, features] : batch.splices) {
+        const std::int64_t offset = features.as<float>() - all.as<float>();
+        if (offset < 0 || offset >= all.elements()) continue;
+        const std::int64_t row = offset / all.dim(1), rows = features.dim(0);
+        backend_->add(d_stream_.rows(first, first + rows), d_all.rows(row, row + rows));
+      }
+      vision_->add(media.pixels, media.grid, d_all);
+    }
 }
 
 }  // namespace m3

@@ -3,22 +3,36 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/result.h"
 #include "model/model.h"
+#include "model/splice.h"
+#include "model/vision.h"
 #include "ops/gradients.h"
 #include "train/kept_activations.h"
 #include "train/layer_gradient.h"
+#include "train/vision_gradient.h"
 #include "train/weight_gradients.h"
 
 namespace m3 {
+
+// A picture or clip of a document, and what the tower made of it.
+struct TrainingMedia {
+  Tensor pixels;  // [grid.rows(), pixel_row_size] F32
+  MediaGrid grid;
+  std::shared_ptr<const EncodedMedia> encoded;
+};
 
 // One document. labels[t] is the token that row t is to predict, or kNotScored.
 struct TrainingSequence {
   std::vector<std::int32_t> ids;
   std::vector<std::int32_t> labels;
+  std::vector<TrainingMedia> media = {};
+  SplicePlan splices = {};  // of `media` into `ids`
 };
 
 // Rows with a label, of all sequences.
@@ -68,6 +82,8 @@ class Differentiator {
   void head(const Depth& depth, std::int64_t rows, float scale);
   void backward(const Model::Step& step);
   void backward_module(std::int64_t module, const Model::Step& step);
+  // From the embeddings of pictures through the tower, each picture once.
+  void backward_media(std::span<const TrainingSequence> sequences, const Batch& batch);
 
   const Model* model_;
   const WeightGradients* weights_;
@@ -76,6 +92,7 @@ class Differentiator {
   float mtp_scale_;
   KeptActivations kept_;
   LayerGradient layers_;
+  std::optional<VisionGradient> vision_;
   std::vector<Depth> depths_;        // the trunk's, then each module's
   Tensor d_stream_;                  // [tokens, hidden]: by the residual stream
   Tensor d_joined_;                  // [tokens, 2 * hidden]

@@ -16,13 +16,23 @@ const void* address_of(const Place& place) {
 
 bool trains(const WeightSpec& spec, const TrainedParts& parts) {
   if (!spec.has_gradient) return false;
-  return (spec.part == Part::kText && parts.text) || (spec.part == Part::kMtp && parts.mtp);
+  switch (spec.part) {
+    case Part::kText:
+      return parts.text;
+    case Part::kMtp:
+      return parts.mtp;
+    case Part::kVision:
+      return parts.vision;
+  }
+  return false;
 }
 
 }  // namespace
 
 Result<WeightGradients> WeightGradients::create(Model& model, const TrainedParts& parts) {
   if (parts.mtp && model.mtp_modules() == 0) return fail("this model has no MTP modules to train");
+  if (parts.vision && !model.weights().vision)
+    return fail("this model was loaded without a vision tower to train");
   M3_TRY(const auto table, weight_table(model.config(), model.mtp_modules(), &model.weights()));
   WeightGradients gradients;
   gradients.parts_ = parts;

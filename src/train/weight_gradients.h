@@ -16,13 +16,14 @@ namespace m3 {
 struct TrainedParts {
   bool text = true;
   bool mtp = false;
+  bool vision = false;
 };
 
 // One float32 tensor for each trained weight, of its shape, zeros at first.
 class WeightGradients {
  public:
-  // `model` outlives it. Errors: MTP modules are asked for and the model has none; the system has
-  // no such memory left.
+  // `model` outlives it. Errors: MTP modules or the vision tower are asked for and the model has
+  // none; the system has no such memory left.
   static Result<WeightGradients> create(Model& model, const TrainedParts& parts);
 
   const TrainedParts& parts() const { return parts_; }

@@ -1,0 +1,171 @@
+#include "train/vision_gradient.h"
+
+#include <cmath>
+
+#include "tensor/layout.h"
+
+namespace m3 {
+
+struct VisionGradient::Scratch {
+  Tensor normed, d_normed;           // [rows, hidden]
+  Tensor d_attended, d_q, d_k, d_v;  // [rows, hidden]
+  Tensor wide, active, d_wide;       // [rows, inner]
+};
+
+VisionGradient::VisionGradient(const Model& model, const WeightGradients& weights)
+    : config_(*model.config().vision),
+      text_hidden_(model.config().hidden),
+      vision_(*model.weights().vision),
+      weights_(weights),
+      backend_(model.backend()),
+      ops_(*model.backend().gradients()),
+      tower_(model.config(), vision_, backend_) {}
+
+void VisionGradient::add(const Tensor& pixels, const MediaGrid& grid, const Tensor& d_features) {
+  const std::int64_t merged = config_.spatial_merge * config_.spatial_merge;
+  for (const VisionTower::Slice& slice : tower_.cut(std::span(&grid, 1))) {
+    const std::int64_t first = slice.first_row / merged;
+    add_slice(slice, pixels, d_features.rows(first, first + slice.rows() / merged));
+  }
+}
+
+void VisionGradient::add_slice(const VisionTower::Slice& slice, const Tensor& pixels,
+                               const Tensor& d_features) {
+  const std::int64_t rows = slice.rows(), hidden = config_.hidden;
+  VisionTower::Buffers b;
+  const Buffer shared = tower_.allocate(rows, std::ssize(slice.segments), b);
+  std::vector<KeptLayer> kept(vision_.layers.size());
+  Scratch s;
+  Tensor stem, d_hidden, d_stem;
+  std::vector<Placement> placements;
+  const auto place = [&](std::initializer_list<Tensor*> tensors, std::int64_t cols) {
+    for (Tensor* tensor : tensors) placements.push_back({tensor, DType::kF32, {rows, cols}});
+  };
+  for (KeptLayer& k : kept) place({&k.input, &k.q, &k.k, &k.v, &k.attended, &k.middle}, hidden);
+  place({&stem, &d_hidden, &d_stem, &s.normed, &s.d_normed}, hidden);
+  place({&s.d_attended, &s.d_q, &s.d_k, &s.d_v}, hidden);
+  place({&s.wide, &s.active, &s.d_wide}, config_.inner);
+  const Buffer own = lay_out(placements);
+
+  tower_.begin(slice, pixels, b);
+  backend_.copy(b.hidden, stem);
+  backend_.layer_norm(stem, norm_of(vision_.pre_norm), b.hidden);
+  for (std::size_t layer = 0; layer < kept.size(); ++layer) {
+    const KeptLayer& k = kept[layer];
+    VisionTower::Buffers of_layer = b;
+    of_layer.q = k.q, of_layer.k = k.k, of_layer.v = k.v, of_layer.attended = k.attended;
+    backend_.copy(b.hidden, k.input);
+    tower_.attention(vision_.layers[layer], of_layer);
+    backend_.copy(b.hidden, k.middle);
+    tower_.mlp(vision_.layers[layer], of_layer);
+  }
+
+  project(b, d_features, d_hidden);
+  for (std::size_t layer = kept.size(); layer-- > 0;) {
+    mlp(vision_.layers[layer], kept[layer], s, d_hidden);
+    attention(vision_.layers[layer], kept[layer], b, s, d_hidden);
+  }
+  ops_.zero(d_stem);
+  norm(stem, vision_.pre_norm, d_hidden, d_stem);
+  const Linear& patches = vision_.patch_embedding;
+  const Tensor d_patches = weights_.of(patches);
+  if (d_patches) {
+    const Tensor flat = d_patches.reshape({patches.weight.rows, patches.weight.cols});
+    const LinearGradient layer[] = {{&patches, d_stem, flat, {}, {}}};
+    ops_.linear(pixels.rows(slice.first_row, slice.first_row + rows), layer, {});
+  }
+  backend_.synchronize();
+}
+
+// d_hidden: by what leaves the last layer.
+void VisionGradient::project(const VisionTower::Buffers& b, const Tensor& d_features,
+                             const Tensor& d_hidden) {
+  const std::int64_t rows = b.hidden.dim(0), block = rows / d_features.dim(0);
+  const std::int64_t inner = config_.projector_hidden;
+  Tensor wide, active, projected, d_projected, merged_wide, merged_active;
+  const Buffer memory =
+      lay_out(std::vector<Placement>{{&wide, DType::kF32, {rows, inner}},
+                                     {&active, DType::kF32, {rows, inner}},
+                                     {&projected, DType::kF32, {rows, text_hidden_}},
+                                     {&d_projected, DType::kF32, {rows, text_hidden_}},
+                                     {&merged_wide, DType::kF32, {rows / block, inner}},
+                                     {&merged_active, DType::kF32, {rows / block, inner}}});
+  const VisionWeights& w = vision_;
+  const auto merged = [&](const Tensor& x) {
+    return x.reshape({rows / block, block * text_hidden_});
+  };
+  forward(b.hidden, w.projector_1, wide);
+  backend_.gelu(wide, w.projector_1.bias, active);
+  forward(active, w.projector_2, projected);
+  if (w.projector_2.bias) backend_.add(w.projector_2.bias, projected);
+  forward(merged(projected), w.merger_1, merged_wide);
+  backend_.gelu(merged_wide, w.merger_1.bias, merged_active);
+
+  // merged_active and active have been read when the derivatives by them take their place.
+  const Tensor d_merged = merged_active, d_active = active;
+  linear(merged_active, w.merger_2, d_features, d_merged);
+  ops_.gelu(merged_wide, w.merger_1.bias, d_merged, d_merged);
+  linear(merged(projected), w.merger_1, d_merged, merged(d_projected));
+  linear(active, w.projector_2, d_projected, d_active);
+  ops_.gelu(wide, w.projector_1.bias, d_active, d_active);
+  linear(b.hidden, w.projector_1, d_active, d_hidden);
+}
+
+void VisionGradient::mlp(const EncoderLayerWeights& w, const KeptLayer& kept, const Scratch& s,
+                         const Tensor& d_hidden) {
+  backend_.layer_norm(kept.middle, norm_of(w.norm2), s.normed);
+  forward(s.normed, w.fc1, s.wide);
+  backend_.gelu(s.wide, w.fc1.bias, s.active);
+  linear(s.active, w.fc2, d_hidden, s.d_wide);
+  ops_.gelu(s.wide, w.fc1.bias, s.d_wide, s.d_wide);
+  linear(s.normed, w.fc1, s.d_wide, s.d_normed);
+  norm(kept.middle, w.norm2, s.d_normed, d_hidden);
+}
+
+void VisionGradient::attention(const EncoderLayerWeights& w, const KeptLayer& kept,
+                               const VisionTower::Buffers& b, const Scratch& s,
+                               const Tensor& d_hidden) {
+  const std::int64_t dim = config_.hidden / config_.heads;
+  const auto scale = static_cast<float>(1 / std::sqrt(static_cast<double>(dim)));
+  backend_.layer_norm(kept.input, norm_of(w.norm1), s.normed);
+  linear(kept.attended, w.out, d_hidden, s.d_attended);
+  ops_.segment_attention(kept.q, kept.k, kept.v, b.segments, dim, scale, kept.attended,
+                         s.d_attended, s.d_q, s.d_k, s.d_v);
+  ops_.rotate(b.rotations, dim, s.d_q);
+  ops_.rotate(b.rotations, dim, s.d_k);
+  bias(w.q, s.d_q);
+  bias(w.k, s.d_k);
+  bias(w.v, s.d_v);
+  const LinearGradient qkv[] = {{&w.q.linear, s.d_q, weights_.of(w.q.linear), {}, {}},
+                                {&w.k.linear, s.d_k, weights_.of(w.k.linear), {}, {}},
+                                {&w.v.linear, s.d_v, weights_.of(w.v.linear), {}, {}}};
+  ops_.linear(s.normed, qkv, s.d_normed);
+  norm(kept.input, w.norm1, s.d_normed, d_hidden);
+}
+
+void VisionGradient::linear(const Tensor& x, const BiasedLinear& w, const Tensor& d_out,
+                            const Tensor& d_x) {
+  bias(w, d_out);
+  const LinearGradient layer[] = {{&w.linear, d_out, weights_.of(w.linear), {}, {}}};
+  ops_.linear(x, layer, d_x);
+}
+
+void VisionGradient::bias(const BiasedLinear& w, const Tensor& d_out) {
+  if (const Tensor d_bias = weights_.of(w.bias)) ops_.add_row(d_out, d_bias);
+}
+
+void VisionGradient::forward(const Tensor& x, const BiasedLinear& w, const Tensor& out) {
+  const LinearOutput output[] = {{&w.linear, out}};
+  backend_.linear(x, output);
+}
+
+LayerNorm VisionGradient::norm_of(const LayerNormWeights& w) const {
+  return {w.weight, w.bias, static_cast<float>(config_.norm_eps)};
+}
+
+void VisionGradient::norm(const Tensor& x, const LayerNormWeights& w, const Tensor& d_out,
+                          const Tensor& d_x) {
+  ops_.layer_norm(x, norm_of(w), d_out, d_x, weights_.of(w.weight), weights_.of(w.bias));
+}
+
+}  // namespace m3

@@ -1,0 +1,54 @@
+// The derivative of the vision tower: the mirror of VisionTower::encode().
+#pragma once
+
+#include <vector>
+
+#include "model/model.h"
+#include "model/vision.h"
+#include "ops/gradients.h"
+#include "train/weight_gradients.h"
+
+namespace m3 {
+
+class VisionGradient {
+ public:
+  // Both outlive it. The model has a vision tower, and its backend derivatives.
+  VisionGradient(const Model& model, const WeightGradients& weights);
+
+  // Adds the derivatives by the tower's weights, given those by the embeddings of one picture or
+  // clip, d_features [tokens, text hidden]. Encodes it once more, and keeps what it passes through:
+  // what lies between belongs to one slice at a time.
+  void add(const Tensor& pixels, const MediaGrid& grid, const Tensor& d_features);
+
+ private:
+  // What a layer has read and computed; [rows, hidden] each.
+  struct KeptLayer {
+    Tensor input, q, k, v, attended, middle;
+  };
+  // Of one slice.
+  struct Scratch;
+
+  void add_slice(const VisionTower::Slice& slice, const Tensor& pixels, const Tensor& d_features);
+  void project(const VisionTower::Buffers& b, const Tensor& d_features, const Tensor& d_hidden);
+  void mlp(const EncoderLayerWeights& w, const KeptLayer& kept, const Scratch& s,
+           const Tensor& d_hidden);
+  void attention(const EncoderLayerWeights& w, const KeptLayer& kept, const VisionTower::Buffers& b,
+                 const Scratch& s, const Tensor& d_hidden);
+  // Of y = W x + b: the derivatives by weight, bias and, where d_x is given, x.
+  void linear(const Tensor& x, const BiasedLinear& w, const Tensor& d_out, const Tensor& d_x);
+  void bias(const BiasedLinear& w, const Tensor& d_out);
+  // out = W x, without the bias.
+  void forward(const Tensor& x, const BiasedLinear& w, const Tensor& out);
+  LayerNorm norm_of(const LayerNormWeights& w) const;
+  void norm(const Tensor& x, const LayerNormWeights& w, const Tensor& d_out, const Tensor& d_x);
+
+  const VisionConfig& config_;
+  std::int64_t text_hidden_;
+  const VisionWeights& vision_;
+  const WeightGradients& weights_;
+  Backend& backend_;
+  GradientOps& ops_;
+  VisionTower tower_;
+};
+
+}  // namespace m3
