@@ -59,7 +59,8 @@ class GradientOps {
   // [dim].
   virtual void add_row(const Tensor& d_out, const Tensor& d_row) = 0;
 
-  // d_x = Σ d_out (W + scale B A) over all layers, in their order; empty: nobody needs it. It may be x. d_weight
+  // d_x = Σ d_out (W + scale B A) over all layers, in their order; empty: nobody needs it. It may
+  // be x. d_weight
   // += d_outᵀ x, rows ascending. x, d_x [rows, K].
   virtual void linear(const Tensor& x, std::span<const LinearGradient> layers,
                       const Tensor& d_x) = 0;
