@@ -25,9 +25,13 @@ void with_constant(std::int64_t n, F f) {
 template <int kRows, class F>
 void for_row_tiles(std::int64_t rows, F f) {
   const std::int64_t tiles = (rows + kRows - 1) / kRows;
+  if (tiles == 0) return;
+  const std::int64_t least = rows / tiles, larger = rows % tiles;
+  std::int64_t row = 0;
   for (std::int64_t i = 0; i < tiles; ++i) {
-    const std::int64_t begin = rows * i / tiles, end = rows * (i + 1) / tiles;
-    with_constant<kRows>(end - begin, [&](auto constant) { f(constant, begin); });
+    const std::int64_t here = least + (i < larger ? 1 : 0);
+    with_constant<kRows>(here, [&](auto constant) { f(constant, row); });
+    row += here;
   }
 }
 
