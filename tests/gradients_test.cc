@@ -44,8 +44,11 @@ Derivatives derivatives(const TinyModel& tiny, const TrainedParts& parts,
     for (std::size_t d = 0; d < sums->mtp.size(); ++d)
       result.losses.mtp[d] += sums->mtp[d] / static_cast<double>(scored);
   }
-  for (const auto& [name, gradient] : gradients->entries())
-    result.of[name] = {gradient.as<float>(), gradient.as<float>() + gradient.elements()};
+  for (std::size_t i = 0; i < gradients->weights().size(); ++i) {
+    const Tensor gradient = gradients->tensors()[i];
+    result.of[gradients->weights()[i].name] = {gradient.as<float>(),
+                                               gradient.as<float>() + gradient.elements()};
+  }
   return result;
 }
 

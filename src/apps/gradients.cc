@@ -11,6 +11,7 @@
 #include "base/machine.h"
 #include "checkpoint/safetensors.h"
 #include "train/differentiator.h"
+#include "train/packs.h"
 
 namespace m3 {
 namespace {
@@ -25,28 +26,6 @@ struct GradientOptions {
   std::string out;
 };
 
-// Consecutive sequences that are computed together: as many as `rows` hold, at least one.
-std::vector<std::span<const TrainingSequence>> packs(std::span<const TrainingSequence> sequences,
-                                                     std::int64_t rows) {
-  std::vector<std::span<const TrainingSequence>> result;
-  while (!sequences.empty()) {
-    std::size_t count = 0;
-    std::int64_t taken = 0;
-    while (count < sequences.size() &&
-           (count == 0 || taken + std::ssize(sequences[count].ids) <= rows))
-      taken += std::ssize(sequences[count++].ids);
-    result.push_back(sequences.first(count));
-    sequences = sequences.subspan(count);
-  }
-  return result;
-}
-
-std::int64_t rows_of(std::span<const TrainingSequence> pack) {
-  std::int64_t rows = 0;
-  for (const TrainingSequence& sequence : pack) rows += std::ssize(sequence.ids);
-  return rows;
-}
-
 // The loss and its parts, each a tensor (goldens: "gradients").
 class LossTensors {
  public:
@@ -54,11 +33,9 @@ class LossTensors {
     const auto share = [&](double sum) {
       return static_cast<float>(sum / static_cast<double>(std::max<std::int64_t>(1, scored)));
     };
-    main_ = total_ = share(sums.main);
-    for (const double sum : sums.mtp) {
-      mtp_.push_back(share(sum));
-      total_ += static_cast<float>(mtp_scale / static_cast<double>(sums.mtp.size())) * mtp_.back();
-    }
+    main_ = share(sums.main);
+    for (const double sum : sums.mtp) mtp_.push_back(share(sum));
+    total_ = share(sums.total(mtp_scale));
   }
   std::vector<NamedTensor> tensors() {
     std::vector<NamedTensor> named = {{"loss", Tensor(&total_, DType::kF32, {1})}};
@@ -112,7 +89,7 @@ Status run_gradients(const GradientOptions& o) {
   M3_TRY_STATUS(add_pixels(o.rows, *loaded->model, sequences, pixels));
   M3_TRY(const auto gradients, WeightGradients::create(*loaded->model, trained));
 
-  const auto parts = packs(sequences, o.pack);
+  const auto parts = packs_of(sequences, o.pack);
   std::int64_t rows = 0;
   for (const auto& part : parts) rows = std::max(rows, rows_of(part));
   const std::int64_t scored = scored_labels(sequences);
@@ -133,17 +110,15 @@ Status run_gradients(const GradientOptions& o) {
   std::int64_t done = 0;
   for (const auto& part : parts) {
     M3_TRY(const LossSums more, differentiator.add(part, scored));
-    sums.main += more.main;
-    sums.mtp.resize(more.mtp.size());
-    for (std::size_t d = 0; d < more.mtp.size(); ++d) sums.mtp[d] += more.mtp[d];
+    sums.add(more);
     done += std::ssize(part);
     progress(done, std::ssize(sequences));
   }
 
   LossTensors losses(sums, scored, o.mtp_scale);
   std::vector<NamedTensor> tensors = losses.tensors();
-  for (const WeightGradients::Entry& entry : gradients.entries())
-    tensors.push_back({"grad." + entry.name, entry.gradient});
+  for (std::size_t i = 0; i < gradients.weights().size(); ++i)
+    tensors.push_back({"grad." + gradients.weights()[i].name, gradients.tensors()[i]});
   return write_safetensors(o.out, tensors);
 }
 

@@ -50,6 +50,17 @@ std::int64_t scored_labels(std::span<const TrainingSequence> sequences) {
   return scored;
 }
 
+void LossSums::add(const LossSums& more) {
+  main += more.main;
+  mtp.resize(more.mtp.size());
+  for (std::size_t d = 0; d < mtp.size(); ++d) mtp[d] += more.mtp[d];
+}
+
+double LossSums::total(double mtp_scale) const {
+  const double depths = static_cast<double>(std::max<std::size_t>(1, mtp.size()));
+  return main + mtp_scale / depths * std::accumulate(mtp.begin(), mtp.end(), 0.0);
+}
+
 Result<Differentiator> Differentiator::create(const Model& model, const WeightGradients& gradients,
                                               std::int64_t tokens, float mtp_scale) {
   if (model.backend().gradients() == nullptr)

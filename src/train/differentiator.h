@@ -42,6 +42,10 @@ std::int64_t scored_labels(std::span<const TrainingSequence> sequences);
 struct LossSums {
   double main = 0;
   std::vector<double> mtp;  // of each depth (spec: training §3.2)
+
+  void add(const LossSums& more);
+  // main + mtp_scale / depths * Σ mtp.
+  double total(double mtp_scale) const;
 };
 
 class Differentiator {

@@ -6,34 +6,20 @@
 #include <vector>
 
 #include "base/result.h"
-#include "model/model.h"
-#include "model/weight_table.h"
-#include "tensor/tensor.h"
+#include "train/trained_weights.h"
 
 namespace m3 {
-
-// Which parts of the model are trained.
-struct TrainedParts {
-  bool text = true;
-  bool mtp = false;
-  bool vision = false;
-};
 
 // One float32 tensor for each trained weight, of its shape, zeros at first.
 class WeightGradients {
  public:
-  // `model` outlives it. Errors: MTP modules or the vision tower are asked for and the model has
-  // none; the system has no such memory left.
+  // `model` outlives it. Errors: as trained_weights(); the system has no such memory left.
   static Result<WeightGradients> create(Model& model, const TrainedParts& parts);
 
   const TrainedParts& parts() const { return parts_; }
-
-  struct Entry {
-    std::string name;  // the released one
-    Tensor gradient;
-  };
   // In the order of the weight table.
-  const std::vector<Entry>& entries() const { return entries_; }
+  std::span<const WeightSpec> weights() const { return weights_; }
+  std::span<const Tensor> tensors() const { return values_.tensors(); }
 
   // The gradient of a weight of the model, by the place where the model keeps it; empty: it is not
   // trained.
@@ -41,15 +27,16 @@ class WeightGradients {
   Tensor of(const Matrix& weight) const { return at(&weight); }
   Tensor of(const Tensor& weight) const { return at(&weight); }
 
-  std::int64_t bytes() const;
+  std::int64_t bytes() const { return values_.bytes(); }
+  void clear() { values_.clear(); }
 
  private:
   Tensor at(const void* place) const;
 
   TrainedParts parts_;
-  std::vector<Entry> entries_;
+  std::vector<WeightSpec> weights_;
+  WeightValues values_;
   std::map<const void*, Tensor> by_place_;
-  std::vector<Buffer> buffers_;
 };
 
 }  // namespace m3
