@@ -265,5 +265,40 @@ TEST(BadInput, SamplingOutOfRange) {
                  {"generation_config.json", "top_p", "1.5"});
 }
 
+// What `m3 gradients` and `m3 train` say of their batches and options.
+TEST(BadInput, TrainingBatches) {
+  const TemporaryDirectory work;
+  const auto gradients = [&](const std::string& batch, const std::string& more = "") {
+    return run_m3("gradients " + nano() + " --backend reference --batch " +
+                  work.write("batch.json", batch) + " --out " + work.path() + "/out" + more);
+  };
+  const auto of = [](const std::string& sequence) { return "{\"sequences\": [" + sequence + "]}"; };
+  const std::string good = R"({"ids": [1, 2], "labels": [2, -100]})";
+  expect_refused(gradients("{"), {"batch.json"});
+  expect_refused(gradients("[]"), {"batch.json", "sequences"});
+  expect_refused(gradients(of("")), {"batch.json", "at least one"});
+  expect_refused(gradients(of(good + R"(, {"ids": [1]})")), {"sequence 1", "labels"});
+  expect_refused(gradients(of(R"({"ids": [1, 2], "labels": [2]})")), {"2 ids", "1 labels"});
+  expect_refused(gradients(of(R"({"ids": [-1], "labels": [2]})")), {"-1"});
+  expect_refused(gradients(of(R"({"ids": [1], "labels": [99999999]})")), {"99999999"});
+  expect_refused(gradients(of(good), " --train ears"), {"text", "vision", "ears"});
+  expect_refused(gradients(of(good), " --mtp-scale 0.1"), {"MTP"});
+
+  const auto train = [&](const std::string& steps, const std::string& more = " --full") {
+    return run_m3("train " + nano() + " --backend reference --precision f32 --batches " +
+                  work.write("steps.json", steps) + more);
+  };
+  const std::string steps = "{\"steps\": [" + of(good) + "]}";
+  expect_refused(train(steps, ""), {"--full"});
+  expect_refused(train(of(good)), {"steps.json", "steps"});
+  expect_refused(train("{\"steps\": [{}]}"), {"step 0", "sequences"});
+  expect_refused(train(steps, " --full --train vision"), {"vision"});
+  expect_refused(train(steps, " --full --betas 0.9"), {"--betas", "two"});
+  expect_refused(train(steps, " --full --betas 0.9,1"), {"--betas"});
+  expect_refused(train(steps, " --full --warmup 7"), {"--warmup 7", "1 steps"});
+  expect_refused(train(steps, " --full --min-lr 1 --lr 0.1"), {"--min-lr", "--lr"});
+  expect_refused(train(steps, " --full --schedule square"), {"square"});
+}
+
 }  // namespace
 }  // namespace m3

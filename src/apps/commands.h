@@ -19,6 +19,7 @@ void add_serve(CLI::App& app, Run& run);
 void add_generate(CLI::App& app, Run& run);
 void add_logits(CLI::App& app, Run& run);
 void add_gradients(CLI::App& app, Run& run);
+void add_train(CLI::App& app, Run& run);
 void add_vision(CLI::App& app, Run& run);
 void add_tokenize(CLI::App& app, Run& run);
 void add_detokenize(CLI::App& app, Run& run);

@@ -36,24 +36,49 @@ Result<TrainingSequence> read_sequence(const Json& json, const Config& config) {
   return sequence;
 }
 
+Result<std::vector<TrainingSequence>> read_sequences(const Json& batch, const Config& config) {
+  if (!batch.is_object() || !batch.contains("sequences") || !batch["sequences"].is_array() ||
+      batch["sequences"].empty())
+    return fail("expected {{\"sequences\": [...]}} with at least one");
+  std::vector<TrainingSequence> sequences;
+  for (const Json& entry : batch["sequences"]) {
+    auto sequence = read_sequence(entry, config);
+    if (!sequence) return fail("sequence {} {}", sequences.size(), sequence.error().message);
+    sequences.push_back(std::move(*sequence));
+  }
+  return sequences;
+}
+
+Result<Json> read_json_file(const std::string& path) {
+  M3_TRY(const std::string text, read_text_file(path));
+  auto json = parse_json(text);
+  if (!json) return fail("{}: {}", path, json.error().message);
+  return std::move(*json);
+}
+
 }  // namespace
 
 Result<std::vector<TrainingSequence>> read_training_batch(const std::string& path,
                                                           const Config& config) {
-  M3_TRY(const std::string text, read_text_file(path));
-  const auto json = parse_json(text);
-  if (!json) return fail("{}: {}", path, json.error().message);
-  if (!json->is_object() || !json->contains("sequences") || !(*json)["sequences"].is_array() ||
-      (*json)["sequences"].empty())
-    return fail("{}: expected {{\"sequences\": [...]}} with at least one", path);
-  std::vector<TrainingSequence> sequences;
-  for (const Json& entry : (*json)["sequences"]) {
-    auto sequence = read_sequence(entry, config);
-    if (!sequence)
-      return fail("{}: sequence {} {}", path, sequences.size(), sequence.error().message);
-    sequences.push_back(std::move(*sequence));
-  }
+  M3_TRY(const Json json, read_json_file(path));
+  auto sequences = read_sequences(json, config);
+  if (!sequences) return fail("{}: {}", path, sequences.error().message);
   return sequences;
+}
+
+Result<std::vector<std::vector<TrainingSequence>>> read_training_batches(const std::string& path,
+                                                                         const Config& config) {
+  M3_TRY(const Json json, read_json_file(path));
+  if (!json.is_object() || !json.contains("steps") || !json["steps"].is_array() ||
+      json["steps"].empty())
+    return fail("{}: expected {{\"steps\": [...]}} with at least one", path);
+  std::vector<std::vector<TrainingSequence>> steps;
+  for (const Json& step : json["steps"]) {
+    auto sequences = read_sequences(step, config);
+    if (!sequences) return fail("{}: step {}: {}", path, steps.size(), sequences.error().message);
+    steps.push_back(std::move(*sequences));
+  }
+  return steps;
 }
 
 }  // namespace m3

@@ -1,4 +1,4 @@
-// Token sequences with labels, as `m3 gradients` takes them.
+// Token sequences with labels, as `m3 gradients` and `m3 train` take them.
 #pragma once
 
 #include <string>
@@ -15,5 +15,10 @@ namespace m3 {
 // which sequence.
 Result<std::vector<TrainingSequence>> read_training_batch(const std::string& path,
                                                           const Config& config);
+
+// A JSON file {"steps": [{"sequences": ...}]}: a batch for each step. Errors: as above, and no
+// step.
+Result<std::vector<std::vector<TrainingSequence>>> read_training_batches(const std::string& path,
+                                                                         const Config& config);
 
 }  // namespace m3
