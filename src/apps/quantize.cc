@@ -44,13 +44,13 @@ double relative(const RoundingError& error) {
   return error.squares > 0 ? std::sqrt(error.error_squares / error.squares) : 0;
 }
 
-Json report_json(const QuantizeCommand& command, const QuantizeReport& report) {
+Json report_json(const QuantizeCommand& command, const RewriteReport& report) {
   Json json{{"directory", command.options.directory},
             {"format", command.format},
             {"source_bytes", report.source_bytes},
             {"bytes", report.bytes},
             {"weights", Json::array()}};
-  for (const QuantizedWeight& weight : report.weights)
+  for (const RewrittenWeight& weight : report.weights)
     json["weights"].push_back({{"name", weight.name},
                                {"kind", kind_name(weight.kind)},
                                {"from", weight.from->name},
@@ -71,9 +71,9 @@ struct Line {
   RoundingError error;
 };
 
-std::string report_table(const QuantizeReport& report) {
+std::string report_table(const RewriteReport& report) {
   std::map<std::tuple<Kind, std::string_view, std::string_view>, Line> lines;
-  for (const QuantizedWeight& weight : report.weights) {
+  for (const RewrittenWeight& weight : report.weights) {
     Line& line = lines[{weight.kind, weight.from->name, weight.to->name}];
     ++line.weights;
     line.values += weight.values;
@@ -107,7 +107,7 @@ Status run_quantize(QuantizeCommand command) {
   command.options.pool = &pool;
   ProgressBar bar("writing " + command.options.directory, "B");
   command.options.progress = bar.callback();
-  M3_TRY(const QuantizeReport report, quantize_checkpoint(command.options));
+  M3_TRY(const RewriteReport report, quantize_checkpoint(command.options));
   for (const std::string& warning : report.warnings)
     std::fprintf(stderr, "warning: %s\n", warning.c_str());
   for (const std::string& name : report.left_out)

@@ -27,7 +27,7 @@ struct Work {
     options.format = format;
     return options;
   }
-  Result<QuantizeReport> run(Format format, std::vector<FormatRule> keep = {}) const {
+  Result<RewriteReport> run(Format format, std::vector<FormatRule> keep = {}) const {
     QuantizeOptions options = this->options(format);
     options.keep = std::move(keep);
     return quantize_checkpoint(options);
@@ -102,7 +102,7 @@ TEST(Quantize, ReportsErrors) {
     largest = std::max(largest, std::abs(error));
   }
   int found = 0;
-  for (const QuantizedWeight& weight : report->weights) {
+  for (const RewrittenWeight& weight : report->weights) {
     EXPECT_EQ(weight.from == weight.to, weight.error.squares == 0) << weight.name;
     if (!weight.name.ends_with("layers.1.block_sparse_moe.experts.2.w2.weight")) continue;
     ++found;

@@ -1,4 +1,4 @@
-#include "model/quantize_directory.h"
+#include "model/rewrite_directory.h"
 
 #include <algorithm>
 #include <filesystem>

@@ -1,5 +1,5 @@
-// The directory that `m3 quantize` writes: never over anything else. Only quantize.cc includes
-// this.
+// The directory of a model that is written again: never over anything else. Only rewrite.cc
+// includes this.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +10,6 @@
 #include "model/synth_directory.h"
 
 namespace m3 {
-
-// Entry in the metadata of the files that were written: the format.
-inline constexpr const char* kQuantizedKey = "quantized";
 
 // Errors: the two are one directory, or the second is inside the first.
 Status expect_apart(const std::string& source, const std::string& directory);
