@@ -3,9 +3,12 @@
 
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include "tests/golden_file.h"
+#include "tests/temporary_directory.h"
 #include "tests/tiny_model.h"
+#include "train/save.h"
 #include "train/trainer.h"
 
 namespace m3 {
@@ -28,12 +31,14 @@ std::vector<TrainingSequence> golden_batch(const GoldenFile& golden, std::int64_
   return batch;
 }
 
-// A model that is being trained.
+// A model that is being trained; `model`: one of tests/data/models, or a directory.
 class Training {
  public:
   Training(const std::string& model, const Platform& platform, const TrainerOptions& options,
            int threads = 2)
-      : tiny(tiny_model_directory(model), platform, threads), pool_(threads) {
+      : tiny(model.find('/') == std::string::npos ? tiny_model_directory(model) : model, platform,
+             threads),
+        pool_(threads) {
     auto trainer = Trainer::create(*tiny.model, options, pool_);
     EXPECT_TRUE(trainer) << trainer.error().message;
     trainer_ = std::move(*trainer);
@@ -43,6 +48,8 @@ class Training {
     EXPECT_TRUE(report) << report.error().message;
     return *report;
   }
+
+  const Trainer& trainer() const { return *trainer_; }
 
   TinyModel tiny;
 
@@ -116,6 +123,69 @@ TEST_P(Train, OfNothingScoredChangesNothing) {
   const StepReport report = training.step(batch);
   EXPECT_EQ(report.loss, 0);
   EXPECT_NE(report.skipped, "");
+}
+
+std::vector<float> decoded(const Matrix& w) {
+  std::vector<float> values(static_cast<std::size_t>(w.rows * w.cols));
+  for (std::int64_t row = 0; row < w.rows; ++row)
+    w.codec->decode(w, row, 0, w.cols, values.data() + row * w.cols);
+  return values;
+}
+
+// Every weight of a model's files, by name.
+std::map<std::string, std::vector<float>> weights_in(const std::string& directory) {
+  const auto source = ModelSource::open(directory, /*vision=*/true, nullptr);
+  EXPECT_TRUE(source) << source.error().message;
+  std::map<std::string, std::vector<float>> weights;
+  for (const FoundWeight& found : (*source)->matched.found)
+    weights[found.spec->name] = decoded(found.matrix);
+  return weights;
+}
+
+// From plain numbers and from MXFP8, where the indexer, frozen, is quantised beside trained q and
+// k.
+TEST(SaveTrained, WritesWhatWasTrainedAndKeepsTheRest) {
+  const Platform reference{"reference", ""};
+  for (const std::string model : {"train", "nano-mxfp8"}) {
+    const TemporaryDirectory work;
+    Training training(model, reference, options());
+    training.step(golden_batch(GoldenFile("train-smooth-steps"), 0));
+    const SaveOptions saving{.source = tiny_model_directory(model),
+                             .directory = work.path() + "/new/out/"};
+    const std::span<const WeightSpec> specs = training.trainer().weights();
+    ASSERT_TRUE(expect_savable(saving, specs));
+    const auto report = save_trained(saving, specs, training.trainer().values());
+    ASSERT_TRUE(report) << report.error().message;
+
+    const auto before = weights_in(saving.source), after = weights_in(saving.directory);
+    std::map<std::string, Tensor> trained;
+    for (std::size_t i = 0; i < specs.size(); ++i)
+      trained[specs[i].name] = training.trainer().values()[i];
+    ASSERT_EQ(before.size(), after.size());
+    std::size_t changed = 0;
+    for (const auto& [name, values] : after) {
+      if (!trained.contains(name)) {
+        EXPECT_EQ(values, before.at(name)) << name;
+        continue;
+      }
+      changed += values != before.at(name);
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const float value = trained.at(name).as<float>()[i];
+        ASSERT_NEAR(values[i], value, std::abs(value) / 256) << name;
+      }
+    }
+    EXPECT_GT(changed, trained.size() / 2);
+    // It loads and answers.
+    Training again(saving.directory, reference, options());
+    EXPECT_GT(again.step(golden_batch(GoldenFile("train-smooth-steps"), 0)).loss, 0);
+
+    const Status twice = expect_savable(saving, specs);
+    ASSERT_FALSE(twice);
+    EXPECT_NE(twice.error().message.find("is there already"), std::string::npos);
+    SaveOptions inside = saving;
+    inside.directory = saving.source + "/inside";
+    EXPECT_FALSE(expect_savable(inside, specs));
+  }
 }
 
 std::vector<Platform> two_platforms() {

@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -14,6 +15,7 @@
 #include "apps/training_file.h"
 #include "base/machine.h"
 #include "train/packs.h"
+#include "train/save.h"
 #include "train/trainer.h"
 
 namespace m3 {
@@ -33,8 +35,17 @@ struct TrainOptions {
   std::int64_t pack = 0;
   TrainerOptions trainer{
       .mtp_scale = 0.1f, .adam = {.weight_decay = 0.1}, .schedule = {.rate = 1e-5}};
+  std::string out;
   bool json = false;
 };
+
+// Set by the first Ctrl-C or SIGTERM; the second ends the program.
+volatile std::sig_atomic_t stop_asked = 0;
+
+extern "C" void ask_to_stop(int signal) {
+  stop_asked = 1;
+  std::signal(signal, SIG_DFL);
+}
 
 Result<TrainedParts> trained_parts(const std::vector<std::string>& names) {
   TrainedParts parts{.text = false};
@@ -100,9 +111,25 @@ void print_step(std::int64_t step, std::int64_t steps, std::int64_t rows, const 
   std::fflush(stdout);
 }
 
+Status save(const SaveOptions& options, const Trainer& trainer) {
+  ProgressBar bar("writing " + options.directory, "B");
+  SaveOptions shown = options;
+  shown.progress = bar.callback();
+  M3_TRY(const RewriteReport report, save_trained(shown, trainer.weights(), trainer.values()));
+  for (const std::string& name : report.left_out)
+    std::fprintf(stderr, "warning: %s is large and was not copied\n", name.c_str());
+  std::fprintf(stderr, "%s: %s of weights\n", options.directory.c_str(),
+               quantity(static_cast<double>(report.bytes), "B").c_str());
+  return {};
+}
+
 Status run_train(TrainOptions o) {
   if (!o.full) return fail("only --full is there yet: adapters are not");
   M3_TRY(o.trainer.parts, trained_parts(o.train));
+  if (!o.out.empty() && o.trainer.parts.mtp)
+    return fail(
+        "--out: trained MTP modules cannot be saved yet, as drafting would not read them "
+        "as they were trained");
   if (o.betas.size() != 2) return fail("--betas: expected two numbers, found {}", o.betas.size());
   o.trainer.adam.beta1 = o.betas[0];
   o.trainer.adam.beta2 = o.betas[1];
@@ -119,14 +146,22 @@ Status run_train(TrainOptions o) {
     }
   M3_TRY(const auto trainer, Trainer::create(*loaded->model, o.trainer, loaded->pool));
   M3_TRY_STATUS(expect_memory(*trainer));
-  for (std::int64_t step = 0; step < steps; ++step) {
+  const SaveOptions saving{.source = o.model.model,
+                           .directory = o.out,
+                           .vision = !o.model.language_model_only,
+                           .pool = &loaded->pool};
+  if (!o.out.empty()) M3_TRY_STATUS(expect_savable(saving, trainer->weights()));
+  std::signal(SIGINT, ask_to_stop);
+  std::signal(SIGTERM, ask_to_stop);
+  for (std::int64_t step = 0; step < steps && stop_asked == 0; ++step) {
     const auto& batch = batches[static_cast<std::size_t>(step)];
     const auto begin = std::chrono::steady_clock::now();
     M3_TRY(const StepReport report, trainer->step(batch));
     const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
     print_step(step + 1, steps, rows_of(batch), report, time.count(), o.json);
   }
-  return {};
+  if (stop_asked != 0) std::fprintf(stderr, "stopped before the last step, as asked\n");
+  return o.out.empty() ? Status() : save(saving, *trainer);
 }
 
 }  // namespace
@@ -134,7 +169,7 @@ Status run_train(TrainOptions o) {
 void add_train(CLI::App& app, Run& run) {
   auto o = std::make_shared<TrainOptions>();
   CLI::App* command = app.add_subcommand(
-      "train", "Train on batches of tokens and print each step (begun: nothing is saved yet)");
+      "train", "Train on batches of tokens, print each step and write the trained model");
   add_model_options(*command, o->model);
   command
       ->add_option("--batches", o->batches,
@@ -185,6 +220,9 @@ void add_train(CLI::App& app, Run& run) {
                    "largest norm of the gradient that is not scaled down; 0: none is")
       ->check(between(0, 1e9))
       ->capture_default_str();
+  command->add_option("--out", o->out,
+                      "new directory for the trained model, in bfloat16; without it, weights are "
+                      "lost at the end");
   command->add_flag("--json", o->json, "one JSON object for each step");
   command->callback([o, &run] { run = [o] { return run_train(*o); }; });
 }

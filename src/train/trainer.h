@@ -44,6 +44,10 @@ class Trainer {
   // not finite, or that has no scored label, changes nothing and counts in the schedule.
   Result<StepReport> step(std::span<const TrainingSequence> sequences);
 
+  // What is trained, and its float32 values.
+  std::span<const WeightSpec> weights() const { return gradients_.weights(); }
+  std::span<const Tensor> values() const { return masters_.tensors(); }
+
   // Of weights, derivatives, moments, and what the forward keeps.
   std::int64_t bytes() const;
 

@@ -1,0 +1,86 @@
+#include "train/save.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "model/quantisation.h"
+#include "model/rewrite_directory.h"
+
+namespace m3 {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Entry in the metadata of the files: what made the weights.
+constexpr const char* kTrainedKey = "trained";
+
+const Codec& released_codec(const WeightSpec& spec) {
+  return codec_of(spec.stored == DType::kF32 ? Format::kF32 : Format::kBF16);
+}
+
+std::string unfinished(const std::string& directory) {
+  return fs::path(directory + "/").parent_path().string() + ".part";
+}
+
+}  // namespace
+
+Status expect_savable(const SaveOptions& options, std::span<const WeightSpec> weights) {
+  M3_TRY_STATUS(expect_apart(options.source, options.directory));
+  std::error_code error;
+  if (fs::exists(options.directory, error) && !fs::is_empty(options.directory, error))
+    return fail("{} is there already; choose a new directory for the trained model",
+                options.directory);
+  const std::string part = unfinished(options.directory);
+  if (fs::exists(part, error) && !fs::is_empty(part, error))
+    return fail("{} is left of a run that was ended while it saved; remove it", part);
+  fs::create_directories(part, error);
+  if (error) return fail("cannot make the directory {}: {}", part, error.message());
+  std::uintmax_t bytes = 0;
+  for (const WeightSpec& spec : weights)
+    bytes += static_cast<std::uintmax_t>(spec.elements() * dtype_size(spec.stored));
+  const fs::space_info space = fs::space(part, error);
+  if (!error && space.available < bytes)
+    return fail("{} needs {} bytes, but its disk has only {} left", options.directory, bytes,
+                space.available);
+  return {};
+}
+
+Result<RewriteReport> save_trained(const SaveOptions& options, std::span<const WeightSpec> weights,
+                                   std::span<const Tensor> values) {
+  std::map<std::string_view, Tensor> by_name;
+  std::set<Part> parts;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    by_name[weights[i].name] = values[i];
+    parts.insert(weights[i].part);
+  }
+  M3_TRY(const auto source, ModelSource::open(options.source, options.vision, options.pool));
+  std::vector<RewriteWeight> written;
+  Format main = Format::kBF16;
+  for (const FoundWeight& found : source->matched.found) {
+    RewriteWeight weight{&found, found.matrix.codec};
+    if (const auto trained = by_name.find(found.spec->name); trained != by_name.end())
+      weight.values = trained->second;
+    if (parts.contains(found.spec->part))
+      weight.codec = &released_codec(*found.spec);
+    else if (main == Format::kBF16 && is_quantised(weight.codec->format))
+      main = weight.codec->format;
+    written.push_back(weight);
+  }
+  const std::string part = unfinished(options.directory);
+  M3_TRY(RewriteReport report, rewrite_model(*source, written,
+                                             {.directory = part,
+                                              .note = kTrainedKey,
+                                              .metadata = {{kTrainedKey, "m3 train"}},
+                                              .main = main,
+                                              .progress = options.progress,
+                                              .pool = options.pool}));
+  std::error_code error;
+  fs::remove(options.directory, error);  // empty, or not there
+  fs::rename(part, options.directory, error);
+  if (error) return fail("cannot rename {} to {}: {}", part, options.directory, error.message());
+  return report;
+}
+
+}  // namespace m3
