@@ -26,6 +26,7 @@ void add_detokenize(CLI::App& app, Run& run);
 void add_render(CLI::App& app, Run& run);
 void add_inspect(CLI::App& app, Run& run);
 void add_synth(CLI::App& app, Run& run);
+void add_init(CLI::App& app, Run& run);
 void add_quantize(CLI::App& app, Run& run);
 void add_perplexity(CLI::App& app, Run& run);
 void add_pack(CLI::App& app, Run& run);

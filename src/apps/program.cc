@@ -58,7 +58,7 @@ int run_program(int argc, char** argv) {
   Run run;
   for (auto* add : {add_chat, add_serve, add_generate, add_logits, add_gradients, add_train,
                     add_vision, add_tokenize, add_detokenize, add_render, add_inspect, add_synth,
-                    add_quantize, add_pack, add_perplexity, add_bench})
+                    add_init, add_quantize, add_pack, add_perplexity, add_bench})
     add(app, run);
   // CLI11 would only say that a subcommand is missing.
   const auto is_named = [&](const CLI::App* command) { return command->get_name() == argv[1]; };

@@ -1,4 +1,4 @@
-// `m3 synth`: random models in the released layout.
+// `m3 synth` and `m3 init`: random models in the released layout.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
@@ -25,6 +25,7 @@ struct SynthCommand {
   std::uint64_t seed = 0;
   int threads = 0;
   bool mtp_only = false;
+  SynthDraw draw = SynthDraw::kForTests;
 };
 
 Result<std::string> config_of(const SynthCommand& command) {
@@ -49,9 +50,12 @@ Status copy_tokenizer(const std::string& directory) {
 }
 
 Status write_model(const SynthCommand& command) {
-  SynthOptions options{
-      .directory = command.out, .seed = command.seed, .mtp_only = command.mtp_only};
+  SynthOptions options{.directory = command.out,
+                       .seed = command.seed,
+                       .draw = command.draw,
+                       .mtp_only = command.mtp_only};
   M3_TRY(options.config_json, config_of(command));
+  if (command.draw == SynthDraw::kForTraining) options.format = Format::kBF16;
   if (!command.format.empty()) {
     M3_TRY(const Codec* codec, codec_named(command.format));
     options.format = codec->format;
@@ -131,6 +135,25 @@ void add_synth(CLI::App& app, Run& run) {
     refuse_unused(*command, *c);
     run = [c] { return run_synth(*c); };
   });
+}
+
+void add_init(CLI::App& app, Run& run) {
+  auto c = std::make_shared<SynthCommand>();
+  c->draw = SynthDraw::kForTraining;
+  CLI::App* command =
+      app.add_subcommand("init", "Write a model to be trained from nothing, in bfloat16");
+  command->add_option("--config", c->config, "config.json of any MiniMax-M3")->required();
+  command->add_option("--seed", c->seed, "any number")
+      ->check(whole_number())
+      ->capture_default_str();
+  command->add_option("--threads", c->threads, "threads (default: one per core)")
+      ->check(CLI::Range(1, 4096));
+  command->add_option("--out", c->out, "directory to write; made where it does not exist")
+      ->required();
+  command->footer(
+      "Embedding N(0, 1), linears N(0, 0.02), head N(0, 1/sqrt(hidden)) within three deviations,\n"
+      "vision tower uniform by fan-in, norms 1, the router's bias 0. A tokenizer is not written.");
+  command->callback([c, &run] { run = [c] { return run_synth(*c); }; });
 }
 
 }  // namespace m3

@@ -2,18 +2,9 @@
 
 #include <cmath>
 
+#include "base/random.h"
+
 namespace m3 {
-namespace {
-
-constexpr std::uint64_t kGolden = 0x9E3779B97F4A7C15u;
-
-std::uint64_t split_mix(std::uint64_t state) {
-  state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9u;
-  state = (state ^ (state >> 27)) * 0x94D049BB133111EBu;
-  return state ^ (state >> 31);
-}
-
-}  // namespace
 
 std::uint64_t random_key(std::uint64_t seed, std::string_view name) {
   std::uint64_t hash = 0xCBF29CE484222325u;
@@ -25,7 +16,7 @@ void fill_random(std::uint64_t key, std::int64_t first, std::int64_t count, Init
   const double scale = init.std * std::sqrt(3.0);
   const std::uint64_t start = key + (static_cast<std::uint64_t>(first) + 1) * kGolden;
   for (std::int64_t j = 0; j < count; ++j) {
-    const std::uint64_t z = split_mix(start + static_cast<std::uint64_t>(j) * kGolden);
+    const std::uint64_t z = mix64(start + static_cast<std::uint64_t>(j) * kGolden);
     // 24 bits fit an int: that conversion to double has an instruction, the one of 64 bits does not
     // on every machine.
     const double u = static_cast<int>(z >> 40) * 0x1p-23 - 1.0;

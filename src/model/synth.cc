@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/config.h"
+#include "model/initial_values.h"
 #include "model/model_writer.h"
 #include "model/quantisation.h"
 #include "model/random_values.h"
@@ -36,17 +37,23 @@ std::vector<FormattedWeight> formats_of(const std::vector<WeightSpec>& table,
 // Draws rows. What is quantised is the bfloat16 model, not the numbers that it was rounded from.
 class RandomRows final : public RowSource {
  public:
-  explicit RandomRows(std::uint64_t seed) : seed_(seed) {}
+  // `initial`: what to draw instead, or null.
+  RandomRows(std::uint64_t seed, const InitialValues* initial) : seed_(seed), initial_(initial) {}
 
   void read_row(const WrittenWeight& weight, std::int64_t row, float* out) override {
     const WeightSpec& spec = *weight.spec;
-    fill_random(random_key(seed_, spec.name), row * weight.cols, weight.cols, spec.init, out);
+    const std::int64_t first = row * weight.cols;
+    if (initial_ != nullptr)
+      initial_->draw(spec, first, weight.cols, out);
+    else
+      fill_random(random_key(seed_, spec.name), first, weight.cols, spec.init, out);
     if (is_quantised(weight.codec->format))
       std::transform(out, out + weight.cols, out, round_to_bf16);
   }
 
  private:
   std::uint64_t seed_;
+  const InitialValues* initial_;
 };
 
 // The given text, word for word unless the format differs from what it says.
@@ -100,7 +107,8 @@ Status write_model(const SynthOptions& options, const Config& config,
   if (!options.mtp_only)
     M3_TRY_STATUS(
         write_text_file(options.directory + "/generation_config.json", generation_text(config)));
-  RandomRows rows(options.seed);
+  const InitialValues initial(config, table, options.seed);
+  RandomRows rows(options.seed, options.draw == SynthDraw::kForTraining ? &initial : nullptr);
   return write_model_files(
       files, rows,
       {options.directory, synthetic_note(options.seed), options.progress, options.pool});

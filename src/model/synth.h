@@ -12,10 +12,15 @@
 
 namespace m3 {
 
+// How random weights are drawn: for tests and measurements as random_values.h has it, with mean and
+// deviation from the weight table; to begin a training as initial_values.h.
+enum class SynthDraw : std::uint8_t { kForTests, kForTraining };
+
 struct SynthOptions {
   std::string config_json;
   std::string directory;
   std::uint64_t seed = 0;
+  SynthDraw draw = SynthDraw::kForTests;
   // bf16, mxfp8, mxfp4, nvfp4 or int8 for the weights that quantisation.h's takes_format() names;
   // without it, what the config says. The written config.json follows.
   std::optional<Format> format;
@@ -28,8 +33,8 @@ struct SynthOptions {
 };
 
 // Writes config.json, generation_config.json and the weights: shards with an index, or, for a flat
-// config, one file without. Every tensor follows from its name and the seed (random_values.h), with
-// mean and standard deviation from the weight table; the declared MTP modules are written too.
+// config, one file without. Every tensor follows from its name and the seed; the declared MTP
+// modules are written too.
 // Errors: a config that is not valid or, of MTP modules alone, declares none, another format,
 // files of another model in the directory (synth_directory.h), the disk is full.
 Status synth_checkpoint(const SynthOptions& options);
