@@ -13,7 +13,6 @@
 #include "apps/pixel_file.h"
 #include "apps/progress_bar.h"
 #include "apps/training_file.h"
-#include "base/machine.h"
 #include "train/packs.h"
 #include "train/save.h"
 #include "train/trainer.h"
@@ -82,16 +81,6 @@ Result<Schedule> make_schedule(const TrainOptions& o, std::int64_t steps) {
   return schedule;
 }
 
-// Four numbers of float32 a weight, and what the forward keeps: tells before they are touched.
-Status expect_memory(const Trainer& trainer) {
-  if (trainer.bytes() <= available_memory()) return {};
-  return fail(
-      "training needs {} for weights, derivatives, moments and activations: the system has "
-      "{} left",
-      quantity(static_cast<double>(trainer.bytes()), "B"),
-      quantity(static_cast<double>(available_memory()), "B"));
-}
-
 void print_step(std::int64_t step, std::int64_t steps, std::int64_t rows, const StepReport& report,
                 double seconds, bool json) {
   const double rate = static_cast<double>(rows) / seconds;
@@ -145,7 +134,6 @@ Status run_train(TrainOptions o) {
       o.trainer.rows = std::max(o.trainer.rows, std::ssize(sequence.ids));
     }
   M3_TRY(const auto trainer, Trainer::create(*loaded->model, o.trainer, loaded->pool));
-  M3_TRY_STATUS(expect_memory(*trainer));
   const SaveOptions saving{.source = o.model.model,
                            .directory = o.out,
                            .vision = !o.model.language_model_only,

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/machine.h"
 #include "train/packs.h"
 
 namespace m3 {
@@ -9,6 +10,10 @@ namespace {
 
 // As torch.nn.utils.clip_grad_norm_ has it: a norm a little over the bound ends a little under it.
 constexpr double kClipEps = 1e-6;
+
+double gigabytes(std::int64_t bytes) {
+  return static_cast<double>(bytes) * 1e-9;
+}
 
 }  // namespace
 
@@ -19,11 +24,19 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Model& model, const TrainerOpti
                                                  ThreadPool& pool) {
   M3_TRY(WeightGradients gradients, WeightGradients::create(model, options.parts));
   std::unique_ptr<Trainer> trainer(new Trainer(options, pool, std::move(gradients)));
-  M3_TRY(trainer->masters_, MasterWeights::create(trainer->gradients_.weights()));
   M3_TRY(trainer->adam_, AdamW::create(trainer->gradients_.weights(), options.adam));
   M3_TRY(Differentiator differentiator,
          Differentiator::create(model, trainer->gradients_, options.rows, options.mtp_scale));
   trainer->differentiator_ = std::make_unique<Differentiator>(std::move(differentiator));
+  // Nothing of this has been touched yet; masters are as large as gradients.
+  const std::int64_t bytes = trainer->bytes() + trainer->gradients_.bytes();
+  if (bytes > available_memory())
+    return fail(
+        "training needs {:.1f} GB, 16 bytes for each trained weight and {:.1f} GB for what is kept "
+        "of {} rows: the system has {:.1f} GB left",
+        gigabytes(bytes), gigabytes(trainer->differentiator_->bytes()), options.rows,
+        gigabytes(available_memory()));
+  M3_TRY(trainer->masters_, MasterWeights::create(trainer->gradients_.weights()));
   return trainer;
 }
 

@@ -36,7 +36,7 @@ struct StepReport {
 class Trainer {
  public:
   // `model` and `pool` outlive it; the model cannot be used after it is gone.
-  // Errors: those of WeightGradients, Differentiator; the system has no such memory left.
+  // Errors: those of WeightGradients and Differentiator; the system has not the memory for it.
   static Result<std::unique_ptr<Trainer>> create(Model& model, const TrainerOptions& options,
                                                  ThreadPool& pool);
 
