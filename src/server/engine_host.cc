@@ -168,7 +168,11 @@ Result<SplicePlan> EngineHost::look(JobId id, const Job& job) {
 void EngineHost::compute() {
   if (engine_.idle()) return;
   const auto events = engine_.step();
-  tell_counts();  // first: who has its answer may ask for them at once
+  // Who has its answer may ask for the counts at once.
+  generated_ += std::ranges::count_if(events, [&](const TokenEvent& event) {
+    return event.token.id >= 0 && running_.contains(event.sequence);
+  });
+  tell_counts();
   for (const TokenEvent& event : events) deliver(event);
   tell_counts();
 }
@@ -177,7 +181,6 @@ void EngineHost::compute() {
 void EngineHost::deliver(const TokenEvent& event) {
   const auto found = running_.find(event.sequence);
   if (found == running_.end()) return;
-  generated_ += event.token.id >= 0;
   const bool goes_on = tell(found->second, event);
   if (!goes_on || event.finish != Finish::kNo) end(event.sequence);
 }
