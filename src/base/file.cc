@@ -172,6 +172,14 @@ Status expect_space(const std::string& directory, std::int64_t bytes) {
   return {};
 }
 
+Status sync_directory(const std::string& path) {
+  const Descriptor directory{::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  if (directory.fd < 0) return fail("cannot open the directory {}: {}", path, reason());
+  if (::fsync(directory.fd) != 0 && errno != EINVAL && errno != EROFS)
+    return fail("cannot write the directory {}: {}", path, reason());
+  return {};
+}
+
 Status make_directories(const std::string& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);

@@ -72,6 +72,10 @@ class FileWriter {
 // Errors: the file system of a directory has less than `bytes` left.
 Status expect_space(const std::string& directory, std::int64_t bytes);
 
+// Waits until what a directory lists is on the disk, so that new names and their order survive the
+// machine. Errors: it cannot be opened, or the disk fails.
+Status sync_directory(const std::string& path);
+
 // Creates a directory and its parents. Errors: a file stands in the way, or no permission.
 Status make_directories(const std::string& path);
 

@@ -1,13 +1,11 @@
 #include "checkpoint/pack_file.h"
 
-// This one first asks the processor for its vectors, then goes by the other's names.
-#include <xxh_x86dispatch.h>
-#include <xxhash.h>
-
 #include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <thread>
+
+#include "checkpoint/checksum.h"
 
 namespace m3 {
 namespace {
@@ -24,10 +22,6 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__);
 constexpr auto kTrailerBytes = static_cast<std::int64_t>(sizeof(Trailer));
 // The released model's table has 3 MB.
 constexpr std::int64_t kTableBytesMax = 256 << 20;
-
-std::uint64_t checksum_of(std::span<const std::byte> bytes) {
-  return XXH3_64bits(bytes.data(), bytes.size());
-}
 
 std::span<const std::byte> part(std::span<const std::byte> bytes, std::int64_t begin,
                                 std::int64_t count) {

@@ -1,7 +1,6 @@
 #include "model/initial_values.h"
 
 #include <cmath>
-#include <numbers>
 
 #include "base/random.h"
 #include "model/random_values.h"
@@ -12,15 +11,10 @@ namespace {
 constexpr double kLinearStd = 0.02;
 constexpr double kTruncatedAt = 3;  // standard deviations
 
-// Box and Muller; the attempts of one element draw from coordinates of their own.
-double normal(std::uint64_t key, std::uint64_t element, std::uint64_t attempt) {
-  const double radius = std::sqrt(-2 * std::log(uniform_at(key, element, 2 * attempt)));
-  return radius * std::cos(2 * std::numbers::pi * uniform_at(key, element, 2 * attempt + 1));
-}
-
+// The attempts of one element draw from coordinates of their own.
 double truncated_normal(std::uint64_t key, std::uint64_t element) {
   for (std::uint64_t attempt = 0;; ++attempt)
-    if (const double x = normal(key, element, attempt); std::abs(x) <= kTruncatedAt) return x;
+    if (const double x = normal_at(key, element, attempt); std::abs(x) <= kTruncatedAt) return x;
 }
 
 }  // namespace
@@ -67,7 +61,7 @@ void InitialValues::draw(const WeightSpec& spec, std::int64_t first, std::int64_
       case Law::kUniform:
         return rule.scale * (2 * uniform_at(key, element, 0) - 1);
       case Law::kNormal:
-        return rule.scale * normal(key, element, 0);
+        return rule.scale * normal_at(key, element, 0);
       case Law::kTruncated:
         return rule.scale * truncated_normal(key, element);
     }

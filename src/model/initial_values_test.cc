@@ -29,7 +29,7 @@ class InitialValuesTest : public testing::Test {
   InitialValuesTest() : config_(*parse_config(tiny_config().dump(), "test")) {
     table_ = *weight_table(config_, 1);
   }
-  // The first so many elements, or all, of the weight whose name ends so.
+  // Of the first weight whose name ends so.
   std::vector<float> values_of(const std::string& end, std::uint64_t seed = 7) const {
     for (const WeightSpec& spec : table_) {
       if (!spec.name.ends_with(end)) continue;

@@ -1,6 +1,7 @@
 #include "model/random_values.h"
 
 #include <cmath>
+#include <numbers>
 
 #include "base/random.h"
 
@@ -22,6 +23,11 @@ void fill_random(std::uint64_t key, std::int64_t first, std::int64_t count, Init
     const double u = static_cast<int>(z >> 40) * 0x1p-23 - 1.0;
     out[j] = static_cast<float>(init.mean + scale * u);
   }
+}
+
+double normal_at(std::uint64_t key, std::uint64_t element, std::uint64_t attempt) {
+  const double radius = std::sqrt(-2 * std::log(uniform_at(key, element, 2 * attempt)));
+  return radius * std::cos(2 * std::numbers::pi * uniform_at(key, element, 2 * attempt + 1));
 }
 
 }  // namespace m3

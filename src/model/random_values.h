@@ -17,4 +17,8 @@ std::uint64_t random_key(std::uint64_t seed, std::string_view name);
 // 0x9E3779B97F4A7C15.
 void fill_random(std::uint64_t key, std::int64_t first, std::int64_t count, Init init, float* out);
 
+// Of the standard normal distribution, by Box and Muller; an element that is drawn again counts its
+// attempts.
+double normal_at(std::uint64_t key, std::uint64_t element, std::uint64_t attempt);
+
 }  // namespace m3

@@ -5,6 +5,7 @@
 #include "model/packed_weights.h"
 #include "model/weight_match.h"
 #include "model/weight_table.h"
+#include "tensor/float_matrix.h"
 
 namespace m3 {
 namespace {
@@ -35,8 +36,7 @@ class Arena {
     const Matrix& w = found.matrix;
     auto* out = reinterpret_cast<float*>(buffer_.data() + used_);
     used_ += aligned(w.rows * w.cols * 4);
-    for (std::int64_t row = 0; row < w.rows; ++row)
-      w.codec->decode(w, row, 0, w.cols, out + row * w.cols);
+    decode_all(w, out);
     return {out, DType::kF32, std::span<const std::int64_t>(found.spec->shape)};
   }
 
@@ -46,15 +46,6 @@ class Arena {
   Buffer buffer_;
   std::int64_t used_ = 0;
 };
-
-Matrix f32_matrix(const Tensor& values) {
-  Matrix matrix;
-  matrix.codec = &codec_of(Format::kF32);
-  matrix.values = values;
-  matrix.rows = values.dim(0);
-  matrix.cols = values.dim(1);
-  return matrix;
-}
 
 // Puts a weight where the table says.
 struct Placer {
