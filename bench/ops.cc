@@ -20,6 +20,7 @@
 #include "backend/cpu/cpu_backend.h"
 #include "bench/ops_case.h"
 #include "bench/ops_weights.h"
+#include "ops/gradients.h"
 
 namespace m3 {
 namespace {
@@ -41,6 +42,27 @@ void bench_linear(Bench& bench, Backend& backend, Format format, std::int64_t ro
                    const LinearOutput output{&weights[i], out};
                    backend.linear(x, {&output, 1});
                  }});
+}
+
+// By x through a weight as it is stored, or by the weight.
+void bench_linear_gradient(Bench& bench, Backend& backend, Format format, bool by_weight,
+                           std::int64_t rows, std::int64_t outputs, std::int64_t k) {
+  const Codec& codec = codec_of(format);
+  const Name name{by_weight ? "linear_by_weight" : "linear_by_x",
+                  fmt::format("{}x{}x{}", rows, outputs, k), std::string(codec.name)};
+  if (!bench.wants(name)) return;
+  const WeightCopies weights(backend, codec, outputs, k, 1);
+  Buffer in(rows * k * 4), back(rows * outputs * 4), result((by_weight ? outputs : rows) * k * 4);
+  const Tensor x = in.tensor(DType::kF32, {rows, k});
+  const Tensor d_out = back.tensor(DType::kF32, {rows, outputs});
+  const Tensor d = result.tensor(DType::kF32, {by_weight ? outputs : rows, k});
+  fill(x);
+  fill(d_out);
+  bench.measure(case_of(
+      name, /*few=*/false, 2.0 * static_cast<double>(rows * outputs * k), [&](std::int64_t) {
+        const LinearGradient layer{&weights[0], d_out, by_weight ? d : Tensor(), {}, {}};
+        backend.gradients()->linear(x, {&layer, 1}, by_weight ? Tensor() : d);
+      }));
 }
 
 // Where the last `rows` of `context` tokens of one sequence find their pages.
@@ -74,6 +96,18 @@ void fill_cache(const Buffer& cached) {
 constexpr std::int64_t kPageTokens = 128, kKvHeads = 4, kHeadDim = 128, kTopk = 16;
 constexpr std::int64_t kHeads = 64, kIndexHeads = 4;
 
+// Of the released model's heads; without memory.
+KvView released_cache(const Backend& backend, DType dtype) {
+  KvView cache{.dtype = dtype,
+               .order = backend.cache_format().order,
+               .page_tokens = kPageTokens,
+               .kv_heads = kKvHeads,
+               .head_dim = kHeadDim};
+  cache.head_stride = cache.head_bytes();
+  cache.page_stride = kKvHeads * cache.head_stride;
+  return cache;
+}
+
 std::string cache_name(DType dtype) {
   return dtype == DType::kBF16 ? "bf16" : "fp8";
 }
@@ -102,13 +136,7 @@ void bench_attention(Bench& bench, Backend& backend, bool sparse, std::int64_t r
   const Name name{sparse ? "sparse_attention" : "attention", fmt::format("{}x{}", rows, context),
                   cache_name(dtype)};
   if (!bench.wants(name)) return;
-  KvView cache{.dtype = dtype,
-               .order = backend.cache_format().order,
-               .page_tokens = kPageTokens,
-               .kv_heads = kKvHeads,
-               .head_dim = kHeadDim};
-  cache.head_stride = cache.head_bytes();
-  cache.page_stride = kKvHeads * cache.head_stride;
+  KvView cache = released_cache(backend, dtype);
   const Places places(rows, context, kPageTokens);
   Buffer cached(places.pages() * cache.page_stride), queries(rows * kHeads * kHeadDim * 4),
       result(rows * kHeads * kHeadDim * 4), lists(rows * kKvHeads * kTopk * 4);
@@ -129,7 +157,34 @@ void bench_attention(Bench& bench, Backend& backend, bool sparse, std::int64_t r
   const auto work = static_cast<double>(few ? tokens * kKvHeads * 2 * kHeadDim * dtype_size(dtype)
                                             : 4 * tokens * kHeads * kHeadDim);
   bench.measure(case_of(name, few, work, [&](std::int64_t) {
-    backend.attention(q, places.rows(), cache, 0.088f, sparse ? &blocks : nullptr, out);
+    backend.attention(q, places.rows(), cache, 0.088f, sparse ? &blocks : nullptr, out, {});
+  }));
+}
+
+// One sequence on its way back: five products where forward has two.
+void bench_attention_gradient(Bench& bench, Backend& backend, std::int64_t rows) {
+  const Name name{"attention_gradient", fmt::format("{}x{}", rows, rows), "bf16"};
+  if (!bench.wants(name)) return;
+  KvView cache = released_cache(backend, DType::kBF16);
+  const Places places(rows, rows, kPageTokens);
+  Buffer cached(places.pages() * cache.page_stride), sums(rows * kHeads * 4);
+  cache.base = cached.data();
+  fill_cache(cached);
+  std::vector<Buffer> buffers;
+  const auto make = [&](std::int64_t heads) {
+    buffers.emplace_back(rows * heads * kHeadDim * 4);
+    const Tensor x = buffers.back().tensor(DType::kF32, {rows, heads * kHeadDim});
+    fill(x);
+    return x;
+  };
+  const Tensor q = make(kHeads), out = make(kHeads), d_out = make(kHeads), d_q = make(kHeads);
+  const Tensor d_k = make(kKvHeads), d_v = make(kKvHeads);
+  const Tensor log_sums = sums.tensor(DType::kF32, {rows, kHeads});
+  backend.attention(q, places.rows(), cache, 0.088f, nullptr, out, log_sums);
+  const auto pairs = static_cast<double>(rows * (rows + 1) / 2);
+  bench.measure(case_of(name, /*few=*/false, 10 * pairs * kHeads * kHeadDim, [&](std::int64_t) {
+    backend.gradients()->attention(q, places.rows(), cache, 0.088f, nullptr, out, log_sums, d_out,
+                                   d_q, d_k, d_v);
   }));
 }
 
@@ -210,6 +265,12 @@ void run_all(Bench& bench, Backend& backend) {
     for (std::int64_t rows : {64, 512, 2048})
       bench_linear(bench, backend, format, rows, 3072, 6144);
   }
+  for (const Format format : {Format::kBF16, Format::kMxfp8, Format::kMxfp4, Format::kNvfp4})
+    for (const std::int64_t rows : {64, 512, 2048})
+      bench_linear_gradient(bench, backend, format, /*by_weight=*/false, rows, 3072, 6144);
+  for (const std::int64_t rows : {64, 512, 2048})
+    bench_linear_gradient(bench, backend, Format::kBF16, /*by_weight=*/true, rows, 3072, 6144);
+  bench_attention_gradient(bench, backend, 2048);
   // The vision tower's, as it cuts a picture of 2,304 patches.
   bench_linear(bench, backend, Format::kBF16, 2304, 1280, 1280);
   bench_linear(bench, backend, Format::kBF16, 576, 5120, 1280);

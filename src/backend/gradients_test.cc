@@ -4,7 +4,9 @@
 
 #include "backend/op_testing.h"
 #include "backend/op_testing_cache.h"
+#include "ops/dropout.h"
 #include "ops/gradients.h"
+#include "tensor/float_matrix.h"
 
 namespace m3 {
 namespace {
@@ -23,7 +25,8 @@ class GradientTest : public OpTest {
   void expect_derivative(const Tensor& x, const Tensor& gradient,
                          const std::function<double()>& loss, const std::string& what,
                          float step = 0.02f) {
-    const double tolerance = 2e-4 * std::max(1.0, largest(gradient));
+    // Products of numbers in bfloat16, some of them after each other.
+    const double tolerance = (is_reference() ? 2e-4 : 6 * kBf16) * std::max(1.0, largest(gradient));
     for (std::int64_t i = 0; i < x.elements(); ++i) {
       float& value = x.as<float>()[i];
       const float before = value;
@@ -194,6 +197,61 @@ TEST_P(GradientTest, Linear) {
   }
 }
 
+// A gate and its up, whose addends share A and what it drops, and a layer that drops nothing.
+TEST_P(GradientTest, LinearWithDropout) {
+  const std::int64_t rows = 4, k = 6, n = 3;
+  const SwiGlu params;
+  const Dropout dropout{0.4f, 17};
+  const Tensor x = arena_.random({rows, k}), a = arena_.random({2, k}), d_a = zeros({2, k});
+  std::vector<Tensor> b, d_b;
+  std::vector<LowRank> addends;
+  std::vector<Linear> layers;
+  for (std::size_t i = 0; i < 3; ++i) {
+    b.push_back(arena_.random({n, 2}));
+    d_b.push_back(zeros({n, 2}));
+    addends.push_back({a, b.back(), 0.5f, i == 2 ? nullptr : &dropout});
+    layers.push_back({f32_matrix(arena_.random({n, k}))});
+  }
+  for (std::size_t i = 0; i < 3; ++i) layers[i].addend = &addends[i];
+  const Tensor gate = arena_.floats({rows, n}), up = arena_.floats({rows, n});
+  const Tensor product = arena_.floats({rows, n}), other = arena_.floats({rows, n});
+  const Tensor c1 = arena_.random({rows, n}), c2 = arena_.random({rows, n});
+  const auto loss = [&] {
+    const LinearOutput outputs[] = {
+        {&layers[0], gate, &params, product}, {&layers[1], up}, {&layers[2], other}};
+    dropped_linear(forward(), x, outputs);
+    return weighted_sum(c1, product) + weighted_sum(c2, other);
+  };
+  const double dropped = loss();
+  const Tensor d_gate = arena_.floats({rows, n}), d_up = arena_.floats({rows, n});
+  const Tensor d_x = arena_.floats({rows, k});
+  ops().swiglu(gate, up, params, c1, d_gate, d_up);
+  const LinearGradient gradients[] = {{&layers[0], d_gate, {}, d_a, d_b[0]},
+                                      {&layers[1], d_up, {}, d_a, d_b[1]},
+                                      {&layers[2], c2, {}, d_a, d_b[2]}};
+  dropped_linear_gradient(forward(), x, gradients, d_x);
+  expect_derivative(x, d_x, loss, "x");
+  expect_derivative(a, d_a, loss, "A");
+  for (std::size_t i = 0; i < 3; ++i) expect_derivative(b[i], d_b[i], loss, on("B of {}", i));
+  addends[0].dropout = addends[1].dropout = nullptr;
+  EXPECT_NE(loss(), dropped);
+}
+
+TEST_P(GradientTest, DropoutKeepsTheMean) {
+  const Tensor x = arena_.floats({200, 50}), out = arena_.floats({200, 50});
+  std::fill_n(x.as<float>(), x.elements(), 1.0f);
+  ops().dropout(x, {0.3f, 5}, 2, out);
+  double sum = 0, zeros = 0;
+  for (std::int64_t i = 0; i < out.elements(); ++i) {
+    const float value = out.as<float>()[i];
+    sum += value;
+    zeros += value == 0;
+    EXPECT_FLOAT_EQ(value, value == 0 ? 0 : 2 / 0.7f);
+  }
+  EXPECT_NEAR(sum / 10'000, 2, 0.06);
+  EXPECT_NEAR(zeros / 10'000, 0.3, 0.02);
+}
+
 TEST_P(GradientTest, EmbeddingAndSplit) {
   const Tensor ids = arena_.of<std::int32_t>({4}, {2, -1, 0, 2});
   const Tensor d_out = arena_.of<float>({4, 2}, {1, 2, 3, 4, 5, 6, 7, 8}), d_table = zeros({3, 2});
@@ -262,16 +320,17 @@ TEST_P(GradientTest, Attention) {
   blocks.row<std::int32_t>(6)[2] = -1;  // row 6 of the second head: nothing
   for (const Tensor* list : {static_cast<const Tensor*>(nullptr), &blocks}) {
     Tensor out;
+    const Tensor log_sums = arena_.floats({rows_count, heads});
     const auto loss = [&] {
       forward().store_kv(k, v, none, rows, cache.kv);
-      out = run_attention(forward(), q, rows, cache.kv, 0.7f, list);
+      out = run_attention(forward(), q, rows, cache.kv, 0.7f, list, log_sums);
       return weighted_sum(c, out);
     };
     loss();
     const Tensor d_q = arena_.floats({rows_count, heads * dim});
     const Tensor d_k = arena_.floats({rows_count, kv_heads * dim});
     const Tensor d_v = arena_.floats({rows_count, kv_heads * dim});
-    ops().attention(q, rows, cache.kv, 0.7f, list, out, c, d_q, d_k, d_v);
+    ops().attention(q, rows, cache.kv, 0.7f, list, out, log_sums, c, d_q, d_k, d_v);
     const std::string what = list == nullptr ? "all, " : "listed, ";
     expect_derivative(q, d_q, loss, what + "q");
     expect_derivative(k, d_k, loss, what + "k");
@@ -299,7 +358,8 @@ TEST_P(GradientTest, Router) {
   }
 }
 
-// The whole mixture: gate and up, weights, down, an expert that nobody picks.
+// The whole mixture: gate and up, weights, down, an expert that nobody picks. Each with an addend,
+// the gate's and the up's over one A.
 TEST_P(GradientTest, Experts) {
   const std::int64_t count = 3, tokens = 3, k = 2, cols = 5, inner = 4;
   const SwiGlu params;
@@ -315,6 +375,20 @@ TEST_P(GradientTest, Experts) {
       w.rows = n, w.cols = m;
       layers[l].push_back({w});
     }
+  const std::int64_t rank = 2;
+  std::vector<Tensor> a[3], b[3], d_a[3], d_b[3];
+  std::vector<LowRank> addends[3];
+  for (std::size_t l = 0; l < 3; ++l) {
+    for (std::size_t e = 0; e < 3; ++e) {
+      const Matrix& w = layers[l][e].weight;
+      a[l].push_back(l == 1 ? a[0][e] : arena_.random({rank, w.cols}));
+      d_a[l].push_back(l == 1 ? d_a[0][e] : zeros({rank, w.cols}));
+      b[l].push_back(arena_.random({w.rows, rank}));
+      d_b[l].push_back(zeros({w.rows, rank}));
+      addends[l].push_back({a[l][e], b[l][e], 0.5f});
+    }
+    for (std::size_t e = 0; e < 3; ++e) layers[l][e].addend = &addends[l][e];
+  }
   const Tensor x = arena_.random({tokens, cols}), weights = arena_.random({tokens, k});
   const Tensor picks = arena_.of<std::int32_t>({tokens, k}, {0, 2, 0, 2, 2, 0});
   const Dispatch d = make_dispatch(count, tokens, k);
@@ -338,19 +412,25 @@ TEST_P(GradientTest, Experts) {
   const Tensor d_weights = arena_.floats({tokens, k}), d_x = arena_.floats({tokens, cols});
   forward().gather_rows(c, d.rows, d_rows);
   ops().weighted(product, d, weights, scale, scaled);
-  const GroupedGradient back[] = {{layers[2], d_rows, d_values[2]}};
+  const GroupedGradient back[] = {{layers[2], d_rows, d_values[2], d_a[2], d_b[2]}};
   ops().grouped_linear(scaled, d, /*gather=*/false, back, d_product);
   ops().weigh(product, d, weights, scale, d_product, d_weights);
   ops().swiglu(gate, up, params, d_product, d_gate, d_up);
-  const GroupedGradient in[] = {{layers[0], d_gate, d_values[0]}, {layers[1], d_up, d_values[1]}};
+  const GroupedGradient in[] = {{layers[0], d_gate, d_values[0], d_a[0], d_b[0]},
+                                {layers[1], d_up, d_values[1], d_a[1], d_b[1]}};
   ops().grouped_linear(x, d, /*gather=*/true, in, d_in);
   ops().undispatch(d_in, d, d_x);
   expect_derivative(x, d_x, loss, "x");
   expect_derivative(weights, d_weights, loss, "weights");
   for (std::size_t l = 0; l < 3; ++l)
-    for (std::size_t e = 0; e < 3; ++e)
-      expect_derivative(values[l][e], d_values[l][e], loss, on("layer {}, expert {}", l, e));
+    for (std::size_t e = 0; e < 3; ++e) {
+      const std::string what = on("layer {}, expert {}", l, e);
+      expect_derivative(values[l][e], d_values[l][e], loss, what);
+      expect_derivative(a[l][e], d_a[l][e], loss, "A of " + what);
+      expect_derivative(b[l][e], d_b[l][e], loss, "B of " + what);
+    }
   EXPECT_EQ(largest(d_values[0][1]), 0);
+  EXPECT_EQ(largest(d_a[0][1]), 0);
 }
 
 // Every instruction set has the same ones.

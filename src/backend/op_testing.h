@@ -219,9 +219,9 @@ class OpTest : public testing::TestWithParam<Machine> {
     return out;
   }
   Tensor run_attention(Backend& backend, const Tensor& q, const Rows& rows, const KvView& cache,
-                       float scale, const Tensor* blocks) {
+                       float scale, const Tensor* blocks, const Tensor& log_sums = {}) {
     const Tensor out = arena_.floats({q.dim(0), q.dim(1)});
-    backend.attention(q, rows, cache, scale, blocks, out);
+    backend.attention(q, rows, cache, scale, blocks, out, log_sums);
     backend.synchronize();
     return out;
   }

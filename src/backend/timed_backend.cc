@@ -34,8 +34,9 @@ void TimedBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, boo
 }
 
 void TimedBackend::attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
-                             const Tensor* blocks, const Tensor& out) {
-  timed(Stage::kAttention, [&] { backend_->attention(q, rows, cache, scale, blocks, out); });
+                             const Tensor* blocks, const Tensor& out, const Tensor& log_sums) {
+  timed(Stage::kAttention,
+        [&] { backend_->attention(q, rows, cache, scale, blocks, out, log_sums); });
 }
 
 void TimedBackend::segment_attention(const Tensor& q, const Tensor& k, const Tensor& v,

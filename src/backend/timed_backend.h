@@ -51,7 +51,7 @@ class TimedBackend final : public Backend {
   void select_blocks(const Tensor& q, const Rows& rows, const IndexView& cache,
                      const Selection& selection, const Tensor& blocks) override;
   void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
-                 const Tensor* blocks, const Tensor& out) override;
+                 const Tensor* blocks, const Tensor& out, const Tensor& log_sums) override;
   void segment_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments,
                          std::int64_t dim, float scale, const Tensor& out) override;
   void route(const Tensor& x, const Router& router, bool picked_before, const Tensor& experts,

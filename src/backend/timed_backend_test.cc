@@ -70,8 +70,8 @@ class Noting final : public Backend {
     note("select_blocks", a, b, c, d, e);
   }
   void attention(const Tensor& a, const Rows& b, const KvView& c, float d, const Tensor* e,
-                 const Tensor& f) override {
-    note("attention", a, b, c, d, e, f);
+                 const Tensor& f, const Tensor& g) override {
+    note("attention", a, b, c, d, e, f, g);
   }
   void segment_attention(const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& d,
                          int64_t e, float f, const Tensor& g) override {
@@ -151,7 +151,7 @@ struct Arguments {
         {Stage::kRest, [&](Backend& b) { b.store_kv(t[0], t[1], head_norm, rows, kv); }},
         {Stage::kRest, [&](Backend& b) { b.store_index(t[0], head_norm, rows, index); }},
         {Stage::kIndex, [&](Backend& b) { b.select_blocks(t[0], rows, index, selection, t[1]); }},
-        {Stage::kAttention, [&](Backend& b) { b.attention(t[0], rows, kv, 3, &t[1], t[2]); }},
+        {Stage::kAttention, [&](Backend& b) { b.attention(t[0], rows, kv, 3, &t[1], t[2], t[3]); }},
         {Stage::kAttention,
          [&](Backend& b) { b.segment_attention(t[0], t[1], t[2], t[3], 8, 4, t[4]); }},
         {Stage::kRouter, [&](Backend& b) { b.route(t[0], router, true, t[1], t[2]); }},

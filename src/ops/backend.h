@@ -170,8 +170,10 @@ class Backend {
   // and only their pages are read (-1 lists none); without (null), all visible ones. A row with an
   // empty list gives zeros. Computed page by page at absolute boundaries and merged in ascending
   // order. q [rows, heads * head_dim], normalised and rotated; out the same shape; not q.
+  // log_sums [rows, heads], or empty: log Σ exp(scale * q · key) over these tokens, -infinity for
+  // none, which the derivative reads (spec: training §2.7).
   virtual void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
-                         const Tensor* blocks, const Tensor& out) = 0;
+                         const Tensor* blocks, const Tensor& out, const Tensor& log_sums) = 0;
 
   // Softmax attention without a mask inside each segment (spec: vision §6.1, §6.2). Segment s is
   // the rows [segments[s], segments[s + 1]); segments [count + 1] I32, from 0 to the number of

@@ -33,6 +33,9 @@ struct GroupedGradient {
   std::span<const Linear> experts;
   Tensor d_out;                       // [dispatched rows, N]
   std::span<const Tensor> d_weights;  // [N, K] each, some or all of them empty; or none at all
+  // Of experts[e].addend, in the same manner. Layers whose addends share an A give one d_a, to
+  // which each adds, in the order of the layers.
+  std::span<const Tensor> d_a = {}, d_b = {};
 };
 
 class GradientOps {
@@ -60,8 +63,8 @@ class GradientOps {
   virtual void add_row(const Tensor& d_out, const Tensor& d_row) = 0;
 
   // d_x = Σ d_out (W + scale B A) over all layers, in their order; empty: nobody needs it. It may
-  // be x. d_weight
-  // += d_outᵀ x, rows ascending. x, d_x [rows, K].
+  // be x. d_weight += d_outᵀ x, d_b += scale d_outᵀ (x Aᵀ), d_a += (scale d_out B)ᵀ x, rows
+  // ascending. x, d_x [rows, K].
   virtual void linear(const Tensor& x, std::span<const LinearGradient> layers,
                       const Tensor& d_x) = 0;
 
@@ -82,13 +85,14 @@ class GradientOps {
   virtual void norm_rope(const Tensor& x, const HeadNorm& norm, const Tensor& d_out,
                          const Tensor& d_x, const Tensor& d_weight) = 0;
 
-  // Of attention() over whole sequences, whose keys and values `cache` holds. q (normalised and
-  // rotated), out, d_out, d_q [rows, heads * head_dim]; d_k, d_v [rows, kv_heads * head_dim], by
-  // what was stored. Which blocks were listed is a constant. A row whose list is empty gives
-  // nothing.
+  // Of attention() over whole sequences, whose keys and values `cache` holds; out and log_sums as
+  // it left them. q (normalised and rotated), out, d_out, d_q [rows, heads * head_dim]; d_k, d_v
+  // [rows, kv_heads * head_dim], by what was stored. Which blocks were listed is a constant. A row
+  // whose list is empty gives nothing.
   virtual void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
-                         const Tensor* blocks, const Tensor& out, const Tensor& d_out,
-                         const Tensor& d_q, const Tensor& d_k, const Tensor& d_v) = 0;
+                         const Tensor* blocks, const Tensor& out, const Tensor& log_sums,
+                         const Tensor& d_out, const Tensor& d_q, const Tensor& d_k,
+                         const Tensor& d_v) = 0;
 
   // Of segment_attention(), whose result is `out`. All but segments [rows, heads * dim].
   virtual void segment_attention(const Tensor& q, const Tensor& k, const Tensor& v,
@@ -111,8 +115,8 @@ class GradientOps {
   virtual void weighted(const Tensor& f, const Dispatch& dispatch, const Tensor& weights,
                         float scale, const Tensor& out) = 0;
 
-  // Of grouped_linear() by the same arguments: d_x[r] = Σ d_out[r] W_e over all layers, for every
-  // dispatched row, [dispatched, K]. Rows of an expert ascend.
+  // Of grouped_linear() by the same arguments: d_x[r] = Σ d_out[r] (W_e + scale B_e A_e) over all
+  // layers, for every dispatched row, [dispatched, K]. Rows of an expert ascend.
   virtual void grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
                               std::span<const GroupedGradient> layers, const Tensor& d_x) = 0;
 
@@ -124,6 +128,10 @@ class GradientOps {
   // (spec: training §2.7). logits [rows, vocab]; labels [rows] I32; losses [rows].
   virtual void cross_entropy(const Tensor& logits, const Tensor& labels, float scale,
                              const Tensor& losses) = 0;
+
+  // out = factor * x, with dropout; its own derivative. out may be x. x, out [rows, dim].
+  virtual void dropout(const Tensor& x, const Dropout& dropout, float factor,
+                       const Tensor& out) = 0;
 
   // The halves of a concat(): x[t] = both[t, :n], y[t] = both[t, n:].
   virtual void split(const Tensor& both, const Tensor& x, const Tensor& y) = 0;

@@ -1,16 +1,28 @@
 // What a linear layer is: a stored weight and, where someone fine-tuned it, a low-rank addend.
 #pragma once
 
+#include <cstdint>
+#include <span>
+
 #include "tensor/matrix.h"
 #include "tensor/tensor.h"
 
 namespace m3 {
+
+// Some elements are 0, the others 1 / (1 - rate) times what they were. Which ones is a function of
+// the key, row and column.
+struct Dropout {
+  float rate = 0;
+  std::uint64_t key = 0;
+};
 
 // scale * B A, added to a weight W [N, K]. Both factors in float32.
 struct LowRank {
   Tensor a;  // [rank, K] F32
   Tensor b;  // [N, rank] F32
   float scale = 1;
+  // Of what A reads, while it is trained; null: none. Ops do not look at it: ops/dropout.h does.
+  const Dropout* dropout = nullptr;
 };
 
 // y = W x (+ scale * B (A x)).

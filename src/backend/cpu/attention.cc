@@ -17,6 +17,7 @@
 // choose. On Intel without AMX (avx512-vnni), which must widen: 5.6 us at the peak, 9.0 us in
 // decode (products 6.7), where reading the page alone takes 3.9.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "backend/cpu/attention_visits.h"
@@ -115,6 +116,9 @@ class RunAttention {
         call_.kernels.scale_add(
             total.partial.o + query * call_.columns(), factor, nullptr, dim,
             call_.out.row<float>(run_.first + r) + (kv_head_ * heads() + h) * dim);
+        if (call_.log_sums)
+          call_.log_sums.row<float>(run_.first + r)[kv_head_ * heads() + h] =
+              total.partial.m[query] + std::log(total.partial.l[query]);
       }
   }
 
@@ -224,6 +228,8 @@ void check_call(const AttentionCall& call) {
   M3_CHECK(width > 0 && width % (cache.kv_heads * cache.head_dim) == 0,
            "attention: rows of {} for {} heads of {}", width, cache.kv_heads, cache.head_dim);
   expect_tensor("attention: out", call.out, DType::kF32, {rows, width});
+  if (call.log_sums)
+    expect_tensor("attention: log_sums", call.log_sums, DType::kF32, {rows, width / call.dim()});
   expect_rows("attention: rows", call.rows, rows);
   if (call.blocks == nullptr) return;
   M3_CHECK(call.blocks->rank == 3, "attention: blocks are {}", call.blocks->describe());
@@ -240,8 +246,8 @@ std::int64_t groups_of(const Rows& rows, std::int64_t page_tokens) {
 }  // namespace
 
 void CpuBackend::attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
-                           const Tensor* blocks, const Tensor& out) {
-  const AttentionCall call{kernels_, q, rows, cache, scale, blocks, out};
+                           const Tensor* blocks, const Tensor& out, const Tensor& log_sums) {
+  const AttentionCall call{kernels_, q, rows, cache, scale, blocks, out, log_sums};
   check_call(call);
   if (q.dim(0) == 0) return;
   cut_runs(rows, call.run_rows(), runs_);

@@ -58,7 +58,7 @@ struct LongSequence {
                     pages.tensor(DType::kI32, {1, kPages})};
     std::vector<float> out(static_cast<std::size_t>(count * kHeads * kDim));
     backend->attention(q.tensor(DType::kF32, {count, kHeads * kDim}), rows, cache, 0.2f, nullptr,
-                       {out.data(), DType::kF32, {count, kHeads * kDim}});
+                       {out.data(), DType::kF32, {count, kHeads * kDim}}, {});
     return out;
   }
 

@@ -19,6 +19,7 @@ struct AttentionCall {
   float scale;
   const Tensor* blocks;
   const Tensor& out;
+  const Tensor& log_sums;
 
   std::int64_t dim() const { return cache.head_dim; }
   std::int64_t heads() const { return q.dim(1) / dim() / cache.kv_heads; }  // per K/V head
@@ -80,6 +81,19 @@ class BlockVisits {
   }
 
   std::int64_t page(std::int64_t block) const { return seen(last_row_).page(block); }
+
+  // body(row of the run, rows, how many tokens each attends to) for neighbours that attend to any
+  // token of the block.
+  template <typename Body>
+  void for_each_range(std::int64_t block, const Body& body) const {
+    find_tokens(block);
+    for (std::int64_t r = 0; r < run_.rows;) {
+      std::int64_t end = r;
+      while (end < run_.rows && tokens_[end] > 0) ++end;
+      if (end > r) body(r, end - r, tokens_ + r);
+      r = end + 1;
+    }
+  }
 
   // body(row of the run, rows, tokens) for neighbours that attend to the same tokens of the block.
   template <typename Body>

@@ -4,10 +4,10 @@
 
 #include <vector>
 
+#include "backend/cpu/cpu_gradients.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/scratch.h"
 #include "backend/cpu/x_packer.h"
-#include "backend/reference/reference_gradients.h"
 #include "ops/backend.h"
 
 namespace m3::cpu {
@@ -54,14 +54,13 @@ class CpuBackend final : public Backend {
         tasks_(pool.threads()),
         x_(kernels, pool),
         beside_x_(kernels, pool),
-        gradients_(pool) {}
+        gradients_(kernels, pool) {}
 
   std::string_view name() const override { return "cpu"; }
   std::string_view isa() const override { return kernels_.name; }
   CacheFormat cache_format() const override {
     return {DType::kBF16, DType::kBF16, PageOrder::kPairs};
   }
-  // No derivative has a kernel of its own yet: they are the reference's, in double.
   GradientOps* gradients() override { return &gradients_; }
   std::string_view packed_layout() const override { return "panels-64x2"; }
   std::int64_t packed_bytes(const Matrix& w) const override;
@@ -88,7 +87,7 @@ class CpuBackend final : public Backend {
   void select_blocks(const Tensor& q, const Rows& rows, const IndexView& cache,
                      const Selection& selection, const Tensor& blocks) override;
   void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
-                 const Tensor* blocks, const Tensor& out) override;
+                 const Tensor* blocks, const Tensor& out, const Tensor& log_sums) override;
   void segment_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments,
                          std::int64_t dim, float scale, const Tensor& out) override;
   void route(const Tensor& x, const Router& router, bool picked_before, const Tensor& experts,
@@ -134,7 +133,7 @@ class CpuBackend final : public Backend {
 
   TaskScratch tasks_;
   XPacker x_, beside_x_;
-  reference::ReferenceGradients gradients_;
+  CpuGradients gradients_;
   OpScratch packed_f32_, low_rank_packed_, low_rank_, sums_, partials_;
   OpScratch segment_keys_, segment_values_;
   OpScratch candidates_, candidate_counts_;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/cpu/cpu_gradients.h"
 #include "backend/cpu/cpu_ops.h"
 #include "ops/arguments.h"
 
@@ -76,6 +77,19 @@ void CpuBackend::swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& para
   for_ranges(pool_, gate.elements(), kGrain, [&](std::int64_t begin, std::int64_t end) {
     kernels_.swiglu(gate.as<float>() + begin, up.as<float>() + begin, p, end - begin,
                     out.as<float>() + begin);
+  });
+}
+
+void CpuGradients::swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params,
+                          const Tensor& d_out, const Tensor& d_gate, const Tensor& d_up) {
+  expect_rank("swiglu gradient: gate", gate, 2);
+  for (const Tensor& other : {up, d_out, d_gate, d_up})
+    expect_tensor("swiglu gradient", other, DType::kF32, {gate.dim(0), gate.dim(1)});
+  const SwiGluParams p{params.alpha, params.limit, params.beta};
+  for_ranges(pool_, gate.elements(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+    kernels_.swiglu_gradient(gate.as<float>() + begin, up.as<float>() + begin, p,
+                             d_out.as<float>() + begin, end - begin, d_gate.as<float>() + begin,
+                             d_up.as<float>() + begin);
   });
 }
 

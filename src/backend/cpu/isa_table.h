@@ -5,6 +5,7 @@
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/loops_attention.h"
 #include "backend/cpu/loops_dot.h"
+#include "backend/cpu/loops_gradients.h"
 #include "backend/cpu/loops_pairs.h"
 #include "backend/cpu/loops_panel_e2m1.h"
 #include "backend/cpu/loops_panel_int8.h"
@@ -45,6 +46,12 @@ constexpr Kernels make_kernels(const char* name, const char* multiply_instructio
   k.swiglu = swiglu<S>;
   k.gelu = gelu<S>;
   k.exp = exp<S>;
+  k.span_pairs = span_pairs<S>;
+  k.to_pairs = to_pairs<S>;
+  k.inner_product = inner_product<S>;
+  k.rms_norm_gradient = rms_norm_gradient<S>;
+  k.softmax_gradient = softmax_gradient<S>;
+  k.swiglu_gradient = swiglu_gradient<S>;
   k.largest = largest<S>;
   k.log_sum_exp = log_sum_exp<S>;
   k.softmax_piece = softmax_piece<D>;

@@ -208,6 +208,36 @@ struct Partial {
   float* o = nullptr;  // [queries, dim]
 };
 
+// The derivative of rms_norm by one row, d_x = (or += where it adds), and d_weight += its share.
+struct RmsNormGradient {
+  const float* x = nullptr;  // [norm.dim], as all
+  NormParams norm;
+  const float* d_out = nullptr;
+  float* d_x = nullptr;  // may be d_out
+  bool adds = false;
+  float* d_weight = nullptr;  // null: nobody asks
+};
+
+// The derivative of softmax attention, token by token: s and what it becomes are [tokens, stride],
+// queries side by side, padded to a multiple of kPairColumns.
+struct SoftmaxGradient {
+  const float* s = nullptr;          // scores, before `scale`
+  const float* d_weights = nullptr;  // derivatives by the softmax's results
+  std::int64_t tokens = 0;
+  std::int64_t stride = 0;
+  float scale = 1;
+  // Of each query: log of the sum of its exp(scale * score) over all its tokens; the derivative by
+  // its output times that output; how many of these tokens it sees.
+  const float* log_sums = nullptr;
+  const float* deltas = nullptr;
+  const float* visible = nullptr;
+  // In bfloat16: the softmax's results; derivatives by s, and the same as the right side of a
+  // PairsJob over the tokens. 0 of tokens that are not seen.
+  std::uint16_t* weights = nullptr;
+  std::uint16_t* d_scores = nullptr;
+  std::uint16_t* d_score_pairs = nullptr;  // [ceil(tokens / 2), stride, 2]
+};
+
 struct Kernels {
   using Dot = void (*)(const DotJob& job);
 
@@ -273,6 +303,19 @@ struct Kernels {
   // out = gelu(x + bias), the exact form; no bias where it is null. out may be x.
   void (*gelu)(const float* x, const float* bias, std::int64_t n, float* out);
   void (*exp)(const float* x, std::int64_t n, float* out);
+
+  // Derivatives. Right sides of a PairsJob: out[n / 2 * out_stride + 2 * k + n % 2] = output n and
+  // column k of a span of a panel, scales included, rounded to bfloat16; out[2 * i] = a[i], out[2 *
+  // i + 1] = b[i], or 0 where b is null.
+  void (*span_pairs)(WeightFormat format, const std::byte* span, std::uint16_t* out,
+                     std::int64_t out_stride);
+  void (*to_pairs)(const float* a, const float* b, std::int64_t n, std::uint16_t* out);
+  float (*inner_product)(const float* a, const float* b, std::int64_t n);
+  void (*rms_norm_gradient)(const RmsNormGradient& gradient);
+  void (*softmax_gradient)(const SoftmaxGradient& gradient);
+  // d_gate and d_up may be gate and up.
+  void (*swiglu_gradient)(const float* gate, const float* up, const SwiGluParams& params,
+                          const float* d_out, std::int64_t n, float* d_gate, float* d_up);
 
   // NaN if any element is NaN. n >= 1.
   float (*largest)(const float* x, std::int64_t n);

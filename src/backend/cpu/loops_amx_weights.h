@@ -73,15 +73,6 @@ struct DecodedTiles {
   }
 };
 
-// Pairs times scales. Exact, where the product is a number of bfloat16 and not subnormal.
-template <class S>
-typename S::H scaled_pairs(typename S::H pairs, typename S::F scale) {
-  const auto even = S::bits(S::mul(S::even(pairs), scale));
-  const auto odd = S::bits(S::mul(S::odd(pairs), scale));
-  return S::bit_or(S::template shift_right_32<16>(even),
-                   S::bit_and(odd, S::set1_32(static_cast<int>(0xffff0000))));
-}
-
 // f(eight scale bytes) of both halves of a block's.
 template <class F>
 bool of_all_scales(const std::uint8_t* scales, F f) {

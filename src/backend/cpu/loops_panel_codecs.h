@@ -47,6 +47,15 @@ typename S::F e8m0_scales(const std::uint8_t* p) {
   return S::from_bits(S::template shift_left_32<23>(S::widen_8(p)));
 }
 
+// Pairs times scales. Exact, where the product is a number of bfloat16 and not subnormal.
+template <class S>
+typename S::H scaled_pairs(typename S::H pairs, typename S::F scale) {
+  const auto even = S::bits(S::mul(S::even(pairs), scale));
+  const auto odd = S::bits(S::mul(S::odd(pairs), scale));
+  return S::bit_or(S::template shift_right_32<16>(even),
+                   S::bit_and(odd, S::set1_32(static_cast<int>(0xffff0000))));
+}
+
 // Its blocks of columns are those of the other formats, with nothing to multiply their sums by.
 template <class S>
 struct Bf16Panel {

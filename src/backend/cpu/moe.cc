@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backend/cpu/cpu_gradients.h"
 #include "backend/cpu/cpu_ops.h"
 #include "ops/arguments.h"
 #include "tensor/numeric.h"
@@ -138,6 +139,108 @@ void CpuBackend::combine(const Tensor& y, const Dispatch& dispatch, const Tensor
     }
     kernels_.scale_add(sum, scale, shared ? shared.row<float>(t) : nullptr, hidden,
                        out.row<float>(t));
+  });
+}
+
+namespace {
+
+// Of a row's weights by its logits (spec: training §2.7). s [experts], scores; d_logits [experts].
+void router_gradient(RouterScore score, std::int64_t experts, const float* s,
+                     const std::int32_t* picks, std::int64_t k, const float* d_weights,
+                     float* d_logits) {
+  float sum = 0, along = 0;
+  for (std::int64_t j = 0; j < k; ++j) sum += s[picks[j]];
+  if (!(sum > 0)) sum = 1;
+  for (std::int64_t j = 0; j < k; ++j) along += d_weights[j] * s[picks[j]] / sum;
+  std::fill_n(d_logits, experts, 0.0f);
+  float mixed = 0;  // of the softmax: what all scores share
+  for (std::int64_t j = 0; j < k; ++j) {
+    const std::int32_t e = picks[j];
+    d_logits[e] = (d_weights[j] - along) / sum;
+    mixed += d_logits[e] * s[e];
+  }
+  for (std::int64_t e = 0; e < experts; ++e)
+    d_logits[e] = score == RouterScore::kSoftmax ? s[e] * (d_logits[e] - mixed)
+                                                 : d_logits[e] * s[e] * (1 - s[e]);
+}
+
+}  // namespace
+
+void CpuGradients::route(const Tensor& x, const Router& router, const Tensor& experts,
+                         const Tensor& d_weights, const Tensor& d_x, const Tensor& d_gate) {
+  expect_rank("route gradient: x", x, 2);
+  const std::int64_t rows = x.dim(0), hidden = x.dim(1), k = experts.dim(1);
+  const std::int64_t count = router.gate.rows;
+  expect_matrix("route gradient: gate", router.gate, count, hidden);
+  M3_CHECK(router.gate.codec->format == Format::kF32, "route gradient: the gate is {}",
+           router.gate.codec->name);
+  expect_tensor("route gradient: experts", experts, DType::kI32, {rows, k});
+  expect_tensor("route gradient: d_weights", d_weights, DType::kF32, {rows, k});
+  expect_tensor("route gradient: d_x", d_x, DType::kF32, {rows, hidden});
+  expect_ids("route gradient: experts", experts, count);
+
+  const Tensor d_logits(d_logits_.take<float>(rows * count), DType::kF32, {rows, count});
+  tasks_.reserve(TaskScratch::bytes_for<float>(hidden) + TaskScratch::bytes_for<float>(count));
+  for_each_task(pool_, rows, [&](std::int64_t row) {
+    TaskScratch::Slice slice(tasks_);
+    float* rounded = slice.take<float>(hidden);  // as the router reads it
+    float* s = slice.take<float>(count);
+    for (std::int64_t i = 0; i < hidden; ++i) rounded[i] = round_to_bf16(x.row<float>(row)[i]);
+    for (std::int64_t e = 0; e < count; ++e)
+      s[e] = kernels_.inner_product(rounded, router.gate.values.row<float>(e), hidden);
+    score_experts(kernels_, router.score, count, s);
+    router_gradient(router.score, count, s, experts.row<std::int32_t>(row), k,
+                    d_weights.row<float>(row), d_logits.row<float>(row));
+  });
+  const Linear gate{router.gate};
+  add_linear(x, {&gate, d_logits, d_gate, {}, {}}, d_x);
+}
+
+void CpuGradients::weigh(const Tensor& f, const Dispatch& dispatch, const Tensor& weights,
+                         float scale, const Tensor& d_f, const Tensor& d_weights) {
+  expect_dispatch("weigh: dispatch", dispatch);
+  expect_rank("weigh: f", f, 2);
+  const std::int64_t tokens = dispatch.places.dim(0), k = dispatch.places.dim(1), dim = f.dim(1);
+  for (const Tensor& x : {f, d_f}) expect_tensor("weigh: f", x, DType::kF32, {tokens * k, dim});
+  for (const Tensor& w : {weights, d_weights})
+    expect_tensor("weigh: weights", w, DType::kF32, {tokens, k});
+  expect_ids("weigh: places", dispatch.places, tokens * k);
+  for_each_task(pool_, tokens * k, [&](std::int64_t i) {
+    const std::int64_t r = dispatch.places.as<std::int32_t>()[i];
+    float* d = d_f.row<float>(r);
+    d_weights.as<float>()[i] = scale * kernels_.inner_product(f.row<float>(r), d, dim);
+    kernels_.scale_add(d, scale * weights.as<float>()[i], nullptr, dim, d);
+  });
+}
+
+void CpuGradients::weighted(const Tensor& f, const Dispatch& dispatch, const Tensor& weights,
+                            float scale, const Tensor& out) {
+  expect_dispatch("weighted: dispatch", dispatch);
+  expect_rank("weighted: f", f, 2);
+  const std::int64_t tokens = dispatch.places.dim(0), k = dispatch.places.dim(1), dim = f.dim(1);
+  for (const Tensor& x : {f, out}) expect_tensor("weighted: f", x, DType::kF32, {tokens * k, dim});
+  expect_tensor("weighted: weights", weights, DType::kF32, {tokens, k});
+  expect_ids("weighted: places", dispatch.places, tokens * k);
+  for_each_task(pool_, tokens * k, [&](std::int64_t i) {
+    const std::int64_t r = dispatch.places.as<std::int32_t>()[i];
+    kernels_.scale_add(f.row<float>(r), scale * weights.as<float>()[i], nullptr, dim,
+                       out.row<float>(r));
+  });
+}
+
+void CpuGradients::undispatch(const Tensor& d, const Dispatch& dispatch, const Tensor& d_x) {
+  expect_dispatch("undispatch: dispatch", dispatch);
+  expect_rank("undispatch: d_x", d_x, 2);
+  const std::int64_t tokens = dispatch.places.dim(0), k = dispatch.places.dim(1);
+  const std::int64_t dim = d_x.dim(1);
+  expect_tensor("undispatch: d", d, DType::kF32, {tokens * k, dim});
+  expect_tensor("undispatch: d_x", d_x, DType::kF32, {tokens, dim});
+  expect_ids("undispatch: places", dispatch.places, tokens * k);
+  for_each_task(pool_, tokens, [&](std::int64_t t) {
+    float* sum = d_x.row<float>(t);
+    std::fill_n(sum, dim, 0.0f);
+    for (std::int64_t j = 0; j < k; ++j)
+      kernels_.add(d.row<float>(dispatch.places.row<std::int32_t>(t)[j]), dim, sum);
   });
 }
 

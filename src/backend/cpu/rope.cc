@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backend/cpu/cpu_gradients.h"
 #include "backend/cpu/cpu_ops.h"
 #include "backend/cpu/page_product.h"
 #include "backend/cpu/paging.h"
@@ -149,6 +150,35 @@ void CpuBackend::store_index(const Tensor& k, const HeadNorm& norm, const Rows& 
       norm_rope_head(k.row<float>(row), cache.dim, norm, row, key);
       store_token(key, cache.keys(seen.page(seen.count() - 1)), seen.slot() % cache.page_tokens,
                   rounded);
+    }
+  });
+}
+
+void CpuGradients::norm_rope(const Tensor& x, const HeadNorm& norm, const Tensor& d_out,
+                             const Tensor& d_x, const Tensor& d_weight) {
+  expect_rank("norm_rope gradient: x", x, 2);
+  const std::int64_t rows = x.dim(0), width = x.dim(1), dim = norm.weight.dim(0);
+  const std::int64_t rotary = norm.rotations.dim(1), half = rotary / 2;
+  expect_head_norm("norm_rope gradient: norm", norm, rows, dim);
+  M3_CHECK(width % dim == 0, "norm_rope gradient: rows of {} are no heads of {}", width, dim);
+  expect_tensor("norm_rope gradient: d_out", d_out, DType::kF32, {rows, width});
+  expect_tensor("norm_rope gradient: d_x", d_x, DType::kF32, {rows, width});
+  tasks_.reserve(TaskScratch::bytes_for<float>(rotary));
+  for_rows_and_weight(rows, d_weight, dim, [&](std::int64_t row, float* d_share) {
+    TaskScratch::Slice slice(tasks_);
+    float* back = slice.take<float>(rotary);  // by the opposite angles
+    std::copy_n(norm.rotations.row<float>(row), half, back);
+    for (std::int64_t i = half; i < rotary; ++i) back[i] = -norm.rotations.row<float>(row)[i];
+    for (std::int64_t at = 0; at < width; at += dim) {
+      float* d = d_x.row<float>(row) + at;
+      const float* given = d_out.row<float>(row) + at;
+      if (d != given) std::copy_n(given, dim, d);
+      kernels_.rotate(d, back, rotary);
+      kernels_.rms_norm_gradient({.x = x.row<float>(row) + at,
+                                  .norm = {norm.weight.as<float>(), norm.eps, dim},
+                                  .d_out = d,
+                                  .d_x = d,
+                                  .d_weight = d_share});
     }
   });
 }

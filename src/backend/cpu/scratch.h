@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "base/check.h"
 #include "base/thread_pool.h"
@@ -27,6 +28,39 @@ class OpScratch {
 
  private:
   Buffer buffer_;
+};
+
+// Any number of arrays for an op as a whole.
+class OpArena {
+ public:
+  // What was taken is gone. From the second time on, an op finds its memory in one piece.
+  void reset() {
+    if (blocks_.size() > 1) {
+      std::int64_t bytes = 0;
+      for (const Buffer& block : blocks_) bytes += block.bytes();
+      blocks_.clear();
+      blocks_.emplace_back(bytes);
+    }
+    used_ = 0;
+  }
+
+  // Room for `count` elements, undefined; valid until reset(). 64-byte aligned.
+  template <typename T>
+  T* take(std::int64_t count) {
+    const std::int64_t bytes = (count * static_cast<std::int64_t>(sizeof(T)) + 63) / 64 * 64;
+    if (blocks_.empty() || used_ + bytes > blocks_.back().bytes()) {
+      blocks_.emplace_back(std::max(bytes, kBlockBytes));
+      used_ = 0;
+    }
+    auto* start = reinterpret_cast<T*>(blocks_.back().data() + used_);
+    used_ += bytes;
+    return start;
+  }
+
+ private:
+  static constexpr std::int64_t kBlockBytes = 1 << 20;
+  std::vector<Buffer> blocks_;
+  std::int64_t used_ = 0;  // of the last one
 };
 
 // One slice for each thread that may run a task at the same time. A pool does not say which of its

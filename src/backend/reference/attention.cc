@@ -36,13 +36,14 @@ std::vector<PageTokens> attended_pages(const VisibleBlocks& visible, const std::
   return pages;
 }
 
-// Turns scores into probabilities.
-void softmax(std::span<double> scores) {
+// Turns scores into probabilities; returns the log of the sum of their exponentials.
+double softmax(std::span<double> scores) {
   double largest = -std::numeric_limits<double>::infinity();
   for (double score : scores) largest = std::max(largest, score);
   double sum = 0;
   for (double& score : scores) sum += score = std::exp(score - largest);
   for (double& score : scores) score /= sum;
+  return scores.empty() ? largest : largest + std::log(sum);
 }
 
 // One row and one K/V head with the query heads that read it. Every key and value is read once for
@@ -55,13 +56,16 @@ class GroupAttention {
         heads_(heads),
         scratch_(static_cast<std::size_t>(cache.head_dim)) {}
 
-  // q, out [heads, head_dim].
-  void run(const std::vector<PageTokens>& pages, const float* q, float scale, float* out) {
+  // q, out [heads, head_dim]; log_sums [heads], or null.
+  void run(const std::vector<PageTokens>& pages, const float* q, float scale, float* out,
+           float* log_sums) {
     tokens_ = 0;
     for (const PageTokens& p : pages) tokens_ += p.tokens;
     score(pages, q, scale);
-    for (std::int64_t h = 0; h < heads_; ++h)
-      softmax({probabilities_of(h), static_cast<std::size_t>(tokens_)});
+    for (std::int64_t h = 0; h < heads_; ++h) {
+      const double sum = softmax({probabilities_of(h), static_cast<std::size_t>(tokens_)});
+      if (log_sums != nullptr) log_sums[h] = static_cast<float>(sum);
+    }
     mix(pages, out);
   }
 
@@ -135,7 +139,8 @@ void ReferenceBackend::store_kv(const Tensor& k, const Tensor& v, const HeadNorm
 }
 
 void ReferenceBackend::attention(const Tensor& q, const Rows& rows, const KvView& cache,
-                                 float scale, const Tensor* blocks, const Tensor& out) {
+                                 float scale, const Tensor* blocks, const Tensor& out,
+                                 const Tensor& log_sums) {
   expect_cache("attention: cache", cache);
   expect_rank("attention: q", q, 2);
   const std::int64_t count = q.dim(0), width = q.dim(1), kv_heads = cache.kv_heads;
@@ -143,6 +148,8 @@ void ReferenceBackend::attention(const Tensor& q, const Rows& rows, const KvView
            "attention: rows of {} do not share {} K/V heads of {}", width, kv_heads,
            cache.head_dim);
   expect_tensor("attention: out", out, DType::kF32, {count, width});
+  if (log_sums)
+    expect_tensor("attention: log_sums", log_sums, DType::kF32, {count, width / cache.head_dim});
   expect_rows("attention: rows", rows, count);
   const std::int64_t topk = blocks ? blocks->dim(2) : 0;
   if (blocks) expect_tensor("attention: blocks", *blocks, DType::kI32, {count, kv_heads, topk});
@@ -153,8 +160,10 @@ void ReferenceBackend::attention(const Tensor& q, const Rows& rows, const KvView
     const VisibleBlocks visible(rows, row, cache.page_tokens);
     const std::int32_t* list = blocks ? blocks->row<std::int32_t>(row) + kv_head * topk : nullptr;
     GroupAttention group(cache, kv_head, group_width / cache.head_dim);
-    group.run(attended_pages(visible, list, topk), q.row<float>(row) + kv_head * group_width, scale,
-              out.row<float>(row) + kv_head * group_width);
+    group.run(
+        attended_pages(visible, list, topk), q.row<float>(row) + kv_head * group_width, scale,
+        out.row<float>(row) + kv_head * group_width,
+        log_sums ? log_sums.row<float>(row) + kv_head * (group_width / cache.head_dim) : nullptr);
   });
 }
 
@@ -245,8 +254,8 @@ class SequenceGradient {
 
 void ReferenceGradients::attention(const Tensor& q, const Rows& rows, const KvView& cache,
                                    float scale, const Tensor* blocks, const Tensor& out,
-                                   const Tensor& d_out, const Tensor& d_q, const Tensor& d_k,
-                                   const Tensor& d_v) {
+                                   const Tensor& /*log_sums*/, const Tensor& d_out,
+                                   const Tensor& d_q, const Tensor& d_k, const Tensor& d_v) {
   expect_cache("attention gradient: cache", cache);
   expect_rank("attention gradient: q", q, 2);
   const std::int64_t count = q.dim(0), width = q.dim(1), dim = cache.head_dim;

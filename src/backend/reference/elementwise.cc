@@ -3,6 +3,7 @@
 
 #include "backend/reference/reference_backend.h"
 #include "backend/reference/reference_gradients.h"
+#include "base/random.h"
 #include "ops/arguments.h"
 
 namespace m3::reference {
@@ -141,6 +142,22 @@ void ReferenceGradients::gelu(const Tensor& x, const Tensor& bias, const Tensor&
       const double below = (1 + std::erf(y / std::sqrt(2.0))) / 2;
       const double density = std::exp(-y * y / 2) / std::sqrt(2 * std::acos(-1.0));
       d_x.as<float>()[i] = static_cast<float>(d_out.as<float>()[i] * (below + y * density));
+    }
+  });
+}
+
+void ReferenceGradients::dropout(const Tensor& x, const Dropout& dropout, float factor,
+                                 const Tensor& out) {
+  expect_rank("dropout: x", x, 2);
+  const std::int64_t rows = x.dim(0), dim = x.dim(1);
+  expect_tensor("dropout: out", out, DType::kF32, {rows, dim});
+  const double kept = double{factor} / (1 - double{dropout.rate});
+  pool_.parallel_for(rows, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin * dim; i < end * dim; ++i) {
+      const auto row = static_cast<std::uint64_t>(i / dim);
+      const auto column = static_cast<std::uint64_t>(i % dim);
+      const bool drops = uniform_at(dropout.key, row, column) < double{dropout.rate};
+      out.as<float>()[i] = drops ? 0 : static_cast<float>(kept * x.as<float>()[i]);
     }
   });
 }

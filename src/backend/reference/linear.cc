@@ -42,6 +42,13 @@ double expand(const LowRank& addend, std::int64_t n, const double* compressed) {
   return addend.scale * sum;
 }
 
+std::vector<const float*> pointers_into(const std::vector<float>& rows, std::int64_t dim) {
+  std::vector<const float*> pointers;
+  for (std::size_t at = 0; at < rows.size(); at += static_cast<std::size_t>(dim))
+    pointers.push_back(rows.data() + at);
+  return pointers;
+}
+
 }  // namespace
 
 void product(ThreadPool& pool, const Linear& linear, std::span<const float* const> inputs,
@@ -105,6 +112,19 @@ void weight_gradient(ThreadPool& pool, std::span<const float* const> d_out,
   });
 }
 
+void low_rank_gradient(ThreadPool& pool, const LowRank& addend, std::span<const float* const> d_out,
+                       std::span<const float* const> x, const Tensor& d_a, const Tensor& d_b) {
+  const std::int64_t rank = addend.a.dim(0);
+  expect_tensor("gradient: d_a", d_a, DType::kF32, {rank, addend.a.dim(1)});
+  expect_tensor("gradient: d_b", d_b, DType::kF32, {addend.b.dim(0), rank});
+  std::vector<float> inner, d_inner;
+  for (double u : compress(addend, x)) inner.push_back(static_cast<float>(addend.scale * u));
+  for (const float* d : d_out)
+    for (double u : through_b(addend, d)) d_inner.push_back(static_cast<float>(u));
+  weight_gradient(pool, d_out, pointers_into(inner, rank), d_b);
+  weight_gradient(pool, pointers_into(d_inner, rank), x, d_a);
+}
+
 std::vector<const float*> row_pointers(const Tensor& x) {
   std::vector<const float*> pointers;
   for (std::int64_t row = 0; row < x.dim(0); ++row) pointers.push_back(x.row<float>(row));
@@ -122,32 +142,6 @@ void ReferenceBackend::linear(const Tensor& x, std::span<const LinearOutput> out
   }
   apply_gates(outputs);
 }
-
-namespace {
-
-std::vector<const float*> pointers_into(const std::vector<float>& rows, std::int64_t dim) {
-  std::vector<const float*> pointers;
-  for (std::size_t at = 0; at < rows.size(); at += static_cast<std::size_t>(dim))
-    pointers.push_back(rows.data() + at);
-  return pointers;
-}
-
-// d_b += scale * d_outᵀ (x Aᵀ), d_a += (scale * d_out B)ᵀ x.
-void low_rank_gradient(ThreadPool& pool, const LinearGradient& layer,
-                       std::span<const float* const> d_out, std::span<const float* const> x) {
-  const LowRank& addend = *layer.linear->addend;
-  const std::int64_t rank = addend.a.dim(0);
-  std::vector<float> inner, d_inner;
-  for (double u : compress(addend, x)) inner.push_back(static_cast<float>(addend.scale * u));
-  for (const float* d : d_out)
-    for (double u : through_b(addend, d)) d_inner.push_back(static_cast<float>(u));
-  expect_tensor("linear gradient: d_b", layer.d_b, DType::kF32, {addend.b.dim(0), rank});
-  expect_tensor("linear gradient: d_a", layer.d_a, DType::kF32, {rank, addend.a.dim(1)});
-  weight_gradient(pool, d_out, pointers_into(inner, rank), layer.d_b);
-  weight_gradient(pool, pointers_into(d_inner, rank), x, layer.d_a);
-}
-
-}  // namespace
 
 void ReferenceGradients::linear(const Tensor& x, std::span<const LinearGradient> layers,
                                 const Tensor& d_x) {
@@ -169,7 +163,9 @@ void ReferenceGradients::linear(const Tensor& x, std::span<const LinearGradient>
                     {layers[i].linear->weight.rows, cols});
       weight_gradient(pool_, d_outs[i], inputs, layers[i].d_weight);
     }
-    if (layers[i].d_a) low_rank_gradient(pool_, layers[i], d_outs[i], inputs);
+    if (layers[i].d_a)
+      low_rank_gradient(pool_, *layers[i].linear->addend, d_outs[i], inputs, layers[i].d_a,
+                        layers[i].d_b);
   }
   if (!d_x) return;
   expect_tensor("linear gradient: d_x", d_x, DType::kF32, {rows, cols});

@@ -281,8 +281,12 @@ void ReferenceGradients::grouped_linear(const Tensor& x, const Dispatch& dispatc
       const std::span<const float* const> d_out(d_outs[i].data() + first, rows);
       expect_linear("grouped_linear gradient: weight", layers[i].experts[e], cols);
       through.push_back({&layers[i].experts[e], d_out});
-      if (layers[i].d_weights.empty() || !layers[i].d_weights[e]) continue;
-      weight_gradient(pool_, d_out, {inputs.data() + first, rows}, layers[i].d_weights[e]);
+      const std::span<const float* const> x_e(inputs.data() + first, rows);
+      if (!layers[i].d_weights.empty() && layers[i].d_weights[e])
+        weight_gradient(pool_, d_out, x_e, layers[i].d_weights[e]);
+      if (!layers[i].d_a.empty() && layers[i].d_a[e])
+        low_rank_gradient(pool_, *layers[i].experts[e].addend, d_out, x_e, layers[i].d_a[e],
+                          layers[i].d_b[e]);
     }
     input_gradient(pool_, through, cols, d_x.as<float>() + offsets[e] * cols);
   }

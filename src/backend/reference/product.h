@@ -31,6 +31,10 @@ void input_gradient(ThreadPool& pool, std::span<const BackwardLayer> layers, std
 void weight_gradient(ThreadPool& pool, std::span<const float* const> d_out,
                      std::span<const float* const> x, const Tensor& d_w);
 
+// d_b += scale * d_outᵀ (x Aᵀ), d_a += (scale * d_out B)ᵀ x, rows ascending.
+void low_rank_gradient(ThreadPool& pool, const LowRank& addend, std::span<const float* const> d_out,
+                       std::span<const float* const> x, const Tensor& d_a, const Tensor& d_b);
+
 // Pointers to the rows of an F32 tensor [rows, dim].
 std::vector<const float*> row_pointers(const Tensor& x);
 

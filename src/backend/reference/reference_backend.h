@@ -61,7 +61,7 @@ class ReferenceBackend final : public Backend {
   void store_kv(const Tensor& k, const Tensor& v, const HeadNorm& norm, const Rows& rows,
                 const KvView& cache) override;
   void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
-                 const Tensor* blocks, const Tensor& out) override;
+                 const Tensor* blocks, const Tensor& out, const Tensor& log_sums) override;
 
   // segment_attention.cc
   void segment_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments,

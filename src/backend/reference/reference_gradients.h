@@ -22,6 +22,7 @@ class ReferenceGradients final : public GradientOps {
               const Tensor& d_gate, const Tensor& d_up) override;
   void add_row(const Tensor& d_out, const Tensor& d_row) override;
   void gelu(const Tensor& x, const Tensor& bias, const Tensor& d_out, const Tensor& d_x) override;
+  void dropout(const Tensor& x, const Dropout& dropout, float factor, const Tensor& out) override;
   void split(const Tensor& both, const Tensor& x, const Tensor& y) override;
 
   // norm.cc
@@ -40,8 +41,9 @@ class ReferenceGradients final : public GradientOps {
 
   // attention.cc
   void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
-                 const Tensor* blocks, const Tensor& out, const Tensor& d_out, const Tensor& d_q,
-                 const Tensor& d_k, const Tensor& d_v) override;
+                 const Tensor* blocks, const Tensor& out, const Tensor& log_sums,
+                 const Tensor& d_out, const Tensor& d_q, const Tensor& d_k,
+                 const Tensor& d_v) override;
 
   // segment_attention.cc
   void segment_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments,
