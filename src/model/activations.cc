@@ -86,6 +86,7 @@ Activations Activations::first(std::int64_t tokens, std::int64_t output_rows) co
                     &part.sources,
                     &part.joined})
     *t = t->rows(0, tokens);
+  if (part.log_sums) part.log_sums = part.log_sums.rows(0, tokens);
   const std::int64_t picks = tokens * experts.dim(1);
   for (Tensor* t : {&part.dispatch.rows, &part.expert_gate, &part.expert_up, &part.expert_product,
                     &part.expert_out})

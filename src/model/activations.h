@@ -30,6 +30,7 @@ struct Activations {
   Tensor k;          // [tokens, kv_heads * head_dim]
   Tensor v;          // [tokens, kv_heads * head_dim]
   Tensor attended;   // [tokens, heads * head_dim]
+  Tensor log_sums;   // [tokens, heads], where training keeps them; else empty
   Tensor index_q;    // [tokens, index_heads * index_dim]
   Tensor index_k;    // [tokens, index_dim]
   Tensor blocks;     // [tokens, index_heads, topk] I32

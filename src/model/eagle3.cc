@@ -113,7 +113,7 @@ void Eagle3::attention(const Rows& rows, const PagedCache& cache, std::int64_t c
   backend_.rotate(rotations, c.head_dim, part(arena.q));
   backend_.store_kv(part(arena.k), part(arena.v), {.rotations = rotations}, rows, cache.kv(0));
   const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-  backend_.attention(part(arena.q), rows, cache.kv(0), scale, nullptr, part(arena.attended));
+  backend_.attention(part(arena.q), rows, cache.kv(0), scale, nullptr, part(arena.attended), {});
   linear(part(arena.attended), {{&weights_.o, part(arena.branch)}});
   backend_.add(part(arena.branch), features);
 }

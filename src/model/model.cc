@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "model/rope.h"
+#include "ops/dropout.h"
 #include "tensor/layout.h"
 
 namespace m3 {
@@ -123,7 +124,7 @@ void Model::attention(std::int64_t layer, const Step& step) const {
   backend_.store_kv(a.k, a.v, {w.k_norm, eps(), a.rotations}, step.rows, kv);
   const Tensor* blocks = indexer ? choose_blocks(layer, step) : nullptr;
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
-  backend_.attention(a.q_rotated, step.rows, kv, scale, blocks, a.attended);
+  backend_.attention(a.q_rotated, step.rows, kv, scale, blocks, a.attended, a.log_sums);
   linear(a.attended, {{&w.o, a.branch}});
   group_.all_reduce_sum(a.branch);
 }
@@ -186,8 +187,8 @@ void Model::moe(std::int64_t layer, const Activations& a, Watch& watch) const {
     beside_gate_up = {a.normed, shared_gate_up};
     beside_down = {product, shared_down};
   }
-  backend_.grouped_linear(a.normed, a.dispatch, /*gather=*/true, gate_up, beside_gate_up);
-  backend_.grouped_linear(a.expert_product, a.dispatch, /*gather=*/false, down, beside_down);
+  grouped_linear(a.normed, a.dispatch, /*gather=*/true, gate_up, beside_gate_up);
+  grouped_linear(a.expert_product, a.dispatch, /*gather=*/false, down, beside_down);
   const auto scale = static_cast<float>(config_.routed_scale);
   backend_.combine(a.expert_out, a.dispatch, a.expert_weights, scale,
                    w.shared ? a.branch : Tensor(), a.branch);
@@ -207,8 +208,15 @@ void Model::head(const Activations& a) const {
   group_.all_gather_columns(a.logits, a.logits);
 }
 
+void Model::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
+                           std::span<const GroupedOutput> outputs, const Beside& beside) const {
+  const bool apart = drops(beside.outputs);
+  backend_.grouped_linear(x, dispatch, gather, outputs, apart ? Beside() : beside);
+  if (apart) dropped_linear(backend_, beside.x, beside.outputs);
+}
+
 void Model::linear(const Tensor& x, std::initializer_list<LinearOutput> outputs) const {
-  backend_.linear(x, {outputs.begin(), outputs.size()});
+  dropped_linear(backend_, x, {outputs.begin(), outputs.size()});
 }
 
 }  // namespace m3

@@ -84,6 +84,8 @@ class Model {
   void moe(std::int64_t layer, const Activations& a, Watch& watch) const;
   Activations keep_outputs(const Step& step) const;
   void linear(const Tensor& x, std::initializer_list<LinearOutput> outputs) const;
+  void grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
+                      std::span<const GroupedOutput> outputs, const Beside& beside) const;
 
   Config config_;
   Weights weights_;

@@ -51,6 +51,15 @@ std::string config_text(const std::string& json, std::span<const FormattedWeight
   return with_quantization(json, quantization);
 }
 
+// out += scale * B[row] A.
+void add_row(const LowRank& addend, std::int64_t row, std::int64_t cols, float* out) {
+  for (std::int64_t j = 0; j < addend.a.dim(0); ++j) {
+    const float factor = addend.scale * addend.b.row<float>(row)[j];
+    const float* a = addend.a.row<float>(j);
+    for (std::int64_t c = 0; c < cols; ++c) out[c] += factor * a[c];
+  }
+}
+
 // Rows of the source, decoded, and those that take their place.
 class NewRows final : public RowSource {
  public:
@@ -63,7 +72,8 @@ class NewRows final : public RowSource {
   }
   Matrix stored(const WrittenWeight& written) override {
     const RewriteWeight& weight = weight_of(written);
-    const bool same = !weight.values && weight.found->matrix.codec == written.codec;
+    const bool same =
+        !weight.values && weight.addend == nullptr && weight.found->matrix.codec == written.codec;
     return same ? weight.found->matrix : Matrix{};
   }
   void read_row(const WrittenWeight& written, std::int64_t row, float* out) override {
@@ -74,6 +84,7 @@ class NewRows final : public RowSource {
     } else {
       matrix.codec->decode(matrix, row, 0, matrix.cols, out);
     }
+    if (weight.addend != nullptr) add_row(*weight.addend, row, matrix.cols, out);
   }
   bool measures_errors() const override { return true; }
   void written(const WrittenWeight& written, const RoundingError& error) override {

@@ -35,6 +35,7 @@ struct RewriteWeight {
   const FoundWeight* found = nullptr;  // of the source
   const Codec* codec = nullptr;        // in which it is written
   Tensor values = {};                  // float32, of its shape, in place of the source's; or empty
+  const LowRank* addend = nullptr;     // added to either, in float32; or null
 };
 
 struct RewriteOptions {

@@ -16,7 +16,10 @@ bool is_written_anew(const fs::path& path) {
   const std::string name = path.filename().string();
   return name.starts_with('.') || name == "config.json" || name == "hf_quant_config.json" ||
          name == "model.safetensors.index.json" || path.extension() == ".safetensors" ||
-         path.extension() == ".pack" || path.extension() == ".part";
+         path.extension() == ".pack" || path.extension() == ".part" ||
+         // The log of the training that made the source.
+         name == "run.json" || name == "log.jsonl" || name == "curves.svg" ||
+         name.starts_with("events.out.tfevents.");
 }
 
 Status copy_file(const std::string& from, const std::string& to) {
