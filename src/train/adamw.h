@@ -41,6 +41,11 @@ class AdamW {
             double scale, ThreadPool& pool);
 
   std::int64_t steps() const { return steps_; }
+  // Both moments, one tensor for each of `weights`.
+  std::span<const Tensor> first_moments() const { return first_.tensors(); }
+  std::span<const Tensor> second_moments() const { return second_.tensors(); }
+  // The moments have been filled with those of that many steps.
+  void resume_at(std::int64_t steps) { steps_ = steps; }
   std::int64_t bytes() const { return first_.bytes() + second_.bytes(); }
 
  private:

@@ -10,8 +10,12 @@
 namespace m3 {
 namespace {
 
-// Rows whose logits exist at the same time.
-constexpr std::int64_t kHeadRows = 64;
+// Rows whose logits exist at the same time: for fewer the head is read, and its derivative added
+// to, too often; more of a large vocabulary would take more memory than they save time.
+std::int64_t head_rows(std::int64_t tokens, std::int64_t vocab) {
+  constexpr std::int64_t kLeast = 64, kMost = 512, kLogits = 1 << 24;
+  return std::min(tokens, std::clamp(kLogits / vocab, kLeast, kMost));
+}
 
 std::int64_t pages_of(std::int64_t tokens, std::int64_t page_tokens) {
   return (tokens + page_tokens - 1) / page_tokens;
@@ -76,7 +80,7 @@ Differentiator::Differentiator(const Model& model, const WeightGradients& gradie
       ops_(model.backend().gradients()),
       mtp_scale_(mtp_scale),
       kept_(model.config(), gradients.parts().mtp ? model.mtp_modules() : 0, tokens,
-            std::min(tokens, kHeadRows)),
+            head_rows(tokens, model.config().vocab)),
       layers_(model, gradients, tokens),
       depths_(1 + static_cast<std::size_t>(gradients.parts().mtp ? model.mtp_modules() : 0)) {
   const std::int64_t hidden = model.config().hidden;
@@ -99,6 +103,15 @@ Differentiator::Differentiator(const Model& model, const WeightGradients& gradie
 
 Result<LossSums> Differentiator::add(std::span<const TrainingSequence> sequences,
                                      std::int64_t scored) {
+  return run(sequences, scored);
+}
+
+Result<LossSums> Differentiator::losses(std::span<const TrainingSequence> sequences) {
+  return run(sequences, {});
+}
+
+Result<LossSums> Differentiator::run(std::span<const TrainingSequence> sequences,
+                                     std::optional<std::int64_t> scored) {
   const std::int64_t page_tokens = model_->config().block_tokens;
   const Batch batch = make_batch(sequences, page_tokens);
   const std::int64_t rows = batch.rows();
@@ -116,11 +129,16 @@ Result<LossSums> Differentiator::add(std::span<const TrainingSequence> sequences
   const Model::Step step = model_->begin(batch, cache, kept_.shared().first(rows, 0), nobody);
   forward(batch, step);
 
-  const auto share = static_cast<float>(1 / static_cast<double>(std::max<std::int64_t>(1, scored)));
-  for (std::size_t d = 0; d < depths_.size(); ++d)
-    head(depths_[d], rows, d == 0 ? share : share * mtp_scale_ / static_cast<float>(modules()));
-  backward(step);
-  if (vision_) backward_media(sequences, batch);
+  if (scored) {
+    const auto share =
+        static_cast<float>(1 / static_cast<double>(std::max<std::int64_t>(1, *scored)));
+    for (std::size_t d = 0; d < depths_.size(); ++d)
+      head(depths_[d], rows, d == 0 ? share : share * mtp_scale_ / static_cast<float>(modules()));
+    backward(step);
+    if (vision_) backward_media(sequences, batch);
+  } else {
+    for (const Depth& depth : depths_) head(depth, rows, {});
+  }
   backend_->synchronize();
 
   LossSums sums;
@@ -198,11 +216,12 @@ void Differentiator::forward_module(std::int64_t module, const Batch& batch,
 
 // ------------------------------------------------------------------------------- backward
 
-void Differentiator::head(const Depth& depth, std::int64_t rows, float scale) {
+void Differentiator::head(const Depth& depth, std::int64_t rows, std::optional<float> scale) {
   const Linear& w = model_->weights().head;
   const std::int32_t* labels = depth.labels.as<std::int32_t>();
-  for (std::int64_t first = 0; first < rows; first += kHeadRows) {
-    const std::int64_t last = std::min(rows, first + kHeadRows);
+  const std::int64_t together = kept_.shared().logits.dim(0);
+  for (std::int64_t first = 0; first < rows; first += together) {
+    const std::int64_t last = std::min(rows, first + together);
     const Tensor x = depth.hidden.rows(first, last), d_x = depth.d_hidden.rows(first, last);
     const Tensor losses = depth.losses.rows(first, last);
     if (std::all_of(labels + first, labels + last, [](auto id) { return id == kNotScored; })) {
@@ -213,8 +232,9 @@ void Differentiator::head(const Depth& depth, std::int64_t rows, float scale) {
     const Tensor logits = kept_.shared().logits.rows(0, last - first);
     const LinearOutput output[] = {{&w, logits}};
     backend_->linear(x, output);
-    ops_->cross_entropy(logits, depth.labels.rows(first, last), scale, losses);
-    const LinearGradient gradient[] = {{&w, logits, weights_->of(w), {}, {}}};
+    ops_->cross_entropy(logits, depth.labels.rows(first, last), scale.value_or(0), losses);
+    if (!scale) continue;
+    const LinearGradient gradient[] = {weights_->of(w, logits)};
     ops_->linear(x, gradient, d_x);
   }
 }
@@ -229,7 +249,7 @@ void Differentiator::backward(const Model::Step& step) {
   ops_->zero(d_stream);
   ops_->rms_norm(trunk.last.rows(0, rows), weights.final_norm, model_->eps(),
                  trunk.d_hidden.rows(0, rows), d_stream, weights_->of(weights.final_norm));
-  for (std::int64_t layer = model_->config().layers - 1; layer >= 0; --layer)
+  for (std::int64_t layer = model_->config().layers - 1; layer >= weights_->lowest_layer(); --layer)
     layers_.run(layer, kept_.layer(layer, rows), step.rows, step.cache.kv(layer), d_stream);
   if (const Tensor d_table = weights_->of(weights.embedding))
     ops_->embed(trunk.ids.rows(0, rows), d_stream, d_table);
@@ -250,7 +270,7 @@ void Differentiator::backward_module(std::int64_t module, const Model::Step& ste
   ops_->rms_norm(depth.last.rows(0, rows), w.final_norm, eps, depth.d_hidden.rows(0, rows),
                  d_stream, weights_->of(w.final_norm));
   layers_.run(layer, kept, step.rows, step.cache.kv(layer), d_stream);
-  const LinearGradient join[] = {{&w.join, d_stream, weights_->of(w.join), {}, {}}};
+  const LinearGradient join[] = {weights_->of(w.join, d_stream)};
   ops_->linear(kept.a.joined, join, d_joined);
   ops_->split(d_joined, d_embedded, d_continued);
   ops_->rms_norm(before.hidden.rows(0, rows), w.hidden_norm, eps, d_continued,

@@ -61,6 +61,9 @@ class Differentiator {
   // rows as the differentiator was made for. Errors: no memory for their keys and values.
   Result<LossSums> add(std::span<const TrainingSequence> sequences, std::int64_t scored);
 
+  // What add() returns, without derivatives.
+  Result<LossSums> losses(std::span<const TrainingSequence> sequences);
+
   std::int64_t bytes() const { return kept_.bytes() + layers_.bytes() + buffer_.bytes(); }
 
  private:
@@ -77,13 +80,16 @@ class Differentiator {
   Differentiator(const Model& model, const WeightGradients& gradients, std::int64_t tokens,
                  float mtp_scale);
 
+  // `scored`: as for add(); none: no derivatives.
+  Result<LossSums> run(std::span<const TrainingSequence> sequences,
+                       std::optional<std::int64_t> scored);
   std::int64_t modules() const { return static_cast<std::int64_t>(depths_.size()) - 1; }
   void place_rows(std::span<const TrainingSequence> sequences);
   void forward(const Batch& batch, const Model::Step& step);
   void forward_layer(std::int64_t layer, const Model::Step& step);
   void forward_module(std::int64_t module, const Batch& batch, const Model::Step& step);
-  // Derivatives by a depth's `hidden`, and those by the head.
-  void head(const Depth& depth, std::int64_t rows, float scale);
+  // The losses of a depth; with a scale, derivatives by its `hidden` and by the head.
+  void head(const Depth& depth, std::int64_t rows, std::optional<float> scale);
   void backward(const Model::Step& step);
   void backward_module(std::int64_t module, const Model::Step& step);
   // From the embeddings of pictures through the tower, each picture once.

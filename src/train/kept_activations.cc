@@ -14,7 +14,8 @@ std::vector<Placement> attention_tensors(KeptLayer& layer, const Config& c, std:
           {&a.q_rotated, f32, {tokens, c.heads * c.head_dim}},
           {&a.k, f32, {tokens, c.kv_heads * c.head_dim}},
           {&a.v, f32, {tokens, c.kv_heads * c.head_dim}},
-          {&a.attended, f32, {tokens, c.heads * c.head_dim}}};
+          {&a.attended, f32, {tokens, c.heads * c.head_dim}},
+          {&a.log_sums, f32, {tokens, c.heads}}};
 }
 
 void add_mlp_tensors(Activations& a, std::int64_t tokens, std::int64_t inner,

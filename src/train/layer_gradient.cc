@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "ops/dropout.h"
 #include "tensor/layout.h"
 
 namespace m3 {
@@ -69,17 +70,16 @@ void LayerGradient::attention(const LayerWeights& layer, const KeptLayer& kept, 
   const float eps = model_.eps();
   backend_.rms_norm(kept.input, layer.attention_norm, eps, s.normed);
 
-  const LinearGradient o[] = {{&w.o, d_hidden, weights_.of(w.o), {}, {}}};
-  ops_.linear(a.attended, o, s.d_attended);
+  const LinearGradient o[] = {weights_.of(w.o, d_hidden)};
+  dropped_linear_gradient(backend_, a.attended, o, s.d_attended);
   const float scale = 1.0f / std::sqrt(static_cast<float>(model_.config().head_dim));
   ops_.attention(a.q_rotated, rows, cache, scale, layer.indexer ? &a.blocks : nullptr, a.attended,
-                 s.d_attended, s.d_q, s.d_k, s.d_v);
+                 a.log_sums, s.d_attended, s.d_q, s.d_k, s.d_v);
   ops_.norm_rope(a.q, {w.q_norm, eps, a.rotations}, s.d_q, s.d_q, weights_.of(w.q_norm));
   ops_.norm_rope(a.k, {w.k_norm, eps, a.rotations}, s.d_k, s.d_k, weights_.of(w.k_norm));
-  const LinearGradient qkv[] = {{&w.q, s.d_q, weights_.of(w.q), {}, {}},
-                                {&w.k, s.d_k, weights_.of(w.k), {}, {}},
-                                {&w.v, s.d_v, weights_.of(w.v), {}, {}}};
-  ops_.linear(s.normed, qkv, s.d_normed);
+  const LinearGradient qkv[] = {weights_.of(w.q, s.d_q), weights_.of(w.k, s.d_k),
+                                weights_.of(w.v, s.d_v)};
+  dropped_linear_gradient(backend_, s.normed, qkv, s.d_normed);
   ops_.rms_norm(kept.input, layer.attention_norm, eps, s.d_normed, d_hidden,
                 weights_.of(layer.attention_norm));
 }
@@ -100,12 +100,11 @@ void LayerGradient::mlp(const MlpWeights& w, std::int64_t inner, const Activatio
                         const Scratch& s, const Tensor& d_out, const Tensor& d_x) {
   const auto narrow = [&](const Tensor& wide) { return shaped(wide, d_out.dim(0), inner); };
   const Tensor d_product = narrow(s.d_product), d_gate = narrow(s.d_gate), d_up = narrow(s.d_up);
-  const LinearGradient down[] = {{&w.down, d_out, weights_.of(w.down), {}, {}}};
-  ops_.linear(narrow(a.product), down, d_product);
+  const LinearGradient down[] = {weights_.of(w.down, d_out)};
+  dropped_linear_gradient(backend_, narrow(a.product), down, d_product);
   ops_.swiglu(narrow(a.gate), narrow(a.up), model_.config().swiglu, d_product, d_gate, d_up);
-  const LinearGradient gate_up[] = {{&w.gate, d_gate, weights_.of(w.gate), {}, {}},
-                                    {&w.up, d_up, weights_.of(w.up), {}, {}}};
-  ops_.linear(s.normed, gate_up, d_x);
+  const LinearGradient gate_up[] = {weights_.of(w.gate, d_gate), weights_.of(w.up, d_up)};
+  dropped_linear_gradient(backend_, s.normed, gate_up, d_x);
 }
 
 // The weights of the experts are taken in front of the down projection (GradientOps::weigh).
@@ -113,18 +112,18 @@ void LayerGradient::moe(const MoeWeights& w, const Activations& a, const Scratch
                         const Tensor& d_out) {
   const Config& config = model_.config();
   const auto scale = static_cast<float>(config.routed_scale);
-  std::vector<Tensor> list, other;
+  WeightGradients::ExpertLists list, other;
 
   backend_.gather_rows(d_out, a.dispatch.rows, s.dispatched);
   ops_.weighted(a.expert_product, a.dispatch, a.expert_weights, scale, s.d_expert_gate);
-  const GroupedGradient down[] = {{w.down, s.dispatched, of(w.down, list)}};
+  const GroupedGradient down[] = {weights_.of(w.down, s.dispatched, list)};
   ops_.grouped_linear(s.d_expert_gate, a.dispatch, /*gather=*/false, down, s.d_expert_product);
   ops_.weigh(a.expert_product, a.dispatch, a.expert_weights, scale, s.d_expert_product,
              s.d_weights);
   ops_.swiglu(a.expert_gate, a.expert_up, config.swiglu, s.d_expert_product, s.d_expert_gate,
               s.d_expert_up);
-  const GroupedGradient gate_up[] = {{w.gate, s.d_expert_gate, of(w.gate, list)},
-                                     {w.up, s.d_expert_up, of(w.up, other)}};
+  const GroupedGradient gate_up[] = {weights_.of(w.gate, s.d_expert_gate, list),
+                                     weights_.of(w.up, s.d_expert_up, other)};
   ops_.grouped_linear(s.normed, a.dispatch, /*gather=*/true, gate_up, s.dispatched);
   ops_.undispatch(s.dispatched, a.dispatch, s.d_normed);
 
@@ -133,13 +132,6 @@ void LayerGradient::moe(const MoeWeights& w, const Activations& a, const Scratch
   if (!w.shared) return;
   mlp(*w.shared, config.shared_inner, a, s, d_out, s.branch);
   backend_.add(s.branch, s.d_normed);
-}
-
-std::span<const Tensor> LayerGradient::of(std::span<const Linear> experts,
-                                          std::vector<Tensor>& list) const {
-  list.clear();
-  for (const Linear& expert : experts) list.push_back(weights_.of(expert));
-  return list;
 }
 
 }  // namespace m3

@@ -48,7 +48,6 @@ class LayerGradient {
   void mlp(const MlpWeights& w, std::int64_t inner, const Activations& a, const Scratch& s,
            const Tensor& d_out, const Tensor& d_x);
   void moe(const MoeWeights& w, const Activations& a, const Scratch& s, const Tensor& d_out);
-  std::span<const Tensor> of(std::span<const Linear> experts, std::vector<Tensor>& list) const;
 
   const Model& model_;
   const WeightGradients& weights_;

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "base/file.h"
 #include "model/quantisation.h"
 #include "model/rewrite_directory.h"
 
@@ -15,10 +16,6 @@ namespace fs = std::filesystem;
 
 // Entry in the metadata of the files: what made the weights.
 constexpr const char* kTrainedKey = "trained";
-
-const Codec& released_codec(const WeightSpec& spec) {
-  return codec_of(spec.stored == DType::kF32 ? Format::kF32 : Format::kBF16);
-}
 
 std::string unfinished(const std::string& directory) {
   return fs::path(directory + "/").parent_path().string() + ".part";
@@ -35,16 +32,10 @@ Status expect_savable(const SaveOptions& options, std::span<const WeightSpec> we
   const std::string part = unfinished(options.directory);
   if (fs::exists(part, error) && !fs::is_empty(part, error))
     return fail("{} is left of a run that was ended while it saved; remove it", part);
-  fs::create_directories(part, error);
-  if (error) return fail("cannot make the directory {}: {}", part, error.message());
-  std::uintmax_t bytes = 0;
-  for (const WeightSpec& spec : weights)
-    bytes += static_cast<std::uintmax_t>(spec.elements() * dtype_size(spec.stored));
-  const fs::space_info space = fs::space(part, error);
-  if (!error && space.available < bytes)
-    return fail("{} needs {} bytes, but its disk has only {} left", options.directory, bytes,
-                space.available);
-  return {};
+  M3_TRY_STATUS(make_directories(part));
+  std::int64_t bytes = 0;
+  for (const WeightSpec& spec : weights) bytes += spec.elements() * dtype_size(spec.stored);
+  return expect_space(part, bytes);
 }
 
 Result<RewriteReport> save_trained(const SaveOptions& options, std::span<const WeightSpec> weights,
@@ -63,7 +54,7 @@ Result<RewriteReport> save_trained(const SaveOptions& options, std::span<const W
     if (const auto trained = by_name.find(found.spec->name); trained != by_name.end())
       weight.values = trained->second;
     if (parts.contains(found.spec->part))
-      weight.codec = &released_codec(*found.spec);
+      weight.codec = codec_for(found.spec->stored, std::nullopt);
     else if (main == Format::kBF16 && is_quantised(weight.codec->format))
       main = weight.codec->format;
     written.push_back(weight);

@@ -19,8 +19,7 @@ struct SaveOptions {
 };
 
 // To be asked before hours of training. Errors: the directory is the source or inside it, exists
-// and is not empty, cannot be made, or is on a disk without room for all of the source's weights,
-// the trained ones as they will be stored.
+// and is not empty, cannot be made, or is on a disk without room for the trained weights.
 Status expect_savable(const SaveOptions& options, std::span<const WeightSpec> weights);
 
 // The source with `values`, float32, in place of `weights`. Parts of the model that were trained

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "tensor/float_matrix.h"
+#include "tensor/numeric.h"
+
 namespace m3 {
 namespace {
 
@@ -18,28 +21,30 @@ bool trains(const WeightSpec& spec, const TrainedParts& parts) {
   return false;
 }
 
-// Copies a weight to `values`, and lets its place be there.
+// Lets a weight be read from `values`, and copies it there first if it is asked to.
 struct MoveTo {
   const Tensor& values;
+  bool copies = true;
 
   void operator()(std::monostate) const {}
   void operator()(Tensor* place) const {
-    std::copy_n(place->as<float>(), place->elements(), values.as<float>());
+    if (copies) std::copy_n(place->as<float>(), place->elements(), values.as<float>());
     *place = values;
   }
   void operator()(RouterPlace place) const { (*this)(place.matrix); }
   void operator()(Linear* place) const { (*this)(&place->weight); }
   void operator()(Matrix* place) const {
-    Matrix matrix;
-    matrix.codec = &codec_of(Format::kF32);
-    matrix.values = Tensor(values.as<float>(), DType::kF32, {place->rows, place->cols});
-    matrix.rows = place->rows;
-    matrix.cols = place->cols;
-    for (std::int64_t row = 0; row < place->rows; ++row)
-      place->codec->decode(*place, row, 0, place->cols, values.as<float>() + row * place->cols);
-    *place = matrix;
+    if (copies) decode_all(*place, values.as<float>());
+    *place = f32_matrix({values.as<float>(), DType::kF32, {place->rows, place->cols}});
   }
 };
+
+// A matrix that may be in any format; the router's may not.
+Matrix* matrix_of(const Place& place) {
+  if (auto* const* linear = std::get_if<Linear*>(&place)) return &(*linear)->weight;
+  auto* const* matrix = std::get_if<Matrix*>(&place);
+  return matrix != nullptr ? *matrix : nullptr;
+}
 
 }  // namespace
 
@@ -73,12 +78,57 @@ void WeightValues::clear() {
   for (const Tensor& tensor : tensors_) std::fill_n(tensor.as<float>(), tensor.elements(), 0.0f);
 }
 
-Result<MasterWeights> MasterWeights::create(std::span<const WeightSpec> weights) {
+Result<MasterWeights> MasterWeights::create(std::span<const WeightSpec> weights,
+                                            TrainingPrecision precision, Backend& backend) {
   MasterWeights masters;
+  masters.backend_ = &backend;
   M3_TRY(masters.values_, WeightValues::create(weights));
-  for (std::size_t i = 0; i < weights.size(); ++i)
-    std::visit(MoveTo{masters.tensors()[i]}, weights[i].place);
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const WeightSpec& weight = weights[i];
+    const Tensor& values = masters.tensors()[i];
+    std::visit(MoveTo{values}, weight.place);
+    if (precision == TrainingPrecision::kF32 || weight.stored != DType::kBF16) continue;
+    M3_TRY(Rounded rounded, masters.round(weight.place, values));
+    masters.rounded_.push_back(std::move(rounded));
+  }
   return masters;
+}
+
+Result<MasterWeights::Rounded> MasterWeights::round(const Place& place,
+                                                    const Tensor& values) const {
+  Rounded rounded{.values = values, .matrix = matrix_of(place), .stored = {}};
+  const DType dtype = rounded.matrix != nullptr ? DType::kBF16 : DType::kF32;
+  M3_TRY(rounded.stored, Buffer::allocate(values.elements() * dtype_size(dtype)));
+  if (rounded.matrix == nullptr) {
+    const std::span shape(values.shape.data(), static_cast<std::size_t>(values.rank));
+    std::visit(MoveTo{Tensor(rounded.stored.data(), dtype, shape), /*copies=*/false}, place);
+    return rounded;
+  }
+  Matrix& w = *rounded.matrix;
+  w = {
+      &codec_of(Format::kBF16), rounded.stored.tensor(dtype, {w.rows, w.cols}), {}, w.rows, w.cols};
+  const bool multiplies = std::holds_alternative<Linear*>(place);  // an embedding is looked up
+  if (const std::int64_t bytes = multiplies ? backend_->packed_bytes(w) : 0; bytes > 0) {
+    M3_TRY(rounded.packed, Buffer::allocate(bytes));
+    w.packed = rounded.packed.data();
+  }
+  return rounded;
+}
+
+void MasterWeights::publish(ThreadPool& pool) const {
+  constexpr std::int64_t kGrain = 1 << 14;
+  for (const Rounded& rounded : rounded_) {
+    const float* from = rounded.values.as<float>();
+    std::byte* to = rounded.stored.data();
+    pool.parallel_for(rounded.values.elements(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+      if (rounded.matrix != nullptr)
+        std::transform(from + begin, from + end, reinterpret_cast<BF16*>(to) + begin, to_bf16);
+      else
+        std::transform(from + begin, from + end, reinterpret_cast<float*>(to) + begin,
+                       round_to_bf16);
+    });
+    if (rounded.packed.bytes() > 0) backend_->pack(*rounded.matrix, rounded.packed.data());
+  }
 }
 
 }  // namespace m3

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/thread_pool.h"
 #include "model/model.h"
 #include "model/weight_table.h"
 #include "tensor/tensor.h"
@@ -40,18 +41,41 @@ class WeightValues {
   std::vector<Buffer> buffers_;
 };
 
-// Float32 copies of the trained weights; the model reads them from here on in place of those that
-// it loaded, and must not be used after this is gone.
+// What a model that is trained reads.
+enum class TrainingPrecision : std::uint8_t {
+  kBF16,  // weights rounded after every step as they are stored, laid out as for inference
+  kF32,   // the float32 weights themselves
+};
+
+// Float32 copies of the trained weights; the model reads them from here on, or what is made of
+// them, in place of those that it loaded, and must not be used after this is gone.
 class MasterWeights {
  public:
-  // Errors: the system has no such memory left.
-  static Result<MasterWeights> create(std::span<const WeightSpec> weights);
+  // `backend`, the model's, outlives it. Errors: the system has no such memory left.
+  static Result<MasterWeights> create(std::span<const WeightSpec> weights,
+                                      TrainingPrecision precision, Backend& backend);
 
   std::span<const Tensor> tensors() const { return values_.tensors(); }
-  std::int64_t bytes() const { return values_.bytes(); }
+  // What create() takes for one number.
+  static std::int64_t bytes_each(TrainingPrecision precision) {
+    return precision == TrainingPrecision::kBF16 ? 4 + 2 + 2 : 4;
+  }
+
+  // Lets the model read what the tensors hold now.
+  void publish(ThreadPool& pool) const;
 
  private:
+  // A weight that the model reads rounded to bfloat16.
+  struct Rounded {
+    Tensor values;
+    Matrix* matrix = nullptr;  // in bfloat16; null: in float32, as norms and the router are read
+    Buffer stored, packed = {};
+  };
+  Result<Rounded> round(const Place& place, const Tensor& values) const;
+
+  Backend* backend_ = nullptr;
   WeightValues values_;
+  std::vector<Rounded> rounded_;
 };
 
 }  // namespace m3

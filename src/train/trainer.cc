@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/machine.h"
+#include "base/random.h"
 #include "train/packs.h"
 
 namespace m3 {
@@ -21,22 +22,37 @@ Trainer::Trainer(const TrainerOptions& options, ThreadPool& pool, WeightGradient
     : options_(options), pool_(&pool), gradients_(std::move(gradients)) {}
 
 Result<std::unique_ptr<Trainer>> Trainer::create(Model& model, const TrainerOptions& options,
-                                                 ThreadPool& pool) {
-  M3_TRY(WeightGradients gradients, WeightGradients::create(model, options.parts));
+                                                 ThreadPool& pool, Lora* adapter) {
+  M3_TRY(WeightGradients gradients, adapter != nullptr
+                                        ? WeightGradients::create(*adapter)
+                                        : WeightGradients::create(model, options.parts));
   std::unique_ptr<Trainer> trainer(new Trainer(options, pool, std::move(gradients)));
   M3_TRY(trainer->adam_, AdamW::create(trainer->gradients_.weights(), options.adam));
   M3_TRY(Differentiator differentiator,
          Differentiator::create(model, trainer->gradients_, options.rows, options.mtp_scale));
   trainer->differentiator_ = std::make_unique<Differentiator>(std::move(differentiator));
-  // Nothing of this has been touched yet; masters are as large as gradients.
-  const std::int64_t bytes = trainer->bytes() + trainer->gradients_.bytes();
+  // Nothing of this has been touched yet; an adapter's values are there.
+  const std::int64_t each =
+      3 * 4 + (adapter != nullptr ? 0 : MasterWeights::bytes_each(options.precision));
+  const std::int64_t bytes =
+      trainer->gradients_.bytes() / 4 * each + trainer->differentiator_->bytes();
   if (bytes > available_memory())
     return fail(
-        "training needs {:.1f} GB, 16 bytes for each trained weight and {:.1f} GB for what is kept "
+        "training needs {:.1f} GB, {} bytes for each trained number and {:.1f} GB for what is kept "
         "of {} rows: the system has {:.1f} GB left",
-        gigabytes(bytes), gigabytes(trainer->differentiator_->bytes()), options.rows,
+        gigabytes(bytes), each, gigabytes(trainer->differentiator_->bytes()), options.rows,
         gigabytes(available_memory()));
-  M3_TRY(trainer->masters_, MasterWeights::create(trainer->gradients_.weights()));
+  trainer->adapter_ = adapter;
+  if (adapter != nullptr) {
+    for (const LoraModule& module : adapter->modules())
+      trainer->values_.insert(trainer->values_.end(), {module.a, module.b});
+  } else {
+    M3_TRY(trainer->masters_, MasterWeights::create(trainer->gradients_.weights(),
+                                                    options.precision, model.backend()));
+    trainer->masters_.publish(pool);
+    const std::span<const Tensor> values = trainer->masters_.tensors();
+    trainer->values_.assign(values.begin(), values.end());
+  }
   return trainer;
 }
 
@@ -49,19 +65,44 @@ Result<StepReport> Trainer::step(std::span<const TrainingSequence> sequences) {
   }
   gradients_.clear();
   LossSums sums;
+  const bool drops = adapter_ != nullptr && options_.dropout > 0;
+  std::uint64_t packs = 0;
   for (const auto& pack : packs_of(sequences, options_.rows)) {
+    if (drops) adapter_->set_dropout(static_cast<float>(options_.dropout), dropout_key(packs++));
     M3_TRY(const LossSums more, differentiator_->add(pack, report.scored));
     sums.add(more);
   }
+  if (drops) adapter_->set_dropout(0, 0);
   report.loss = sums.total(options_.mtp_scale) / static_cast<double>(report.scored);
   const GradientNorm norm = gradient_norm(gradients_.tensors(), *pool_);
   report.gradient_norm = norm.norm;
   report.skipped = why_skip(report, norm);
   if (!report.skipped.empty()) return report;
   const bool clips = options_.clip > 0 && norm.norm > options_.clip;
-  adam_.step(masters_.tensors(), gradients_.tensors(), report.rate,
+  adam_.step(values_, gradients_.tensors(), report.rate,
              clips ? options_.clip / (norm.norm + kClipEps) : 1, *pool_);
+  masters_.publish(*pool_);
   return report;
+}
+
+Result<LossSums> Trainer::losses(std::span<const TrainingSequence> sequences) {
+  LossSums sums;
+  for (const auto& pack : packs_of(sequences, options_.rows)) {
+    M3_TRY(const LossSums more, differentiator_->losses(pack));
+    sums.add(more);
+  }
+  return sums;
+}
+
+// Other elements in every pack of every step.
+std::uint64_t Trainer::dropout_key(std::uint64_t pack) const {
+  return mix64(mix64(options_.seed + static_cast<std::uint64_t>(steps_) * kGolden) + pack);
+}
+
+void Trainer::resume_at(std::int64_t steps, std::int64_t updates) {
+  steps_ = steps;
+  adam_.resume_at(updates);
+  masters_.publish(*pool_);
 }
 
 std::string Trainer::why_skip(const StepReport& report, const GradientNorm& norm) const {
@@ -70,10 +111,6 @@ std::string Trainer::why_skip(const StepReport& report, const GradientNorm& norm
            gradients_.weights()[static_cast<std::size_t>(norm.not_finite)].name + " is not finite";
   if (!std::isfinite(report.loss)) return "the loss is not finite";
   return {};
-}
-
-std::int64_t Trainer::bytes() const {
-  return gradients_.bytes() + masters_.bytes() + adam_.bytes() + differentiator_->bytes();
 }
 
 }  // namespace m3

@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "base/thread_pool.h"
+#include "model/lora.h"
 #include "train/adamw.h"
 #include "train/differentiator.h"
 #include "train/schedule.h"
@@ -17,11 +18,14 @@ namespace m3 {
 
 struct TrainerOptions {
   TrainedParts parts;
+  TrainingPrecision precision = TrainingPrecision::kBF16;
   float mtp_scale = 0;
   AdamWOptions adam;
   Schedule schedule;
-  double clip = 1;        // the largest norm that is not scaled down; 0: none is
-  std::int64_t rows = 0;  // that are computed together: the longest sequence fits
+  double clip = 1;         // the largest norm that is not scaled down; 0: none is
+  double dropout = 0;      // of what an adapter's A read
+  std::uint64_t seed = 0;  // of dropout
+  std::int64_t rows = 0;   // that are computed together: the longest sequence fits
 };
 
 struct StepReport {
@@ -32,35 +36,49 @@ struct StepReport {
   std::string skipped;  // why no weight was changed, or empty
 };
 
-// Trains all weights of some parts of a model, as float32.
+// Trains all weights of some parts of a model, or an adapter on it, as float32.
 class Trainer {
  public:
   // `model` and `pool` outlive it; the model cannot be used after it is gone.
+  // With an adapter, which outlives it and is attached to the model, that alone is trained: the
+  // model's weights stay as they are stored.
   // Errors: those of WeightGradients and Differentiator; the system has not the memory for it.
   static Result<std::unique_ptr<Trainer>> create(Model& model, const TrainerOptions& options,
-                                                 ThreadPool& pool);
+                                                 ThreadPool& pool, Lora* adapter = nullptr);
 
   // One step on a batch of sequences, each of at most `rows` rows. A step whose loss or gradient is
   // not finite, or that has no scored label, changes nothing and counts in the schedule.
   Result<StepReport> step(std::span<const TrainingSequence> sequences);
 
+  // The losses of such sequences, which change nothing.
+  Result<LossSums> losses(std::span<const TrainingSequence> sequences);
+
   // What is trained, and its float32 values.
   std::span<const WeightSpec> weights() const { return gradients_.weights(); }
-  std::span<const Tensor> values() const { return masters_.tensors(); }
+  std::span<const Tensor> values() const { return values_; }
 
-  // Of weights, derivatives, moments, and what the forward keeps.
-  std::int64_t bytes() const;
+  // With the values, all that later steps follow from: how many there were, how many of them
+  // changed weights, and AdamW's moments.
+  std::int64_t steps() const { return steps_; }
+  std::int64_t updates() const { return adam_.steps(); }
+  std::span<const Tensor> first_moments() const { return adam_.first_moments(); }
+  std::span<const Tensor> second_moments() const { return adam_.second_moments(); }
+  // Goes on there. Values and moments have been filled with those of that moment.
+  void resume_at(std::int64_t steps, std::int64_t updates);
 
  private:
   Trainer(const TrainerOptions& options, ThreadPool& pool, WeightGradients gradients);
 
+  std::uint64_t dropout_key(std::uint64_t pack) const;
   // Its reason, if the step is to be skipped.
   std::string why_skip(const StepReport& report, const GradientNorm& norm) const;
 
   TrainerOptions options_;
   ThreadPool* pool_;
   WeightGradients gradients_;
-  MasterWeights masters_;
+  MasterWeights masters_;       // without an adapter
+  std::vector<Tensor> values_;  // of these, or of the adapter
+  Lora* adapter_ = nullptr;
   AdamW adam_;
   std::unique_ptr<Differentiator> differentiator_;
   std::int64_t steps_ = 0;

@@ -136,9 +136,8 @@ void VisionGradient::attention(const EncoderLayerWeights& w, const KeptLayer& ke
   bias(w.q, s.d_q);
   bias(w.k, s.d_k);
   bias(w.v, s.d_v);
-  const LinearGradient qkv[] = {{&w.q.linear, s.d_q, weights_.of(w.q.linear), {}, {}},
-                                {&w.k.linear, s.d_k, weights_.of(w.k.linear), {}, {}},
-                                {&w.v.linear, s.d_v, weights_.of(w.v.linear), {}, {}}};
+  const LinearGradient qkv[] = {weights_.of(w.q.linear, s.d_q), weights_.of(w.k.linear, s.d_k),
+                                weights_.of(w.v.linear, s.d_v)};
   ops_.linear(s.normed, qkv, s.d_normed);
   norm(kept.input, w.norm1, s.d_normed, d_hidden);
 }
@@ -146,7 +145,7 @@ void VisionGradient::attention(const EncoderLayerWeights& w, const KeptLayer& ke
 void VisionGradient::linear(const Tensor& x, const BiasedLinear& w, const Tensor& d_out,
                             const Tensor& d_x) {
   bias(w, d_out);
-  const LinearGradient layer[] = {{&w.linear, d_out, weights_.of(w.linear), {}, {}}};
+  const LinearGradient layer[] = {weights_.of(w.linear, d_out)};
   ops_.linear(x, layer, d_x);
 }
 
