@@ -25,6 +25,13 @@ Status for_each_media_part(const Json& messages, const Body& body) {
 
 }  // namespace
 
+Tensor pixel_tensor(const PixelRows& pixels) {
+  const std::int64_t rows = pixels.grid.rows();
+  // The tower only reads them; a tensor cannot say so.
+  auto* values = const_cast<float*>(pixels.values.data());
+  return {values, DType::kF32, {rows, std::ssize(pixels.values) / rows}};
+}
+
 Result<PreprocessOptions> preprocess_options(const std::string& directory, const Config& config) {
   if (!config.vision)
     return fail("{} is a text model: its config.json has no vision_config", directory);
@@ -114,11 +121,8 @@ Result<std::vector<std::shared_ptr<const EncodedMedia>>> MediaReader::encode(
   std::vector<PixelItem> items;
   for (const MediaInput& input : inputs) {
     const Grid& grid = input.pixels.grid;
-    const auto columns = static_cast<std::int64_t>(input.pixels.values.size()) / grid.rows();
     const bool image = input.shape.kind == MediaShape::Kind::kImage;
-    // The tower reads the rows; a tensor cannot say so.
-    auto* values = const_cast<float*>(input.pixels.values.data());
-    items.push_back({.pixels = {values, DType::kF32, {grid.rows(), columns}},
+    items.push_back({.pixels = pixel_tensor(input.pixels),
                      .grid = {grid.t, grid.h, grid.w},
                      .token = image ? config.image_token : config.video_token});
   }

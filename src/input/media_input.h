@@ -24,6 +24,9 @@ struct MediaInput {
   std::vector<std::string> notes = {};  // of a clip: what of it is not seen, a sentence each
 };
 
+// The rows as the vision tower reads them; `pixels` outlives the tensor.
+Tensor pixel_tensor(const PixelRows& pixels);
+
 // How the model in `directory` wants its media. Errors: a model without a vision tower, or broken
 // preprocessor files.
 Result<PreprocessOptions> preprocess_options(const std::string& directory, const Config& config);

@@ -1,5 +1,6 @@
 #include "text/chat.h"
 
+#include <algorithm>
 #include <span>
 
 #include "text/chat_content.h"
@@ -100,7 +101,7 @@ class ChatRenderer {
  public:
   explicit ChatRenderer(const ChatInput& input) : input_(input) {}
 
-  Result<Prompt> render() && {
+  Result<ChatWithAnswers> render() && {
     const auto* messages = input_.messages.get_ptr<const Json::array_t*>();
     if (messages == nullptr)
       return fail("\"messages\" must be a list, it is {}", kind_name(input_.messages));
@@ -113,7 +114,7 @@ class ChatRenderer {
     M3_TRY_STATUS(add_developer_block(routing.developer));
     M3_TRY_STATUS(add_turns(routing.turns));
     M3_TRY_STATUS(add_ending());
-    return std::move(prompt_);
+    return ChatWithAnswers{std::move(prompt_), std::move(answers_)};
   }
 
  private:
@@ -183,6 +184,7 @@ class ChatRenderer {
 
   Status add_assistant(const Json& message, std::size_t index) {
     own(kTurnBegin, "ai\n");
+    const std::size_t begin = prompt_.text().size();
     const AssistantText text = assistant_text(message);
     if (!text.reasoning.text().empty()) {
       own(kThinkBegin);
@@ -195,8 +197,17 @@ class ChatRenderer {
     if (awaits_tool_)
       if (auto status = add_tool_calls(prompt_, *calls); !status)
         return fail("message {}: {}", index, status.error().message);
-    own(kTurnEnd, "\n");
+    own(kTurnEnd);
+    add_answer(begin);
+    own("\n");
     return {};
+  }
+
+  // The turn that ends here; `begin`: of what the model may have written of it.
+  void add_answer(std::size_t begin) {
+    const std::string_view prefix = generation_prefix(input_.thinking_mode);
+    const bool prompted = std::string_view(prompt_.text()).substr(begin).starts_with(prefix);
+    answers_.push_back({{begin + (prompted ? prefix.size() : 0), prompt_.text().size()}, prompted});
   }
 
   // Neighbouring tool messages share a turn. A user's turn between call and result is allowed.
@@ -217,8 +228,11 @@ class ChatRenderer {
       return fail("add_generation_prompt and continue_final_message exclude one another");
     if (input_.add_generation_prompt)
       own(kTurnBegin, "ai\n", generation_prefix(input_.thinking_mode));
-    if (input_.continue_final_message)
-      prompt_.truncate(prompt_.text().size() - kTurnEnd.size() - 1);  // every turn ends alike
+    if (input_.continue_final_message) {
+      const std::size_t end = prompt_.text().size() - kTurnEnd.size() - 1;  // turns end alike
+      prompt_.truncate(end);
+      if (!answers_.empty()) answers_.back().range.end = std::min(answers_.back().range.end, end);
+    }
     return {};
   }
 
@@ -230,6 +244,7 @@ class ChatRenderer {
 
   const ChatInput& input_;
   Prompt prompt_;
+  std::vector<ChatAnswer> answers_;
   std::size_t first_turn_ = 0;  // index in messages, for errors
   bool awaits_tool_ = false;    // the latest assistant turn called a tool
 };
@@ -237,6 +252,11 @@ class ChatRenderer {
 }  // namespace
 
 Result<Prompt> render_chat(const ChatInput& input) {
+  M3_TRY(ChatWithAnswers chat, render_chat_with_answers(input));
+  return std::move(chat.prompt);
+}
+
+Result<ChatWithAnswers> render_chat_with_answers(const ChatInput& input) {
   return ChatRenderer(input).render();
 }
 

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "text/json.h"
@@ -28,5 +29,21 @@ struct ChatInput {
 // Errors: a tool message without a call before it (in the template's words); input that the
 // template cannot render, naming the message; both of the last two options at once.
 Result<Prompt> render_chat(const ChatInput& input);
+
+// Where the model's part of an assistant message is in a rendered conversation.
+struct ChatAnswer {
+  // Behind what add_generation_prompt would have written there, through the end of the turn.
+  TextRange range = {};
+  // The turn begins with all of that, its prefilled think tag included. Otherwise (no reasoning
+  // while thinking is enabled, or some while it is disabled) the range begins in front of the tag.
+  bool as_prompted = true;
+};
+
+struct ChatWithAnswers {
+  Prompt prompt;
+  std::vector<ChatAnswer> answers;  // one for each assistant message
+};
+// What a model learns from: render_chat(), and which of it the model is to write.
+Result<ChatWithAnswers> render_chat_with_answers(const ChatInput& input);
 
 }  // namespace m3

@@ -86,6 +86,32 @@ TEST(Chat, ToolResultsMayBeNull) {
             std::string::npos);
 }
 
+// What the model is to write of a conversation, turn by turn; "!" where it does not begin as it is
+// prompted to.
+std::vector<std::string> answers(std::string_view messages, std::optional<std::string> mode = {}) {
+  const ChatInput input{.messages = value_of(parse_json(messages)), .thinking_mode = mode};
+  const ChatWithAnswers chat = value_of(render_chat_with_answers(input));
+  EXPECT_EQ(chat.prompt.text(), value_of(render_chat(input)).text());
+  std::vector<std::string> found;
+  for (const auto& [range, as_prompted] : chat.answers)
+    found.push_back((as_prompted ? "" : "!") +
+                    chat.prompt.text().substr(range.begin, range.end - range.begin));
+  return found;
+}
+
+TEST(Chat, KnowsWhatTheModelIsToWrite) {
+  constexpr std::string_view kBoth = R"([{"role":"user","content":"a"},
+      {"role":"assistant","reasoning_content":"r","content":"b"},{"role":"user","content":"c"},
+      {"role":"assistant","content":"d"}])";
+  using Texts = std::vector<std::string>;
+  const Texts whole = {"<mm:think>r</mm:think>b[e~[", "</mm:think>d[e~["};
+  EXPECT_EQ(answers(kBoth), whole);
+  EXPECT_EQ(answers(kBoth, "adaptive"), whole);
+  EXPECT_EQ(answers(kBoth, "enabled"), (Texts{"r</mm:think>b[e~[", "!</mm:think>d[e~["}));
+  EXPECT_EQ(answers(kBoth, "disabled"), (Texts{"!<mm:think>r</mm:think>b[e~[", "d[e~["}));
+  EXPECT_EQ(answers(R"([{"role":"user","content":"a"}])"), Texts{});
+}
+
 TEST(Chat, RefusesWhatTheTemplateCannotRender) {
   EXPECT_EQ(error_of(render("{}")), "\"messages\" must be a list, it is an object");
   EXPECT_EQ(error_of(render("[1]")), "message 0 must be an object, it is a number");

@@ -1,6 +1,7 @@
 #include "text/normalise.h"
 
 #include "text/message_content.h"
+#include "text/thinking.h"
 #include "text/tool_rounds.h"
 
 namespace m3 {
@@ -42,8 +43,9 @@ class Conversation {
     return {};
   }
 
-  Result<Json> finish() && {
-    M3_TRY_STATUS(rounds_.finish(turns_));
+  Result<Json> finish(LastCalls last_calls) && {
+    if (last_calls == LastCalls::kAnswered || rounds_.any_answered())
+      M3_TRY_STATUS(rounds_.finish(turns_));
     if (!late_.empty()) add_turn("user", std::exchange(late_, Json::array()));
     Json messages = Json::array();
     if (!root_.empty()) messages.push_back(message_of("root", std::move(root_)));
@@ -129,7 +131,7 @@ Result<Json> normalise_tool(Json tool) {
 
 }  // namespace
 
-Result<Json> normalise_messages(Json messages) {
+Result<Json> normalise_messages(Json messages, LastCalls last_calls) {
   auto* list = messages.get_ptr<Json::array_t*>();
   if (list == nullptr) return fail("\"messages\" must be a list, it is {}", kind_name(messages));
   if (list->empty()) return fail("\"messages\" is empty, at least one is needed");
@@ -137,7 +139,7 @@ Result<Json> normalise_messages(Json messages) {
   for (std::size_t i = 0; i < list->size(); ++i)
     if (auto status = conversation.add(std::move((*list)[i])); !status)
       return fail("messages[{}]: {}", i, status.error().message);
-  return std::move(conversation).finish();
+  return std::move(conversation).finish(last_calls);
 }
 
 Result<Json> normalise_tools(Json tools) {
@@ -150,6 +152,23 @@ Result<Json> normalise_tools(Json tools) {
     (*list)[i] = std::move(*tool);
   }
   return tools;
+}
+
+Result<ChatInput> read_chat_input(const Json& request, LastCalls last_calls) {
+  ChatInput input;
+  const Json* messages = find_member(request, "messages");
+  if (messages == nullptr) return fail("needs \"messages\"");
+  M3_TRY(input.messages, normalise_messages(*messages, last_calls));
+  if (const Json* tools = find_set_member(request, "tools")) {
+    M3_TRY(input.tools, normalise_tools(*tools));
+  }
+  M3_TRY(input.thinking_mode, thinking_mode_from(request));
+  if (const Json* mode = find_set_member(request, "thinking_mode")) {
+    if (*mode != "enabled" && *mode != "disabled" && *mode != "adaptive")
+      return fail("thinking_mode must be \"enabled\", \"disabled\" or \"adaptive\"");
+    input.thinking_mode = mode->get<std::string>();
+  }
+  return input;
 }
 
 }  // namespace m3

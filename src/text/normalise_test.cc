@@ -146,6 +146,31 @@ TEST(Normalise, RefusalsNameTheMessageAndTheField) {
             "the call \"1\" of the assistant message before has no tool result");
 }
 
+// What is learnt from may end with calls; of a round that has begun, none may be missing.
+TEST(Normalise, LastCallsMayBeOpen) {
+  const auto read = [](const std::string& messages) {
+    return normalise_messages(value_of(parse_json(messages)), LastCalls::kMayBeOpen);
+  };
+  EXPECT_EQ(value_of(read(fmt::format("[{}]", kTwoCalls))).size(), 1u);
+  EXPECT_EQ(error_of(read(round_of(R"({"role":"tool","tool_call_id":"1","content":"x"})"))),
+            "the call \"2\" of the assistant message before has no tool result");
+  EXPECT_FALSE(read(round_of(R"({"role":"user","content":"x"})")).has_value());
+}
+
+TEST(Normalise, ReadsWhatARequestSaysOfAConversation) {
+  const auto read = [](std::string_view request) {
+    return read_chat_input(value_of(parse_json(request)));
+  };
+  const ChatInput input = value_of(read(R"({"messages":[{"role":"user","content":"a"}],
+      "tools":[{"name":"f"}],"thinking":{"type":"disabled"},"thinking_mode":"enabled"})"));
+  EXPECT_EQ(input.messages.size(), 1u);
+  EXPECT_EQ(input.tools[0]["function"]["name"], "f");
+  EXPECT_EQ(input.thinking_mode, "enabled");
+  EXPECT_EQ(error_of(read("{}")), "needs \"messages\"");
+  EXPECT_EQ(error_of(read(R"({"messages":[{"role":"user"}],"thinking_mode":"much"})")),
+            "thinking_mode must be \"enabled\", \"disabled\" or \"adaptive\"");
+}
+
 TEST(Normalise, WrapsFlatTools) {
   const auto tools = [](std::string_view text) {
     return normalise_tools(value_of(parse_json(text)));

@@ -1,5 +1,6 @@
 #include "text/tool_rounds.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace m3 {
@@ -38,6 +39,10 @@ Status ToolRounds::answer(const Json& message, Json result) {
       id.empty() ? "\"name\" " + python_json(name) : "\"tool_call_id\" " + python_json(id);
   if (answered) return fail("{} has a result already", which);
   return fail("{} is no call of the assistant message before it", which);
+}
+
+bool ToolRounds::any_answered() const {
+  return std::ranges::any_of(calls_, [](const Call& call) { return !call.result.is_null(); });
 }
 
 Status ToolRounds::finish(Json::array_t& turns) {

@@ -22,6 +22,9 @@ class ToolRounds {
   // Errors: no such call, or it has its result already.
   Status answer(const Json& message, Json result);
 
+  // The round has calls, and one of them its result.
+  bool any_answered() const;
+
   // Ends the round and appends its results to `turns`. Errors: a call without a result.
   Status finish(Json::array_t& turns);
 
