@@ -1,0 +1,126 @@
+#include "data/training_record.h"
+
+#include "data/testing.h"
+
+namespace m3 {
+namespace {
+
+using testing::error_of;
+using testing::record_of;
+using testing::value_of;
+
+// "role: content" of each message, "*" in front of what is learnt.
+std::string summary(std::string_view json) {
+  const TrainingRecord record = value_of(record_of(json));
+  if (!record.chat) return "text: " + record.text;
+  std::string all;
+  std::size_t answer = 0;
+  for (const Json& message : record.chat->messages) {
+    const std::string role = message["role"];
+    if (role == "assistant" && record.learnt[answer++]) all += "*";
+    all += role + ":";
+    for (const Json& part : message["content"])
+      all += " " + (part["type"] == "text" ? part["text"].get<std::string>() : python_json(part));
+    if (message.contains("tool_calls")) all += " calls " + python_json(message["tool_calls"]);
+    all += "|";
+  }
+  return all;
+}
+
+TEST(TrainingRecord, ReadsEveryForm) {
+  EXPECT_EQ(summary(R"({"messages":[{"role":"system","content":"s"},{"role":"user","content":"a"},
+                        {"role":"assistant","content":"b","weight":0},{"role":"user","content":"c"},
+                        {"role":"assistant","content":"d","weight":1}]})"),
+            "system: s|user: a|assistant: b|user: c|*assistant: d|");
+  EXPECT_EQ(summary(R"({"conversations":[{"from":"system","value":"s"},{"from":"human","value":"a"},
+                        {"from":"gpt","value":"b","weight":0},{"from":"user","value":"c"},
+                        {"from":"chatgpt","value":"d"}],"id":7})"),
+            "system: s|user: a|assistant: b|user: c|*assistant: d|");
+  EXPECT_EQ(summary(R"({"conversation":[{"role":"user","content":[{"type":"text","text":"a"}]},
+                        {"role":"assistant","content":[{"type":"text","text":"b"}]}]})"),
+            "user: a|*assistant: b|");
+  EXPECT_EQ(summary(R"({"instruction":"a","input":"b","output":"c","system":"s",
+                        "history":[["x","y"]],"text":"rendered"})"),
+            "system: s|user: x|*assistant: y|user: a\nb|*assistant: c|");
+  EXPECT_EQ(summary(R"({"instruction":"a","input":"","output":"c"})"), "user: a|*assistant: c|");
+  EXPECT_EQ(summary(R"({"prompt":"a","completion":"b","messages":null})"),
+            "user: a|*assistant: b|");
+  EXPECT_EQ(summary(R"({"prompt":[{"role":"user","content":"a"},{"role":"assistant","content":"b"},
+                        {"role":"user","content":"c"}],
+                        "completion":[{"role":"assistant","content":"d"}]})"),
+            "user: a|assistant: b|user: c|*assistant: d|");
+  EXPECT_EQ(summary(R"({"text":"a]~b]b"})"), "text: a]~b]b");
+}
+
+TEST(TrainingRecord, ReadsToolsAndThinking) {
+  const TrainingRecord record = value_of(record_of(
+      R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","tool_calls":[{"id":"1",
+          "function":{"name":"f","arguments":"{}"}}]}],
+          "tools":"[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]",
+          "chat_template_kwargs":{"thinking_mode":"disabled"}})",
+      "enabled"));
+  EXPECT_EQ(record.chat->tools[0]["function"]["name"], "f");
+  EXPECT_EQ(record.chat->thinking_mode, "disabled");
+  const auto plain = value_of(record_of(R"({"prompt":"a","completion":"b"})", "enabled"));
+  EXPECT_EQ(plain.chat->thinking_mode, "enabled");
+  EXPECT_FALSE(value_of(record_of(R"({"prompt":"a","completion":"b"})")).chat->thinking_mode);
+}
+
+TEST(TrainingRecord, GivesPicturesTheirPlaces) {
+  EXPECT_EQ(summary(R"({"conversations":[{"from":"human","value":"<image>\nWhat?<image>"},
+                        {"from":"gpt","value":"x"}],"images":["1.png",{"path":"2.png"}]})"),
+            "user: {\"type\": \"image\", \"image\": \"1.png\"} \nWhat? "
+            "{\"type\": \"image\", \"path\": \"2.png\"}|*assistant: x|");
+  EXPECT_EQ(
+      summary(R"({"messages":[{"role":"user","content":[{"type":"image"},
+                        {"type":"image_url","image_url":{"url":"b.png"}},
+                        {"type":"text","text":"<video>"}]},{"role":"assistant","content":"x"}],
+                        "image":"a.png","videos":["c.mp4"]})"),
+      "user: {\"type\": \"image\", \"image\": \"a.png\"} {\"type\": \"image\", \"image_url\": "
+      "{\"url\": \"b.png\"}} {\"type\": \"video\", \"video\": \"c.mp4\"}|*assistant: x|");
+  EXPECT_EQ(summary(R"({"prompt":"<image>","completion":"x"})"), "user: <image>|*assistant: x|");
+  EXPECT_EQ(error_of(record_of(R"({"prompt":"a <image>","completion":"x","images":["a","b"]})")),
+            "the record names 2 images, its messages have 1 place for them");
+  EXPECT_EQ(error_of(record_of(R"({"prompt":"a","completion":"x","image":"a"})")),
+            "the record names 1 image, its messages have 0 places for them");
+  EXPECT_EQ(error_of(record_of(R"({"prompt":"a","completion":"x","image":[7]})")),
+            "\"image\" must hold addresses, it holds a number");
+}
+
+TEST(TrainingRecord, RefusesWhatItCannotUnderstand) {
+  const auto refused = [](std::string_view json) { return error_of(record_of(json)); };
+  EXPECT_EQ(refused("[]"), "a record must be an object, it is a list");
+  EXPECT_EQ(refused(R"({"question":"a","answer":"b"})"),
+            "expected \"messages\", \"conversations\", \"instruction\" and \"output\", \"prompt\" "
+            "and \"completion\", or \"text\", found \"question\", \"answer\"");
+  EXPECT_NE(refused("{}").find("found no key"), std::string::npos);
+  EXPECT_EQ(refused(R"({"text":7})"), "\"text\" must be a string, it is a number");
+  EXPECT_EQ(refused(R"({"instruction":"a","output":["b"]})"),
+            "\"output\" must be a string, it is a list");
+  EXPECT_EQ(refused(R"({"messages":{}})"), "\"messages\" must be a list, it is an object");
+  EXPECT_EQ(refused(R"({"messages":[]})"), "\"messages\" is empty, at least one is needed");
+  EXPECT_NE(refused(R"({"messages":[{"role":"robot","content":"a"}]})")
+                .find("messages[0]: \"role\" must be root"),
+            std::string::npos);
+  EXPECT_NE(refused(R"({"conversations":[{"from":"robot","value":"a"}]})")
+                .find("conversations[0] \"from\" must be human, user, gpt"),
+            std::string::npos);
+  EXPECT_EQ(refused(R"({"conversations":[7]})"),
+            "conversations[0] needs \"from\" and \"value\", or \"role\" and \"content\"");
+  EXPECT_EQ(refused(R"({"messages":[{"role":"assistant","content":"a","weight":0.5}]})"),
+            "messages[0]: \"weight\" must be 0 or 1, it is 0.5");
+  EXPECT_EQ(refused(R"({"messages":[{"role":"user","content":"a","weight":1}]})"),
+            "messages[0]: \"weight\" is 1, but only what an assistant writes is learnt");
+  EXPECT_NE(refused(R"({"prompt":"a","completion":[]})").find("two strings or two lists"),
+            std::string::npos);
+  EXPECT_NE(refused(R"({"prompt":"a","completion":"b","functions":[]})").find("\"tools\""),
+            std::string::npos);
+  EXPECT_NE(refused(R"({"messages":[{"role":"assistant","function_call":{"name":"f"}}]})")
+                .find("\"tool_calls\""),
+            std::string::npos);
+  EXPECT_NE(refused(R"({"prompt":"a","completion":"b","tools":"["})").find("\"tools\": JSON ends"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace m3
