@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "apps/svg.h"
+
 namespace m3 {
 namespace {
 
@@ -13,52 +15,6 @@ constexpr double kLeft = 64, kTop = 92, kHeight = 280, kBar = 34, kGap = 30, kBe
 constexpr double kWidthMin = 720, kRight = 24, kLegendRow = 18;
 constexpr const char* kColours[] = {"#2563a8", "#d97b29", "#3f8f4f",
                                     "#8455a8", "#b8433f", "#5d6a75"};
-constexpr const char* kInk = "#222222";
-constexpr const char* kFaint = "#d8d8d8";
-
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      default:
-        // No control character may stand in XML, escaped or not.
-        out += static_cast<unsigned char>(c) < ' ' ? ' ' : c;
-    }
-  }
-  return out;
-}
-
-struct TextStyle {
-  double size = 12;
-  const char* anchor = "start";
-  const char* colour = kInk;
-  bool upwards = false;
-  bool bold = false;
-};
-
-std::string text(double x, double y, std::string_view words, const TextStyle& style = {}) {
-  std::string more = style.bold ? " font-weight=\"bold\"" : "";
-  if (style.upwards) more += fmt::format(" transform=\"rotate(-90 {:.1f} {:.1f})\"", x, y);
-  return fmt::format(
-      "<text x=\"{:.1f}\" y=\"{:.1f}\" font-size=\"{}\" text-anchor=\"{}\" "
-      "fill=\"{}\"{}>{}</text>\n",
-      x, y, style.size, style.anchor, style.colour, more, escaped(words));
-}
-
-std::string box(double x, double y, double width, double height, const char* colour) {
-  return fmt::format(
-      "<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"{}\"/>\n", x, y,
-      width, height, colour);
-}
 
 std::string level(double y, double right, const char* colour, double width, bool dashed) {
   return fmt::format(
@@ -101,17 +57,13 @@ class Plot {
   std::string svg(const std::string& machine) const {
     const double width = right_ + kRight;
     const double height = bottom() + kBelow + kLegendRow * static_cast<double>(series_.size() + 2);
-    std::string out = fmt::format(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" "
-        "viewBox=\"0 0 {0:.0f} {1:.0f}\" font-family=\"Helvetica, Arial, sans-serif\">\n",
-        width, height);
-    out += box(0, 0, width, height, "#ffffff");
+    std::string out = svg_begin(width, height);
     out += text(kLeft, 28, "m3 bench: share of the machine's limit", {.size = 17, .bold = true});
     // Two lines of it, cut where the limits begin.
     const std::size_t cut = std::min(machine.find(": "), machine.size());
     out += text(kLeft, 48, machine.substr(0, cut));
     if (cut < machine.size()) out += text(kLeft, 65, machine.substr(cut + 2));
-    return out + axis() + bars() + legend() + "</svg>\n";
+    return out + axis() + bars() + legend() + kSvgEnd;
   }
 
  private:

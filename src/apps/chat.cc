@@ -281,6 +281,7 @@ void add_chat(CLI::App& app, Run& run) {
   auto options = std::make_shared<ChatOptions>();
   CLI::App* command = app.add_subcommand("chat", "Talk to a model, on a terminal or from a pipe");
   add_model_options(*command, options->model);
+  add_lora_option(*command, options->model);
   add_cache_options(*command, options->model.cache);
   command->add_option("--system", options->system, "system prompt");
   command->add_option("--thinking", options->thinking, "how the model thinks (default: adaptive)")

@@ -8,7 +8,6 @@
 #include "base/file.h"
 #include "text/control_strings.h"
 #include "text/normalise.h"
-#include "text/thinking.h"
 
 namespace m3 {
 namespace {
@@ -37,24 +36,11 @@ Result<ChatInput> read_messages_file(const std::string& path) {
   auto parsed = parse_json(text);
   if (!parsed) return fail("{}: {}", path, parsed.error().message);
   Json request = parsed->is_array() ? Json{{"messages", *parsed}} : std::move(*parsed);
-  const Json* messages = find_member(request, "messages");
-  if (messages == nullptr)
+  if (find_member(request, "messages") == nullptr)
     return fail("{} is neither a list of messages nor an object with \"messages\"", path);
-  ChatInput input{.add_generation_prompt = true};
-  const auto named = [&](auto result) {
-    if (!result) result = fail("{}: {}", path, result.error().message);
-    return result;
-  };
-  M3_TRY(input.messages, named(normalise_messages(*messages)));
-  if (const Json* tools = find_set_member(request, "tools")) {
-    M3_TRY(input.tools, named(normalise_tools(*tools)));
-  }
-  M3_TRY(input.thinking_mode, named(thinking_mode_from(request)));
-  if (const Json* mode = find_set_member(request, "thinking_mode")) {
-    if (*mode != "enabled" && *mode != "disabled" && *mode != "adaptive")
-      return fail("{}: thinking_mode must be \"enabled\", \"disabled\" or \"adaptive\"", path);
-    input.thinking_mode = mode->get<std::string>();
-  }
+  auto input = read_chat_input(request);
+  if (!input) return fail("{}: {}", path, input.error().message);
+  input->add_generation_prompt = true;
   return input;
 }
 

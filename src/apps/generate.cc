@@ -234,6 +234,7 @@ void add_generate(CLI::App& app, Run& run) {
   auto o = std::make_shared<GenerateOptions>();
   CLI::App* command = app.add_subcommand("generate", "Answer one prompt");
   add_model_options(*command, o->model);
+  add_lora_option(*command, o->model);
   add_cache_options(*command, o->model.cache);
   auto* input = command->add_option_group("prompt", "What to answer; exactly one of");
   CLI::Option* prompt =

@@ -90,6 +90,7 @@ void add_logits(CLI::App& app, Run& run) {
   auto options = std::make_shared<LogitsOptions>();
   CLI::App* command = app.add_subcommand("logits", "Write the logits of token sequences to a file");
   add_model_options(*command, options->model);
+  add_lora_option(*command, options->model);
   add_cache_options(*command, options->model.cache);
   auto* input = command->add_option_group("input", "What to read; exactly one of");
   CLI::Option* ids =

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
 #include "engine/sampler.h"
+#include "model/lora_files.h"
 #include "model/weights.h"
 #include "text/json.h"
 
@@ -71,6 +72,12 @@ std::int64_t weight_file_bytes(const std::string& directory) {
   return bytes;
 }
 
+Status add_lora(const std::string& directory, LoadedModel& loaded) {
+  M3_TRY(const auto table, weight_table(loaded.config(), loaded.model->mtp_modules()));
+  M3_TRY(loaded.lora, load_lora(directory, table));
+  return attach(*loaded.lora, *loaded.model);
+}
+
 void show_warnings(const std::vector<std::string>& warnings) {
   for (const std::string& warning : warnings)
     std::fprintf(stderr, "warning: %s\n", warning.c_str());
@@ -97,6 +104,12 @@ void add_machine_options(CLI::App& command, ModelOptions& options) {
       ->check(CLI::Range(1, 1024));
   command.add_flag("--language-model-only", options.language_model_only,
                    "do without the vision tower: pictures and clips are refused");
+}
+
+void add_lora_option(CLI::App& command, ModelOptions& options) {
+  command.add_option("--lora", options.lora,
+                     "adapter to add to the model: a directory with adapter_config.json and "
+                     "adapter_model.safetensors, as m3 train and peft write them");
 }
 
 Result<const Tokenizer*> LoadedModel::need_tokenizer(std::string_view what_for) const {
@@ -139,6 +152,7 @@ Result<std::unique_ptr<LoadedModel>> load_model(const ModelOptions& options) {
   }
   loaded->model = std::make_unique<Model>(std::move(config), std::move(weights), *loaded->backend,
                                           loaded->group, options.cache);
+  if (!options.lora.empty()) M3_TRY_STATUS(add_lora(options.lora, *loaded));
   loaded->weight_bytes = weight_file_bytes(options.model);
   if (loaded->timer) loaded->timer->set_head(&loaded->model->weights().head);
   loaded->load_seconds =

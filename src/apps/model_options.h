@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "base/thread_pool.h"
+#include "model/lora.h"
 #include "model/model.h"
 #include "ops/backend.h"
 #include "parallel/group.h"
@@ -29,6 +30,7 @@ struct ModelOptions {
   bool language_model_only = false;  // without the vision tower
   bool mtp = false;                  // load the MTP modules, too
   std::string mtp_model;             // from this directory instead of MODEL, or ""
+  std::string lora;                  // directory of an adapter, or ""
   CacheTypes cache;
   bool timed = false;  // with a timer around the backend
 };
@@ -37,6 +39,9 @@ struct ModelOptions {
 void add_model_options(CLI::App& command, ModelOptions& options);
 // --backend, --isa, --threads and --language-model-only.
 void add_machine_options(CLI::App& command, ModelOptions& options);
+
+// --lora DIR.
+void add_lora_option(CLI::App& command, ModelOptions& options);
 
 // generation_config.json, as far as we read it (spec: chat-and-api §1.5, §10).
 struct GenerationDefaults {
@@ -52,6 +57,7 @@ struct LoadedModel {
   std::unique_ptr<Backend> backend;
   TimedBackend* timer = nullptr;  // the backend, where ModelOptions::timed asked for it
   LocalGroup group;
+  std::optional<Lora> lora;  // attached to the model
   std::unique_ptr<Model> model;
   std::optional<Tokenizer> tokenizer;  // absent where the directory has no tokenizer.json
   GenerationDefaults defaults;

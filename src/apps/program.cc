@@ -28,7 +28,7 @@ constexpr int kUsage = 2;
 // A mapped file that someone cut short: the kernel tells us when we read beyond its new end.
 void on_bus_error(int) {
   constexpr char kSentence[] =
-      "m3: a model file was cut short, or its disk failed, while it was in use\n";
+      "m3: a file of the model or its data was cut short, or a disk failed, while in use\n";
   [[maybe_unused]] const auto written = ::write(STDERR_FILENO, kSentence, sizeof kSentence - 1);
   ::_exit(kFailed);
 }
@@ -56,9 +56,10 @@ int run_program(int argc, char** argv) {
   app.set_version_flag("--version", std::string("m3 ") + M3_VERSION);
   app.require_subcommand(1);
   Run run;
-  for (auto* add : {add_chat, add_serve, add_generate, add_logits, add_gradients, add_train,
-                    add_vision, add_tokenize, add_detokenize, add_render, add_inspect, add_synth,
-                    add_init, add_quantize, add_pack, add_perplexity, add_bench})
+  for (auto* add :
+       {add_chat, add_serve, add_generate, add_logits, add_data, add_gradients, add_train,
+        add_vision, add_tokenize, add_detokenize, add_render, add_inspect, add_synth, add_init,
+        add_quantize, add_merge, add_pack, add_perplexity, add_bench})
     add(app, run);
   // CLI11 would only say that a subcommand is missing.
   const auto is_named = [&](const CLI::App* command) { return command->get_name() == argv[1]; };

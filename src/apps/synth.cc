@@ -90,6 +90,15 @@ void refuse_unused(const CLI::App& command, const SynthCommand& c) {
     refuse({"--format", "--mtp-only"}, "does not go with --preset eagle3-nano");
 }
 
+// --seed, --threads and --out.
+void add_output_options(CLI::App& command, SynthCommand& c) {
+  command.add_option("--seed", c.seed, "any number")->check(whole_number())->capture_default_str();
+  command.add_option("--threads", c.threads, "threads (default: one per core)")
+      ->check(CLI::Range(1, 4096));
+  command.add_option("--out", c.out, "directory to write; made where it does not exist")
+      ->required();
+}
+
 }  // namespace
 
 void add_synth(CLI::App& app, Run& run) {
@@ -124,13 +133,7 @@ void add_synth(CLI::App& app, Run& run) {
       ->check(CLI::IsMember({"bf16", "mxfp8", "mxfp4", "nvfp4", "int8"}));
   command->add_flag("--mtp-only", c->mtp_only,
                     "only the MTP modules, as a directory of their own for --mtp-model");
-  command->add_option("--seed", c->seed, "any number")
-      ->check(whole_number())
-      ->capture_default_str();
-  command->add_option("--threads", c->threads, "threads (default: one per core)")
-      ->check(CLI::Range(1, 4096));
-  command->add_option("--out", c->out, "directory to write; made where it does not exist")
-      ->required();
+  add_output_options(*command, *c);
   command->callback([c, command, &run] {
     refuse_unused(*command, *c);
     run = [c] { return run_synth(*c); };
@@ -143,13 +146,7 @@ void add_init(CLI::App& app, Run& run) {
   CLI::App* command =
       app.add_subcommand("init", "Write a model to be trained from nothing, in bfloat16");
   command->add_option("--config", c->config, "config.json of any MiniMax-M3")->required();
-  command->add_option("--seed", c->seed, "any number")
-      ->check(whole_number())
-      ->capture_default_str();
-  command->add_option("--threads", c->threads, "threads (default: one per core)")
-      ->check(CLI::Range(1, 4096));
-  command->add_option("--out", c->out, "directory to write; made where it does not exist")
-      ->required();
+  add_output_options(*command, *c);
   command->footer(
       "Embedding N(0, 1), linears N(0, 0.02), head N(0, 1/sqrt(hidden)) within three deviations,\n"
       "vision tower uniform by fan-in, norms 1, the router's bias 0. A tokenizer is not written.");

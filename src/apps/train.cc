@@ -1,19 +1,19 @@
-// `m3 train`: steps of AdamW on sequences of tokens.
+// `m3 train`: steps of AdamW on data files, or on sequences of tokens.
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
-#include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/lora_options.h"
 #include "apps/model_options.h"
 #include "apps/option_checks.h"
-#include "apps/pixel_file.h"
 #include "apps/progress_bar.h"
-#include "apps/training_file.h"
-#include "train/packs.h"
+#include "apps/run_facts.h"
+#include "apps/run_folder.h"
+#include "apps/step_batches.h"
+#include "apps/training_run.h"
 #include "train/save.h"
 #include "train/trainer.h"
 
@@ -22,9 +22,10 @@ namespace {
 
 struct TrainOptions {
   ModelOptions model;
-  std::string batches;
+  StepOptions steps;
   bool full = false;
-  std::string precision;
+  NewLoraOptions lora;
+  std::string precision = "bf16";
   std::vector<std::string> train = {"text"};
   std::string schedule = "cosine";
   std::vector<double> betas = {0.9, 0.95};
@@ -32,28 +33,22 @@ struct TrainOptions {
   std::int64_t decay_steps = -1;
   double least_rate = -1;
   std::int64_t pack = 0;
-  TrainerOptions trainer{
-      .mtp_scale = 0.1f, .adam = {.weight_decay = 0.1}, .schedule = {.rate = 1e-5}};
-  std::string out;
+  TrainerOptions trainer{.mtp_scale = 0.1f, .adam = {.weight_decay = -1}, .schedule = {.rate = -1}};
+  RunFolderOptions folder;
   bool json = false;
 };
 
-// Set by the first Ctrl-C or SIGTERM; the second ends the program.
-volatile std::sig_atomic_t stop_asked = 0;
+const std::map<std::string, TrainingPrecision> kPrecisions = {{"bf16", TrainingPrecision::kBF16},
+                                                              {"f32", TrainingPrecision::kF32}};
 
-extern "C" void ask_to_stop(int signal) {
-  stop_asked = 1;
-  std::signal(signal, SIG_DFL);
-}
-
-Result<TrainedParts> trained_parts(const std::vector<std::string>& names) {
+Result<TrainedParts> trained_parts(const TrainOptions& o) {
   TrainedParts parts{.text = false};
-  for (const std::string& name : names) {
-    if (name == "vision")
+  for (const std::string& name : o.train) {
+    if (name == "vision" && o.steps.data.files.empty())
       return fail("--train vision: batches of tokens hold no pictures; expected text or mtp");
-    if (name != "text" && name != "mtp")
-      return fail("--train: expected \"text\" and \"mtp\", found \"{}\"", name);
-    (name == "text" ? parts.text : parts.mtp) = true;
+    if (name != "text" && name != "mtp" && name != "vision")
+      return fail("--train: expected \"text\", \"mtp\" and \"vision\", found \"{}\"", name);
+    (name == "text" ? parts.text : name == "mtp" ? parts.mtp : parts.vision) = true;
   }
   return parts;
 }
@@ -81,41 +76,116 @@ Result<Schedule> make_schedule(const TrainOptions& o, std::int64_t steps) {
   return schedule;
 }
 
-void print_step(std::int64_t step, std::int64_t steps, std::int64_t rows, const StepReport& report,
-                double seconds, bool json) {
-  const double rate = static_cast<double>(rows) / seconds;
-  if (json) {
-    nlohmann::ordered_json line{
-        {"step", step},      {"loss", report.loss},     {"grad_norm", report.gradient_norm},
-        {"lr", report.rate}, {"scored", report.scored}, {"tokens_per_second", rate}};
-    if (!report.skipped.empty()) line["skipped"] = report.skipped;
-    std::printf("%s\n", line.dump().c_str());
-  } else {
-    std::printf("step %lld/%lld  loss %.4f  norm %.3g  lr %.3g  %.1f tokens/s  %.0f s left%s%s\n",
-                static_cast<long long>(step), static_cast<long long>(steps), report.loss,
-                report.gradient_norm, report.rate, rate,
-                static_cast<double>(steps - step) * seconds,
-                report.skipped.empty() ? "" : "  skipped: ", report.skipped.c_str());
-  }
-  std::fflush(stdout);
-}
+// Writes what was trained: a model, or an adapter.
+struct ResultWriter {
+  const TrainOptions& options;
+  LoadedModel& loaded;
+  const Lora* adapter;  // null: all weights were trained
 
-Status save(const SaveOptions& options, const Trainer& trainer) {
-  ProgressBar bar("writing " + options.directory, "B");
-  SaveOptions shown = options;
-  shown.progress = bar.callback();
-  M3_TRY(const RewriteReport report, save_trained(shown, trainer.weights(), trainer.values()));
-  for (const std::string& name : report.left_out)
-    std::fprintf(stderr, "warning: %s is large and was not copied\n", name.c_str());
-  std::fprintf(stderr, "%s: %s of weights\n", options.directory.c_str(),
-               quantity(static_cast<double>(report.bytes), "B").c_str());
+  SaveOptions saving(const RunFolder& folder) const {
+    return {.source = options.model.model,
+            .directory = folder.result_directory(),
+            .vision = !options.model.language_model_only,
+            .pool = &loaded.pool};
+  }
+
+  // Nothing is left of asking.
+  Status expect_room(const RunFolder& folder, const Trainer& trainer) const {
+    const SaveOptions o = saving(folder);
+    const Status room = adapter == nullptr ? expect_savable(o, trainer.weights())
+                                           : expect_room_for(*adapter, o.directory);
+    std::error_code error;
+    std::filesystem::remove(o.directory, error);
+    std::filesystem::remove(o.directory + ".part", error);
+    return room;
+  }
+
+  Status write(const RunFolder& folder, const Trainer& trainer) const {
+    if (adapter != nullptr)
+      return save_lora(*adapter, {folder.result_directory(), options.model.model,
+                                  lora_names(options.lora), options.lora.dropout});
+    SaveOptions shown = saving(folder);
+    ProgressBar bar("writing " + options.folder.directory, "B");
+    shown.progress = bar.callback();
+    M3_TRY(const RewriteReport report, save_trained(shown, trainer.weights(), trainer.values()));
+    for (const std::string& name : report.left_out)
+      std::fprintf(stderr, "warning: %s is large and was not copied\n", name.c_str());
+    std::fprintf(stderr, "%s: %s of weights\n", options.folder.directory.c_str(),
+                 quantity(static_cast<double>(report.bytes), "B").c_str());
+    return {};
+  }
+};
+
+// Defaults: spec, training §8.1.
+Status check_kind(TrainOptions& o) {
+  const bool adapter = !o.lora.groups.empty();
+  if (o.full == adapter)
+    return fail("expected one of --full, to train all weights, and --lora, to train an adapter");
+  if (adapter && o.train != TrainOptions().train)
+    return fail("--train goes with --full; --lora names what an adapter is for");
+  if (adapter && o.precision != TrainOptions().precision)
+    return fail("--precision goes with --full; an adapter is float32, its base as it is stored");
+  o.trainer.precision = kPrecisions.at(o.precision);
+  if (o.trainer.schedule.rate < 0) o.trainer.schedule.rate = adapter ? 1e-4 : 1e-5;
+  if (o.trainer.adam.weight_decay < 0) o.trainer.adam.weight_decay = adapter ? 0 : 0.1;
   return {};
 }
 
+// A new one, shown and attached.
+Result<Lora> add_new_lora(const NewLoraOptions& options, Model& model, bool json) {
+  M3_TRY(const LoraOptions sizes, new_lora(options));
+  M3_TRY(const auto table, weight_table(model.config(), model.mtp_modules()));
+  M3_TRY(Lora lora, Lora::create(model.config(), table, sizes));
+  std::fprintf(json ? stderr : stdout, "%s", lora_table(lora).c_str());
+  M3_TRY_STATUS(attach(lora, model));
+  return lora;
+}
+
+Result<std::vector<RunFact>> facts_of(const TrainOptions& o, const LoadedModel& loaded,
+                                      const StepBatches& batches) {
+  M3_TRY(std::vector<RunFact> facts, model_facts(o.model, loaded));
+  const auto append = [&](const std::vector<RunFact>& more) {
+    facts.insert(facts.end(), more.begin(), more.end());
+  };
+  if (o.full) {
+    append({{"--full", "given"}, {"--precision", o.precision}});
+  } else {
+    M3_TRY(const LoraOptions lora, new_lora(o.lora));
+    append(lora_facts(lora));
+    append({{"--lora-dropout", fmt::format("{}", o.lora.dropout)}});
+  }
+  M3_TRY(const std::vector<RunFact> steps, batches.facts(o.steps));
+  append(steps);
+  append(trainer_facts(o.trainer, o.schedule));
+  return facts;
+}
+
+// All steps that are left, and the result.
+Status keep_run(const TrainingRun& run, const ResultWriter& result) {
+  RunFolder& folder = *run.folder;
+  const std::string& directory = result.options.folder.directory;
+  if (run.trainer.steps() == run.batches.steps() && folder.is_published()) {
+    std::fprintf(stderr, "%s: this run has ended; nothing is left to do\n", directory.c_str());
+    return {};
+  }
+  M3_TRY(const int signal, run_steps(run));
+  M3_TRY_STATUS(folder.save());
+  if (signal != 0) {
+    std::fprintf(stderr,
+                 "stopped after step %lld of %lld, as asked, and saved; the same command with "
+                 "--resume goes on\n",
+                 static_cast<long long>(run.trainer.steps()),
+                 static_cast<long long>(run.batches.steps()));
+    end_by(signal);
+  }
+  M3_TRY_STATUS(result.write(folder, run.trainer));
+  return folder.publish();
+}
+
 Status run_train(TrainOptions o) {
-  if (!o.full) return fail("only --full is there yet: adapters are not");
-  M3_TRY(o.trainer.parts, trained_parts(o.train));
-  if (!o.out.empty() && o.trainer.parts.mtp)
+  M3_TRY_STATUS(check_kind(o));
+  M3_TRY(o.trainer.parts, trained_parts(o));
+  if (!o.folder.directory.empty() && o.trainer.parts.mtp)
     return fail(
         "--out: trained MTP modules cannot be saved yet, as drafting would not read them "
         "as they were trained");
@@ -123,33 +193,36 @@ Status run_train(TrainOptions o) {
   o.trainer.adam.beta1 = o.betas[0];
   o.trainer.adam.beta2 = o.betas[1];
   o.model.mtp = o.trainer.parts.mtp;
-  M3_TRY(const auto loaded, load_model(o.model));
-  M3_TRY(const auto batches, read_training_batches(o.batches, loaded->config()));
-  const std::int64_t steps = std::ssize(batches);
-  M3_TRY(o.trainer.schedule, make_schedule(o, steps));
-  o.trainer.rows = o.pack;
-  for (const auto& batch : batches)
-    for (const TrainingSequence& sequence : batch) {
-      M3_TRY_STATUS(expect_no_placeholder(sequence.ids, loaded->config()));
-      o.trainer.rows = std::max(o.trainer.rows, std::ssize(sequence.ids));
-    }
-  M3_TRY(const auto trainer, Trainer::create(*loaded->model, o.trainer, loaded->pool));
-  const SaveOptions saving{.source = o.model.model,
-                           .directory = o.out,
-                           .vision = !o.model.language_model_only,
-                           .pool = &loaded->pool};
-  if (!o.out.empty()) M3_TRY_STATUS(expect_savable(saving, trainer->weights()));
-  std::signal(SIGINT, ask_to_stop);
-  std::signal(SIGTERM, ask_to_stop);
-  for (std::int64_t step = 0; step < steps && stop_asked == 0; ++step) {
-    const auto& batch = batches[static_cast<std::size_t>(step)];
-    const auto begin = std::chrono::steady_clock::now();
-    M3_TRY(const StepReport report, trainer->step(batch));
-    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
-    print_step(step + 1, steps, rows_of(batch), report, time.count(), o.json);
+  std::unique_ptr<RunFolder> folder;
+  if (!o.folder.directory.empty()) {
+    M3_TRY(folder, RunFolder::claim(o.folder));
   }
-  if (stop_asked != 0) std::fprintf(stderr, "stopped before the last step, as asked\n");
-  return o.out.empty() ? Status() : save(saving, *trainer);
+  M3_TRY(const auto loaded, load_model(o.model));
+  M3_TRY(auto batches, StepBatches::open(o.steps, o.model.model, *loaded, o.trainer.parts.vision));
+  const std::int64_t steps = batches.steps();
+  M3_TRY(o.trainer.schedule, make_schedule(o, steps));
+  o.trainer.rows = std::max(o.pack, batches.longest());
+  if (!o.full) {
+    M3_TRY(loaded->lora, add_new_lora(o.lora, *loaded->model, o.json));
+  }
+  Lora* adapter = o.full ? nullptr : &*loaded->lora;
+  o.trainer.dropout = o.lora.dropout;
+  o.trainer.seed = o.lora.seed;
+  M3_TRY(const auto trainer, Trainer::create(*loaded->model, o.trainer, loaded->pool, adapter));
+  const TrainingRun run{*trainer, batches, o.trainer.rows, folder.get(), o.json};
+  if (folder == nullptr) {
+    M3_TRY(const int signal, run_steps(run));
+    if (signal != 0) {
+      std::fprintf(stderr, "stopped before the last step, as asked\n");
+      end_by(signal);
+    }
+    return {};
+  }
+  const ResultWriter result{o, *loaded, adapter};
+  M3_TRY_STATUS(result.expect_room(*folder, *trainer));
+  M3_TRY(const std::vector<RunFact> facts, facts_of(o, *loaded, batches));
+  M3_TRY_STATUS(folder->begin(facts, *trainer, batches.validation_batches() > 0));
+  return keep_run(run, result);
 }
 
 }  // namespace
@@ -157,18 +230,18 @@ Status run_train(TrainOptions o) {
 void add_train(CLI::App& app, Run& run) {
   auto o = std::make_shared<TrainOptions>();
   CLI::App* command = app.add_subcommand(
-      "train", "Train on batches of tokens, print each step and write the trained model");
+      "train", "Train on data files, print each step and write the trained model, or an adapter");
   add_model_options(*command, o->model);
-  command
-      ->add_option("--batches", o->batches,
-                   "JSON: {\"steps\": [{\"sequences\": [{\"ids\": [...], \"labels\": [...]}]}]}, a "
-                   "batch for each step; labels as for m3 gradients")
-      ->required();
+  add_step_options(*command, o->steps);
   command->add_flag("--full", o->full, "train all weights of the parts");
-  command->add_option("--precision", o->precision, "f32: float32 weights and moments")
-      ->check(CLI::IsMember({"f32"}))
-      ->required();
-  command->add_option("--train", o->train, "parts of the model: text, mtp")
+  command
+      ->add_option("--precision", o->precision,
+                   "with --full, what the model reads of its float32 weights: bf16, rounded after "
+                   "every step, or f32, themselves, more slowly")
+      ->check(CLI::IsMember(kPrecisions))
+      ->capture_default_str();
+  add_new_lora_options(*command, o->lora);
+  command->add_option("--train", o->train, "with --full, parts of the model: text, mtp, vision")
       ->delimiter(',')
       ->capture_default_str();
   command->add_option("--mtp-scale", o->trainer.mtp_scale, "weight of the MTP modules' losses")
@@ -176,9 +249,10 @@ void add_train(CLI::App& app, Run& run) {
       ->capture_default_str();
   command->add_option("--pack", o->pack, "rows of short sequences that are computed together")
       ->check(between(1, 1 << 24));
-  command->add_option("--lr", o->trainer.schedule.rate, "highest learning rate")
-      ->check(between(0, 10))
-      ->capture_default_str();
+  command
+      ->add_option("--lr", o->trainer.schedule.rate,
+                   "highest learning rate (default: 1e-5; 1e-4 of an adapter)")
+      ->check(between(0, 10));
   command->add_option("--min-lr", o->least_rate, "at the end of the run (default: --lr / 100)")
       ->check(between(0, 10));
   command->add_option("--schedule", o->schedule, "constant, linear, cosine or wsd")
@@ -200,19 +274,34 @@ void add_train(CLI::App& app, Run& run) {
   command->add_option("--eps", o->trainer.adam.eps, "AdamW's least denominator")
       ->check(between(0, 1, true))
       ->capture_default_str();
-  command->add_option("--weight-decay", o->trainer.adam.weight_decay, "of every trained weight")
-      ->check(between(0, 10))
-      ->capture_default_str();
+  command
+      ->add_option("--weight-decay", o->trainer.adam.weight_decay,
+                   "of every trained weight (default: 0.1; 0 of an adapter)")
+      ->check(between(0, 10));
   command
       ->add_option("--clip", o->trainer.clip,
                    "largest norm of the gradient that is not scaled down; 0: none is")
       ->check(between(0, 1e9))
       ->capture_default_str();
-  command->add_option("--out", o->out,
-                      "new directory for the trained model, in bfloat16; without it, weights are "
-                      "lost at the end");
-  command->add_flag("--json", o->json, "one JSON object for each step");
-  command->callback([o, &run] { run = [o] { return run_train(*o); }; });
+  CLI::Option* out = command->add_option(
+      "--out", o->folder.directory,
+      "the run's folder, a new directory: its log, curves and checkpoints, and at the end the "
+      "trained model, in bfloat16, or the adapter; without it, weights are lost at the end");
+  command
+      ->add_flag("--resume", o->folder.resume,
+                 "go on with the run in --out, given the same options, to the same bits")
+      ->needs(out);
+  command
+      ->add_option("--save-every", o->folder.save_every,
+                   "steps between checkpoints (default: as often as takes a fiftieth of the time, "
+                   "a minute apart or more)")
+      ->check(between(1, 1e9))
+      ->needs(out);
+  command->add_flag("--json", o->json, "on stdout the lines of the log, one JSON object each");
+  command->callback([o, &run] {
+    expect_steps(o->steps);
+    run = [o] { return run_train(*o); };
+  });
 }
 
 }  // namespace m3

@@ -1,0 +1,263 @@
+#include "apps/step_batches.h"
+
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <numeric>
+
+#include "apps/option_checks.h"
+#include "apps/pixel_file.h"
+#include "apps/training_file.h"
+#include "base/file.h"
+#include "checkpoint/checksum.h"
+#include "data/epoch_order.h"
+#include "train/packs.h"
+
+namespace m3 {
+namespace {
+
+constexpr double kMany = 1e9;
+
+// Nothing is left out without a word: what was refused ends the run, the rest is told.
+Status report(const char* what, const Dataset& data) {
+  if (const auto refused = data.refused(); !refused.empty())
+    return fail("{}: {}{}", refused[0].place, refused[0].message,
+                refused.size() == 1
+                    ? ""
+                    : fmt::format(" (and {} more: m3 data check lists them)", refused.size() - 1));
+  if (data.samples().empty())
+    return fail("{}: all {} samples are too long and were dropped", what, data.dropped().size());
+  std::int64_t tokens = 0, scored = 0;
+  for (const Sample& sample : data.samples()) {
+    tokens += std::ssize(sample.ids);
+    scored += scored_tokens(sample);
+  }
+  std::fprintf(stderr, "%s\n",
+               fmt::format("{}: {} samples of {} tokens, {} of them scored; {} cut, {} dropped, "
+                           "{} with a remark{}",
+                           what, data.samples().size(), tokens, scored, data.cut().size(),
+                           data.dropped().size(), data.remarks().size(),
+                           data.cut().size() + data.dropped().size() + data.remarks().size() > 0
+                               ? " (m3 data check lists them)"
+                               : "")
+                   .c_str());
+  return {};
+}
+
+// The batch-th `size` of a list of samples; the last may have fewer.
+std::span<const std::int64_t> batch_of(std::span<const std::int64_t> samples, std::int64_t batch,
+                                       std::int64_t size) {
+  const std::int64_t begin = batch * size, end = std::min(begin + size, std::ssize(samples));
+  return samples.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
+}
+
+// A file by its content: it may have moved.
+Result<std::string> file_fact(const std::string& path) {
+  M3_TRY(const auto file, MappedFile::open(path));
+  return fmt::format("{} ({} bytes, xxh3 {:016x})", std::filesystem::path(path).filename().string(),
+                     file->bytes().size(), checksum_of(file->bytes()));
+}
+
+}  // namespace
+
+void add_step_options(CLI::App& command, StepOptions& o) {
+  CLI::Option* data = command.add_option("--data", o.data.files, kDataFilesHelp);
+  for (CLI::Option* option : add_data_options(command, o.data)) option->needs(data);
+  command
+      .add_option("--batches", o.batches,
+                  "instead of --data, JSON: {\"steps\": [{\"sequences\": [{\"ids\": [...], "
+                  "\"labels\": [...]}]}]}, a batch for each step; labels as for m3 gradients")
+      ->excludes(data);
+  command.add_option("--batch", o.batch, "samples of a step")
+      ->check(between(1, kMany))
+      ->capture_default_str()
+      ->needs(data);
+  CLI::Option* epochs = command.add_option("--epochs", o.epochs, "how often every sample is seen")
+                            ->check(between(1, 1e6))
+                            ->capture_default_str()
+                            ->needs(data);
+  command.add_option("--steps", o.steps, "of the run, in place of --epochs")
+      ->check(between(1, kMany))
+      ->needs(data)
+      ->excludes(epochs);
+  command.add_option("--seed", o.seed, "of the order of samples in each epoch")
+      ->check(whole_number())
+      ->capture_default_str()
+      ->needs(data);
+  CLI::Option* validation =
+      command
+          .add_option("--val", o.validation,
+                      "a data file whose loss is shown as training goes on, or a share of --data, "
+                      "such as 0.05, that is held back for it")
+          ->needs(data);
+  command.add_option("--val-every", o.validate_every, "steps between (default: an epoch)")
+      ->check(between(1, kMany))
+      ->needs(validation);
+}
+
+void expect_steps(const StepOptions& o) {
+  if (o.batches.empty() && o.data.files.empty()) throw CLI::RequiredError("--data or --batches");
+}
+
+Result<StepBatches> StepBatches::open(const StepOptions& o, const std::string& directory,
+                                      LoadedModel& loaded, bool vision_changes) {
+  StepBatches batches;
+  batches.loaded_ = &loaded;
+  batches.vision_changes_ = vision_changes;
+  if (!o.data.files.empty()) {
+    M3_TRY_STATUS(batches.open_data(o, directory));
+    return batches;
+  }
+  M3_TRY(batches.given_, read_training_batches(o.batches, loaded.config()));
+  batches.steps_ = std::ssize(batches.given_);
+  for (const auto& batch : batches.given_)
+    for (const TrainingSequence& sequence : batch)
+      M3_TRY_STATUS(expect_no_placeholder(sequence.ids, loaded.config()));
+  return batches;
+}
+
+Result<Dataset> StepBatches::read(const char* what, const DataOptions& options,
+                                  const std::string& directory) const {
+  M3_TRY(const Tokenizer* tokenizer, loaded_->need_tokenizer(what));
+  M3_TRY(Dataset data, read_dataset(options, directory, loaded_->config(), *tokenizer,
+                                    loaded_->model->weights().vision.has_value(), loaded_->pool));
+  M3_TRY_STATUS(report(what, data));
+  return data;
+}
+
+Status StepBatches::open_data(const StepOptions& o, const std::string& directory) {
+  M3_TRY(data_, read("--data", o.data, directory));
+  trained_.resize(data_->samples().size());
+  std::iota(trained_.begin(), trained_.end(), 0);
+  M3_TRY_STATUS(open_validation(o, directory));
+  batch_ = o.batch;
+  seed_ = o.seed;
+  steps_ = o.steps > 0 ? o.steps : o.epochs * steps_of_epoch();
+  validate_every_ = o.validate_every > 0 ? o.validate_every : steps_of_epoch();
+  reader_ = std::make_unique<MediaReader>(*loaded_->model);
+  return {};
+}
+
+Status StepBatches::open_validation(const StepOptions& o, const std::string& directory) {
+  if (o.validation.empty()) return {};
+  double share = 0;
+  const char* end = o.validation.data() + o.validation.size();
+  if (std::from_chars(o.validation.data(), end, share).ptr == end) return hold_back(share);
+  DataOptions options = o.data;
+  options.files = {o.validation};
+  M3_TRY(validation_data_, read("--val", options, directory));
+  validation_.resize(validation_data_->samples().size());
+  std::iota(validation_.begin(), validation_.end(), 0);
+  return {};
+}
+
+// The same samples for every seed, so that runs compare.
+Status StepBatches::hold_back(double share) {
+  const std::int64_t count = std::ssize(data_->samples());
+  const auto held = static_cast<std::int64_t>(std::llround(share * static_cast<double>(count)));
+  if (!(share > 0 && share < 1) || held < 1 || held >= count)
+    return fail(
+        "--val {}: expected a file, or a share that leaves some of the {} samples on both "
+        "sides",
+        share, count);
+  const std::vector<std::int64_t> order = epoch_order(count, 0, 0);
+  validation_.assign(order.begin(), order.begin() + held);
+  trained_.assign(order.begin() + held, order.end());
+  std::ranges::sort(validation_);
+  std::ranges::sort(trained_);
+  return {};
+}
+
+std::int64_t StepBatches::steps_of_epoch() const {
+  return (std::ssize(trained_) + batch_ - 1) / batch_;
+}
+
+std::int64_t StepBatches::longest() const {
+  if (data_) return std::max(data_->longest(), validation_data_ ? validation_data_->longest() : 0);
+  std::int64_t longest = 0;
+  for (const auto& batch : given_)
+    for (const TrainingSequence& sequence : batch)
+      longest = std::max(longest, std::ssize(sequence.ids));
+  return longest;
+}
+
+std::int64_t StepBatches::epoch_of(std::int64_t step) const {
+  return data_ ? step / steps_of_epoch() : 0;
+}
+
+Result<std::vector<RunFact>> StepBatches::facts(const StepOptions& o) const {
+  std::vector<RunFact> facts;
+  const auto add_files = [&](const char* option, std::span<const std::string> files) -> Status {
+    std::vector<std::string> texts;
+    for (const std::string& file : files) {
+      M3_TRY(texts.emplace_back(), file_fact(file));
+    }
+    facts.push_back({option, fmt::format("{}", fmt::join(texts, ", "))});
+    return {};
+  };
+  facts.push_back({"--steps", fmt::format("{}", steps_)});
+  if (!data_) {
+    M3_TRY_STATUS(add_files("--batches", {&o.batches, 1}));
+    return facts;
+  }
+  M3_TRY_STATUS(add_files("--data", o.data.files));
+  facts.push_back({"--batch", fmt::format("{}", batch_)});
+  facts.push_back({"--seed", fmt::format("{}", seed_)});
+  facts.push_back({"--fps", fmt::format("{}", o.data.fps)});
+  if (validation_data_)
+    M3_TRY_STATUS(add_files("--val", {&o.validation, 1}));
+  else if (!validation_.empty())
+    facts.push_back({"--val", o.validation});
+  Checksum checksum;
+  for (const Sample& sample : data_->samples()) {
+    checksum.add(std::as_bytes(std::span(sample.ids)));
+    const std::vector<std::int32_t> labels = labels_of(sample);
+    checksum.add(std::as_bytes(std::span(labels)));
+  }
+  facts.push_back(
+      {"what is learnt of --data",
+       fmt::format("{} samples (xxh3 {:016x})", data_->samples().size(), checksum.value())});
+  return facts;
+}
+
+bool StepBatches::validates_after(std::int64_t step) const {
+  return !validation_.empty() && ((step + 1) % validate_every_ == 0 || step + 1 == steps_);
+}
+
+std::int64_t StepBatches::validation_batches() const {
+  return (std::ssize(validation_) + batch_ - 1) / batch_;
+}
+
+Result<TrainingBatch> StepBatches::at(std::int64_t step, std::int64_t rows) {
+  if (!data_) return TrainingBatch{.sequences = given_[static_cast<std::size_t>(step)]};
+  if (step / steps_of_epoch() != epoch_) {
+    epoch_ = step / steps_of_epoch();
+    order_ = epoch_order(std::ssize(trained_), seed_, static_cast<std::uint64_t>(epoch_));
+    for (std::int64_t& place : order_) place = trained_[static_cast<std::size_t>(place)];
+  }
+  return read_batch(*data_, batch_of(order_, step % steps_of_epoch(), batch_), rows);
+}
+
+Result<TrainingBatch> StepBatches::validation_at(std::int64_t batch, std::int64_t rows) {
+  return read_batch(validation_data_ ? *validation_data_ : *data_,
+                    batch_of(validation_, batch, batch_), rows);
+}
+
+Result<TrainingBatch> StepBatches::read_batch(const Dataset& data,
+                                              std::span<const std::int64_t> samples,
+                                              std::int64_t rows) {
+  if (vision_changes_) reader_ = std::make_unique<MediaReader>(*loaded_->model);
+  std::vector<std::int64_t> lengths, packed;
+  for (const std::int64_t sample : samples)
+    lengths.push_back(std::ssize(data.samples()[static_cast<std::size_t>(sample)].ids));
+  for (const auto& pack : fill_packs(lengths, rows))
+    for (const std::size_t i : pack) packed.push_back(samples[i]);
+  return data.batch(packed, *reader_);
+}
+
+}  // namespace m3

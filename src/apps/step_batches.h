@@ -1,0 +1,87 @@
+// What each step of a training is computed on.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/data_options.h"
+#include "apps/model_options.h"
+#include "data/dataset.h"
+#include "train/run_checkpoint.h"
+
+namespace m3 {
+
+struct StepOptions {
+  std::string batches;  // a file of token batches, or:
+  DataOptions data;
+  std::int64_t batch = 8;  // samples
+  std::int64_t epochs = 1;
+  std::int64_t steps = 0;  // 0: as many as the epochs have
+  std::uint64_t seed = 0;
+  std::string validation;           // a file, or a share of the samples; "": none
+  std::int64_t validate_every = 0;  // steps; 0: an epoch
+};
+
+void add_step_options(CLI::App& command, StepOptions& options);
+// Throws CLI's error unless there is either a file of batches or data.
+void expect_steps(const StepOptions& options);
+
+class StepBatches {
+ public:
+  // `loaded`, of the model in `directory`, outlives the object. Prints what is in data files, and
+  // what of them is not, on stderr. `vision_changes`: the tower is trained, so that no picture is
+  // encoded as it was before. Errors: what is wrong with the file or the data, where it is.
+  static Result<StepBatches> open(const StepOptions& options, const std::string& directory,
+                                  LoadedModel& loaded, bool vision_changes);
+
+  std::int64_t steps() const { return steps_; }
+  std::int64_t longest() const;  // rows of the longest sequence
+
+  // Of a step, both from 0; token batches are one epoch.
+  std::int64_t epoch_of(std::int64_t step) const;
+
+  // What its tokens follow from: the files, their samples, the order.
+  Result<std::vector<RunFact>> facts(const StepOptions& options) const;
+
+  // Whether the model is to be looked at behind this step: as often as asked, and at the end.
+  bool validates_after(std::int64_t step) const;
+  std::int64_t validation_batches() const;
+
+  // In an order that fills packs of `rows`. Which samples a step sees follows from the seed and the
+  // step: every one once in each epoch, the last step of which may have fewer. Errors: a picture
+  // that is gone or has changed.
+  Result<TrainingBatch> at(std::int64_t step, std::int64_t rows);
+  // Always the same samples, none of which are trained on.
+  Result<TrainingBatch> validation_at(std::int64_t batch, std::int64_t rows);
+
+ private:
+  StepBatches() = default;
+  Status open_data(const StepOptions& options, const std::string& directory);
+  Status open_validation(const StepOptions& options, const std::string& directory);
+  Result<Dataset> read(const char* what, const DataOptions& options,
+                       const std::string& directory) const;
+  Status hold_back(double share);
+  std::int64_t steps_of_epoch() const;
+  Result<TrainingBatch> read_batch(const Dataset& data, std::span<const std::int64_t> samples,
+                                   std::int64_t rows);
+
+  LoadedModel* loaded_ = nullptr;
+  std::int64_t steps_ = 0;
+  std::vector<std::vector<TrainingSequence>> given_;  // of a file of batches
+
+  std::optional<Dataset> data_, validation_data_;
+  std::vector<std::int64_t> trained_;     // samples of data_
+  std::vector<std::int64_t> validation_;  // of validation_data_, or of data_ where there is none
+  std::int64_t validate_every_ = 0;
+  std::int64_t batch_ = 1;
+  std::uint64_t seed_ = 0;
+  std::int64_t epoch_ = -1;
+  std::vector<std::int64_t> order_;  // of that epoch
+  bool vision_changes_ = false;
+  std::unique_ptr<MediaReader> reader_;
+};
+
+}  // namespace m3

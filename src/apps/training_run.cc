@@ -1,0 +1,174 @@
+#include "apps/training_run.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <csignal>
+#include <cstdio>
+#include <ctime>
+
+#include "train/packs.h"
+#include "train/run_log.h"
+
+namespace m3 {
+namespace {
+
+// The first signal that asked, and when it did.
+volatile std::sig_atomic_t asked = 0;
+timespec asked_at{};
+
+// timeout(1) and some shells send their signal to the process and then to its group: the two are
+// one wish.
+constexpr double kOneWishSeconds = 0.25;
+
+extern "C" void ask_to_stop(int signal) {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  if (asked == 0) {
+    asked_at = now;
+    asked = signal;
+    return;
+  }
+  const double since = static_cast<double>(now.tv_sec - asked_at.tv_sec) +
+                       1e-9 * static_cast<double>(now.tv_nsec - asked_at.tv_nsec);
+  if (since > kOneWishSeconds) ::_exit(128 + signal);
+}
+
+// The program's largest memory so far.
+double memory_gib() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / (1 << 20);
+}
+
+// "7 s", "12 min", "3.4 h".
+std::string duration(double seconds) {
+  if (seconds < 120) return fmt::format("{:.0f} s", seconds);
+  if (seconds < 7200) return fmt::format("{:.0f} min", seconds / 60);
+  return fmt::format("{:.1f} h", seconds / 3600);
+}
+
+void print(const std::string& line) {
+  std::printf("%s\n", line.c_str());
+  std::fflush(stdout);
+}
+
+class Loop {
+ public:
+  explicit Loop(const TrainingRun& run) : run_(run), first_(run.trainer.steps()) {}
+
+  Result<int> go() {
+    if (asked == 0 && validation_is_missing()) {
+      M3_TRY_STATUS(validate());
+      run_.folder->after_step();
+    }
+    while (asked == 0 && run_.trainer.steps() < run_.batches.steps()) {
+      M3_TRY_STATUS(step());
+      if (asked == 0 && run_.batches.validates_after(run_.trainer.steps() - 1))
+        M3_TRY_STATUS(validate());
+      if (run_.folder != nullptr) run_.folder->after_step();
+    }
+    return asked;
+  }
+
+ private:
+  // An earlier process was stopped between a step and what follows it.
+  bool validation_is_missing() const {
+    const std::int64_t done = run_.trainer.steps();
+    return run_.folder != nullptr && done > 0 && run_.batches.validates_after(done - 1) &&
+           !run_.folder->validation_loss();
+  }
+
+  std::int64_t epoch() const { return run_.batches.epoch_of(run_.trainer.steps() - 1) + 1; }
+
+  Status step() {
+    const auto begin = std::chrono::steady_clock::now();
+    M3_TRY(const TrainingBatch batch, run_.batches.at(run_.trainer.steps(), run_.rows));
+    M3_TRY(const StepReport report, run_.trainer.step(batch.sequences));
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    seconds_ += seconds;
+    const std::int64_t tokens = rows_of(batch.sequences);
+    tell({.step = run_.trainer.steps(),
+          .epoch = epoch(),
+          .loss = report.loss,
+          .gradient_norm = report.gradient_norm,
+          .rate = report.rate,
+          .memory_gib = memory_gib(),
+          .tokens_per_second = static_cast<double>(tokens) / seconds,
+          .tokens = tokens,
+          .labels = report.scored,
+          .skipped = report.skipped});
+    return {};
+  }
+
+  // The mean loss of a scored token of what is not trained on; of next tokens alone, without the
+  // share of MTP modules. Says nothing where it is stopped.
+  Status validate() {
+    ValidationLine line{.step = run_.trainer.steps(), .epoch = epoch()};
+    for (std::int64_t i = 0; i < run_.batches.validation_batches(); ++i) {
+      if (asked != 0) return {};
+      M3_TRY(const TrainingBatch batch, run_.batches.validation_at(i, run_.rows));
+      M3_TRY(const LossSums losses, run_.trainer.losses(batch.sequences));
+      line.loss += losses.main;
+      line.labels += scored_labels(batch.sequences);
+    }
+    line.loss /= static_cast<double>(line.labels);
+    const double now = seconds_since_1970();
+    if (run_.folder != nullptr) note(run_.folder->log().add(line, now));
+    print(run_.json ? json_line(line, now)
+                    : fmt::format("step {}  validation loss {:.4f}  perplexity {:.4g}", line.step,
+                                  line.loss, std::exp(line.loss)));
+    return {};
+  }
+
+  void tell(const StepLine& line) {
+    const double now = seconds_since_1970();
+    if (run_.folder != nullptr) note(run_.folder->log().add(line, now));
+    if (run_.json) {
+      print(json_line(line, now));
+      return;
+    }
+    const std::int64_t steps = run_.batches.steps();
+    const double left =
+        seconds_ / static_cast<double>(line.step - first_) * static_cast<double>(steps - line.step);
+    print(
+        fmt::format("step {}/{}  epoch {}  loss {:.4f}  norm {:.3g}  lr {:.3g}  {:.1f} tokens/s  "
+                    "{} labels  {:.2f} GiB  {} left{}{}",
+                    line.step, steps, line.epoch, line.loss, line.gradient_norm, line.rate,
+                    line.tokens_per_second, line.labels, line.memory_gib, duration(left),
+                    line.skipped.empty() ? "" : "  skipped: ", line.skipped));
+  }
+
+  // Once: a full disk is full for many steps.
+  void note(const Status& logged) {
+    if (!logged && !warned_)
+      std::fprintf(stderr, "warning: %s; what is missing follows when there is room\n",
+                   logged.error().message.c_str());
+    warned_ = !logged;
+  }
+
+  const TrainingRun& run_;
+  const std::int64_t first_;
+  double seconds_ = 0;  // of all steps
+  bool warned_ = false;
+};
+
+}  // namespace
+
+Result<int> run_steps(const TrainingRun& run) {
+  std::signal(SIGINT, ask_to_stop);
+  std::signal(SIGTERM, ask_to_stop);
+  return Loop(run).go();
+}
+
+void end_by(int signal) {
+  std::fflush(nullptr);
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+  ::_exit(128 + signal);
+}
+
+}  // namespace m3
