@@ -172,11 +172,6 @@ TEST_P(Gradients, OfNothingScoredAreZero) {
   for (const auto& [name, gradient] : ours.of) EXPECT_EQ(length(gradient), 0) << name;
 }
 
-// The reference, and the best instruction set here: derivatives are the reference's on all.
-std::vector<Platform> two_platforms() {
-  const std::vector<Platform> all = platforms();
-  return {all[0], all[1]};
-}
 INSTANTIATE_TEST_SUITE_P(Platforms, Gradients, testing::ValuesIn(two_platforms()),
                          [](const auto& platform) { return platform.param.backend; });
 

@@ -53,6 +53,11 @@ std::vector<Platform> platforms() {
   return all;
 }
 
+std::vector<Platform> two_platforms() {
+  const std::vector<Platform> all = platforms();
+  return {all[0], all[1]};
+}
+
 TinyModel::TinyModel(const std::string& directory, const Platform& platform, int threads,
                      const CacheTypes& cache)
     : pool(threads) {

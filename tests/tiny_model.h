@@ -24,6 +24,9 @@ struct Platform {
 
 // Every platform that this machine can run, the reference first.
 std::vector<Platform> platforms();
+// The reference, and the best instruction set here: enough for derivatives, which are the
+// reference's on all.
+std::vector<Platform> two_platforms();
 
 // A model with everything that it refers to, MTP modules included.
 struct TinyModel {
