@@ -2,7 +2,7 @@
 function(m3_cpu_isa file)
   set_source_files_properties(
     ${CMAKE_SOURCE_DIR}/src/backend/cpu/${file} TARGET_DIRECTORY m3_backend_cpu
-    PROPERTIES COMPILE_OPTIONS "${ARGN}")
+    PROPERTIES COMPILE_OPTIONS "${ARGN}" SKIP_PRECOMPILE_HEADERS ON)
 endfunction()
 
 set(M3_AVX2 -mavx2 -mfma -mf16c)
