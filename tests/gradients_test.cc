@@ -28,10 +28,12 @@ struct Derivatives {
 
 // `parts` of `model`; sequences one after the other, or together.
 Derivatives derivatives(const TinyModel& tiny, const TrainedParts& parts,
-                        std::span<const TrainingSequence> sequences, bool together = false) {
+                        std::span<const TrainingSequence> sequences, bool together = false,
+                        Keep keep = Keep::kAll) {
   const auto gradients = WeightGradients::create(*tiny.model, parts);
   EXPECT_TRUE(gradients) << gradients.error().message;
-  auto differentiator = Differentiator::create(*tiny.model, *gradients, /*tokens=*/128, kMtpScale);
+  auto differentiator =
+      Differentiator::create(*tiny.model, *gradients, /*tokens=*/128, kMtpScale, keep);
   EXPECT_TRUE(differentiator) << differentiator.error().message;
   Derivatives result;
   const std::int64_t scored = std::max<std::int64_t>(1, scored_labels(sequences));
@@ -160,6 +162,19 @@ TEST_P(Gradients, DependNeitherOnThreadsNorOnCompany) {
     std::vector<float> difference = gradient;
     for (std::size_t i = 0; i < difference.size(); ++i) difference[i] -= together.of.at(name)[i];
     EXPECT_LE(length(difference), 1e-5 * length(gradient) + 1e-9) << name;
+  }
+}
+
+// Layers that keep their inputs alone pass through the very same numbers again.
+TEST_P(Gradients, HaveTheSameBitsIfLayersAreComputedAgain) {
+  for (const std::string model : {"train-smooth", "train"}) {
+    const auto sequences = sequences_of(GoldenFile(model + "-gradients"));
+    const TinyModel tiny = tiny_model(model, GetParam());
+    const auto kept = derivatives(tiny, kTextAndMtp, sequences, true);
+    const auto repeated = derivatives(tiny, kTextAndMtp, sequences, true, Keep::kInputs);
+    EXPECT_EQ(kept.losses.main, repeated.losses.main);
+    EXPECT_EQ(kept.losses.mtp, repeated.losses.mtp);
+    EXPECT_EQ(kept.of, repeated.of);
   }
 }
 

@@ -23,6 +23,7 @@ struct GradientOptions {
   double mtp_scale = 0;
   std::int64_t pack = 0;
   std::vector<std::string> train = {"text"};
+  bool recompute = false;
   std::string out;
 };
 
@@ -94,7 +95,8 @@ Status run_gradients(const GradientOptions& o) {
   for (const auto& part : parts) rows = std::max(rows, rows_of(part));
   const std::int64_t scored = scored_labels(sequences);
   M3_TRY(auto differentiator,
-         Differentiator::create(*loaded->model, gradients, rows, static_cast<float>(o.mtp_scale)));
+         Differentiator::create(*loaded->model, gradients, rows, static_cast<float>(o.mtp_scale),
+                                o.recompute ? Keep::kInputs : Keep::kAll));
   // Neither has been touched yet.
   const std::int64_t bytes = gradients.bytes() + differentiator.bytes();
   if (bytes > available_memory())
@@ -144,6 +146,7 @@ void add_gradients(CLI::App& app, Run& run) {
   command->add_option("--train", o->train, "parts of the model: text, vision")
       ->delimiter(',')
       ->capture_default_str();
+  add_recompute_option(*command, o->recompute);
   command->add_option("--out", o->out, "safetensors file to write")->required();
   command->callback([o, &run] { run = [o] { return run_gradients(*o); }; });
 }

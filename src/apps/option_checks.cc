@@ -54,6 +54,13 @@ CLI::Option* add_long_side_option(CLI::App& command, std::int64_t& pixels) {
       ->check(CLI::Validator(check, ""));
 }
 
+void add_recompute_option(CLI::App& command, bool& recompute) {
+  command.add_flag(
+      "--recompute", recompute,
+      "keep of each layer what it was given, its experts and blocks alone, and compute "
+      "it again in the backward pass: less memory, more time, the same bits");
+}
+
 void add_cache_options(CLI::App& command, CacheTypes& types) {
   static const std::map<std::string, DType> kTypes{{"bf16", DType::kBF16}, {"fp8", DType::kF8E4M3}};
   const auto add = [&](const char* name, std::optional<DType>& type, const char* help) {

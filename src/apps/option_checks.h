@@ -21,6 +21,9 @@ CLI::Option* add_fps_option(CLI::App& command, double& fps);
 // --max-long-side: the long side of pictures and frames, in pixels (spec: vision §3.7).
 CLI::Option* add_long_side_option(CLI::App& command, std::int64_t& pixels);
 
+// --recompute, of commands that differentiate.
+void add_recompute_option(CLI::App& command, bool& recompute);
+
 // --kv-dtype and --index-dtype.
 void add_cache_options(CLI::App& command, CacheTypes& types);
 

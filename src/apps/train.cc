@@ -33,6 +33,7 @@ struct TrainOptions {
   std::int64_t decay_steps = -1;
   double least_rate = -1;
   std::int64_t pack = 0;
+  bool recompute = false;
   TrainerOptions trainer{.mtp_scale = 0.1f, .adam = {.weight_decay = -1}, .schedule = {.rate = -1}};
   RunFolderOptions folder;
   bool json = false;
@@ -202,6 +203,7 @@ Status run_train(TrainOptions o) {
   const std::int64_t steps = batches.steps();
   M3_TRY(o.trainer.schedule, make_schedule(o, steps));
   o.trainer.rows = std::max(o.pack, batches.longest());
+  o.trainer.keep = o.recompute ? Keep::kInputs : Keep::kAll;
   if (!o.full) {
     M3_TRY(loaded->lora, add_new_lora(o.lora, *loaded->model, o.json));
   }
@@ -249,6 +251,7 @@ void add_train(CLI::App& app, Run& run) {
       ->capture_default_str();
   command->add_option("--pack", o->pack, "rows of short sequences that are computed together")
       ->check(between(1, 1 << 24));
+  add_recompute_option(*command, o->recompute);
   command
       ->add_option("--lr", o->trainer.schedule.rate,
                    "highest learning rate (default: 1e-5; 1e-4 of an adapter)")

@@ -78,6 +78,25 @@ void Model::feed_forward_half(std::int64_t layer, const Activations& a, Watch& w
   backend_.add(a.branch, a.hidden);
 }
 
+void Model::repeat_attention_half(std::int64_t layer, const Step& step) const {
+  const Activations& a = step.a;
+  const LayerWeights& w = layer_weights(layer);
+  backend_.rms_norm(a.hidden, w.attention_norm, eps(), a.normed);
+  linear(a.normed, {{&w.attention.q, a.q}, {&w.attention.k, a.k}});
+  backend_.norm_rope(a.q, {w.attention.q_norm, eps(), a.rotations}, a.q_rotated);
+  attend(w.attention, step, step.cache.kv(layer), w.indexer ? &a.blocks : nullptr);
+  backend_.add(a.branch, a.hidden);
+}
+
+void Model::repeat_feed_forward_half(std::int64_t layer, const Activations& a) const {
+  const LayerWeights& w = layer_weights(layer);
+  backend_.rms_norm(a.hidden, w.ffn_norm, eps(), a.normed);
+  if (w.mlp)
+    mlp_product(*w.mlp, config_.dense_inner, a);
+  else
+    moe_products(*w.moe, a);
+}
+
 void Model::embed(const Batch& batch, const Activations& a) const {
   backend_.embed(weights_.embedding, a.ids, a.hidden);
   group_.all_reduce_sum(a.hidden);
@@ -122,7 +141,13 @@ void Model::attention(std::int64_t layer, const Step& step) const {
   const KvView kv = step.cache.kv(layer);
   backend_.norm_rope(a.q, {w.q_norm, eps(), a.rotations}, a.q_rotated);
   backend_.store_kv(a.k, a.v, {w.k_norm, eps(), a.rotations}, step.rows, kv);
-  const Tensor* blocks = indexer ? choose_blocks(layer, step) : nullptr;
+  attend(w, step, kv, indexer ? choose_blocks(layer, step) : nullptr);
+}
+
+// a.q_rotated -> a.branch.
+void Model::attend(const AttentionWeights& w, const Step& step, const KvView& kv,
+                   const Tensor* blocks) const {
+  const Activations& a = step.a;
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
   backend_.attention(a.q_rotated, step.rows, kv, scale, blocks, a.attended, a.log_sums);
   linear(a.attended, {{&w.o, a.branch}});
@@ -155,11 +180,16 @@ void Model::feed_forward(std::int64_t layer, const Activations& a, Watch& watch)
 
 // a.normed -> a.branch (spec: text-model §3.7).
 void Model::mlp(const MlpWeights& w, std::int64_t inner, const Activations& a) const {
+  mlp_product(w, inner, a);
+  linear(shaped(a.product, a.normed.dim(0), inner), {{&w.down, a.branch}});
+}
+
+// a.normed -> a.product.
+void Model::mlp_product(const MlpWeights& w, std::int64_t inner, const Activations& a) const {
   const std::int64_t rows = a.normed.dim(0);
   const Tensor gate = shaped(a.gate, rows, inner), up = shaped(a.up, rows, inner);
   const Tensor product = shaped(a.product, rows, inner);
   linear(a.normed, {{&w.gate, gate, &config_.swiglu, product}, {&w.up, up}});
-  linear(product, {{&w.down, a.branch}});
 }
 
 // a.normed -> a.branch (spec: text-model §3.8). Routed and shared parts are added on each rank
@@ -172,26 +202,35 @@ void Model::moe(std::int64_t layer, const Activations& a, Watch& watch) const {
   watch.saw_experts(layer, a.experts, a.expert_weights);
 
   backend_.dispatch(a.experts, a.dispatch);
+  moe_products(w, a);
+  const GroupedOutput down[] = {{w.down, a.expert_out}};
+  LinearOutput shared_down[1];
+  Beside beside;
+  if (w.shared) {
+    shared_down[0] = {&w.shared->down, a.branch};
+    beside = {shaped(a.product, a.normed.dim(0), config_.shared_inner), shared_down};
+  }
+  grouped_linear(a.expert_product, a.dispatch, /*gather=*/false, down, beside);
+  const auto scale = static_cast<float>(config_.routed_scale);
+  backend_.combine(a.expert_out, a.dispatch, a.expert_weights, scale,
+                   w.shared ? a.branch : Tensor(), a.branch);
+}
+
+// a.normed -> a.expert_product, and a.product of the shared expert.
+void Model::moe_products(const MoeWeights& w, const Activations& a) const {
   const GroupedOutput gate_up[] = {{w.gate, a.expert_gate, &config_.swiglu, a.expert_product},
                                    {w.up, a.expert_up}};
-  const GroupedOutput down[] = {{w.down, a.expert_out}};
-  LinearOutput shared_gate_up[2], shared_down[1];
-  Beside beside_gate_up, beside_down;
+  LinearOutput shared_gate_up[2];
+  Beside beside;
   if (w.shared) {
     const std::int64_t rows = a.normed.dim(0), inner = config_.shared_inner;
     const Tensor gate = shaped(a.gate, rows, inner), up = shaped(a.up, rows, inner);
     const Tensor product = shaped(a.product, rows, inner);
     shared_gate_up[0] = {&w.shared->gate, gate, &config_.swiglu, product};
     shared_gate_up[1] = {&w.shared->up, up};
-    shared_down[0] = {&w.shared->down, a.branch};
-    beside_gate_up = {a.normed, shared_gate_up};
-    beside_down = {product, shared_down};
+    beside = {a.normed, shared_gate_up};
   }
-  grouped_linear(a.normed, a.dispatch, /*gather=*/true, gate_up, beside_gate_up);
-  grouped_linear(a.expert_product, a.dispatch, /*gather=*/false, down, beside_down);
-  const auto scale = static_cast<float>(config_.routed_scale);
-  backend_.combine(a.expert_out, a.dispatch, a.expert_weights, scale,
-                   w.shared ? a.branch : Tensor(), a.branch);
+  grouped_linear(a.normed, a.dispatch, /*gather=*/true, gate_up, beside);
 }
 
 // The step's buffers narrowed to the rows whose logits are wanted.

@@ -65,6 +65,13 @@ class Model {
   void attention_half(std::int64_t layer, const Step& step) const;
   // a.hidden += feed_forward(norm(a.hidden)).
   void feed_forward_half(std::int64_t layer, const Activations& a, Watch& watch) const;
+  // Both again for the backward pass, to the same bits, given a.hidden as it was, a.rotations, the
+  // picks (a.blocks, a.experts, a.expert_weights, a.dispatch), and keys and values that are still
+  // in the cache. What no derivative reads is left out: the indexer, v, the router, the down
+  // projections. a.hidden += attention(norm(a.hidden)).
+  void repeat_attention_half(std::int64_t layer, const Step& step) const;
+  // a.hidden -> a.gate, a.up, a.product, and those of the experts.
+  void repeat_feed_forward_half(std::int64_t layer, const Activations& a) const;
   // a.hidden, the embeddings, and the hidden states before -> a.hidden (spec: text-model §5.2).
   void join(const MtpWeights& w, const MtpInput& input, const Activations& a) const;
   // a.normed -> a.logits (spec: text-model §3.9).
@@ -79,9 +86,13 @@ class Model {
   static Activations activations_of(const Batch& batch, const ActivationArena& arena);
   void attention(std::int64_t layer, const Step& step) const;
   const Tensor* choose_blocks(std::int64_t layer, const Step& step) const;
+  void attend(const AttentionWeights& w, const Step& step, const KvView& kv,
+              const Tensor* blocks) const;
   void feed_forward(std::int64_t layer, const Activations& a, Watch& watch) const;
   void mlp(const MlpWeights& w, std::int64_t inner, const Activations& a) const;
+  void mlp_product(const MlpWeights& w, std::int64_t inner, const Activations& a) const;
   void moe(std::int64_t layer, const Activations& a, Watch& watch) const;
+  void moe_products(const MoeWeights& w, const Activations& a) const;
   Activations keep_outputs(const Step& step) const;
   void linear(const Tensor& x, std::initializer_list<LinearOutput> outputs) const;
   void grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,

@@ -66,21 +66,22 @@ double LossSums::total(double mtp_scale) const {
 }
 
 Result<Differentiator> Differentiator::create(const Model& model, const WeightGradients& gradients,
-                                              std::int64_t tokens, float mtp_scale) {
+                                              std::int64_t tokens, float mtp_scale, Keep keep) {
   if (model.backend().gradients() == nullptr)
     return fail("the {} backend computes no derivatives", model.backend().name());
-  return Differentiator(model, gradients, tokens, mtp_scale);
+  return Differentiator(model, gradients, tokens, mtp_scale, keep);
 }
 
 Differentiator::Differentiator(const Model& model, const WeightGradients& gradients,
-                               std::int64_t tokens, float mtp_scale)
+                               std::int64_t tokens, float mtp_scale, Keep keep)
     : model_(&model),
       weights_(&gradients),
       backend_(&model.backend()),
       ops_(model.backend().gradients()),
       mtp_scale_(mtp_scale),
+      keep_(keep),
       kept_(model.config(), gradients.parts().mtp ? model.mtp_modules() : 0, tokens,
-            head_rows(tokens, model.config().vocab)),
+            head_rows(tokens, model.config().vocab), keep),
       layers_(model, gradients, tokens),
       depths_(1 + static_cast<std::size_t>(gradients.parts().mtp ? model.mtp_modules() : 0)) {
   const std::int64_t hidden = model.config().hidden;
@@ -250,9 +251,25 @@ void Differentiator::backward(const Model::Step& step) {
   ops_->rms_norm(trunk.last.rows(0, rows), weights.final_norm, model_->eps(),
                  trunk.d_hidden.rows(0, rows), d_stream, weights_->of(weights.final_norm));
   for (std::int64_t layer = model_->config().layers - 1; layer >= weights_->lowest_layer(); --layer)
-    layers_.run(layer, kept_.layer(layer, rows), step.rows, step.cache.kv(layer), d_stream);
+    backward_layer(layer, step, d_stream);
   if (const Tensor d_table = weights_->of(weights.embedding))
     ops_->embed(trunk.ids.rows(0, rows), d_stream, d_table);
+}
+
+void Differentiator::backward_layer(std::int64_t layer, const Model::Step& step,
+                                    const Tensor& d_stream) {
+  const KeptLayer kept = kept_.layer(layer, d_stream.dim(0));
+  if (keep_ == Keep::kInputs) repeat_layer(layer, kept, step);
+  layers_.run(layer, kept, step.rows, step.cache.kv(layer), d_stream);
+}
+
+void Differentiator::repeat_layer(std::int64_t layer, const KeptLayer& kept,
+                                  const Model::Step& step) {
+  const Model::Step own{kept.a, step.rows, step.cache, step.watch};
+  backend_->copy(kept.input, own.a.hidden);
+  model_->repeat_attention_half(layer, own);
+  backend_->copy(own.a.hidden, kept.middle);
+  model_->repeat_feed_forward_half(layer, own.a);
 }
 
 // Adds to the derivative by the depth before.
@@ -262,16 +279,15 @@ void Differentiator::backward_module(std::int64_t module, const Model::Step& ste
   const MtpWeights& w = weights.mtp[static_cast<std::size_t>(module)];
   const Depth& before = depths_[static_cast<std::size_t>(module)];
   const Depth& depth = depths_[static_cast<std::size_t>(module) + 1];
-  const KeptLayer kept = kept_.layer(layer, rows);
   const float eps = model_->eps();
   const Tensor d_stream = d_stream_.rows(0, rows), d_joined = d_joined_.rows(0, rows);
   const Tensor d_embedded = d_embedded_.rows(0, rows), d_continued = d_continued_.rows(0, rows);
   ops_->zero(d_stream);
   ops_->rms_norm(depth.last.rows(0, rows), w.final_norm, eps, depth.d_hidden.rows(0, rows),
                  d_stream, weights_->of(w.final_norm));
-  layers_.run(layer, kept, step.rows, step.cache.kv(layer), d_stream);
+  backward_layer(layer, step, d_stream);
   const LinearGradient join[] = {weights_->of(w.join, d_stream)};
-  ops_->linear(kept.a.joined, join, d_joined);
+  ops_->linear(kept_.layer(layer, rows).a.joined, join, d_joined);
   ops_->split(d_joined, d_embedded, d_continued);
   ops_->rms_norm(before.hidden.rows(0, rows), w.hidden_norm, eps, d_continued,
                  before.d_hidden.rows(0, rows), weights_->of(w.hidden_norm));

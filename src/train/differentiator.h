@@ -51,10 +51,11 @@ struct LossSums {
 class Differentiator {
  public:
   // `model` and `gradients` outlive it. For batches of up to `tokens` rows. MTP modules, where the
-  // gradients train them, count `mtp_scale` / their number.
+  // gradients train them, count `mtp_scale` / their number. What layers keep changes no bit.
   // Errors: the backend cannot train.
   static Result<Differentiator> create(const Model& model, const WeightGradients& gradients,
-                                       std::int64_t tokens, float mtp_scale);
+                                       std::int64_t tokens, float mtp_scale,
+                                       Keep keep = Keep::kAll);
 
   // Adds the derivatives of (main + mtp_scale / depths * Σ mtp) / scored. Each sequence sees itself
   // alone, at positions 0, 1, …, in blocks that begin with it. Together they have at most as many
@@ -78,7 +79,7 @@ class Differentiator {
   };
 
   Differentiator(const Model& model, const WeightGradients& gradients, std::int64_t tokens,
-                 float mtp_scale);
+                 float mtp_scale, Keep keep);
 
   // `scored`: as for add(); none: no derivatives.
   Result<LossSums> run(std::span<const TrainingSequence> sequences,
@@ -91,6 +92,9 @@ class Differentiator {
   // The losses of a depth; with a scale, derivatives by its `hidden` and by the head.
   void head(const Depth& depth, std::int64_t rows, std::optional<float> scale);
   void backward(const Model::Step& step);
+  void backward_layer(std::int64_t layer, const Model::Step& step, const Tensor& d_stream);
+  // What the layer passed through, from what it kept.
+  void repeat_layer(std::int64_t layer, const KeptLayer& kept, const Model::Step& step);
   void backward_module(std::int64_t module, const Model::Step& step);
   // From the embeddings of pictures through the tower, each picture once.
   void backward_media(std::span<const TrainingSequence> sequences, const Batch& batch);
@@ -100,6 +104,7 @@ class Differentiator {
   Backend* backend_;
   GradientOps* ops_;
   float mtp_scale_;
+  Keep keep_;
   KeptActivations kept_;
   LayerGradient layers_;
   std::optional<VisionGradient> vision_;

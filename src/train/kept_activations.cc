@@ -1,63 +1,81 @@
 #include "train/kept_activations.h"
 
+#include <map>
+
 #include "tensor/layout.h"
 
 namespace m3 {
 namespace {
 
-std::vector<Placement> attention_tensors(KeptLayer& layer, const Config& c, std::int64_t tokens) {
+// What kind of layer it is.
+struct LayerKind {
+  bool module = false, sparse = false, moe = false;
+};
+
+LayerKind kind_of(const Config& c, std::size_t layer) {
+  const bool module = layer >= static_cast<std::size_t>(c.layers);
+  return {module, module || c.sparse_layers[layer], module || c.moe_layers[layer]};
+}
+
+// What is never computed again.
+std::vector<Placement> inputs(KeptLayer& layer, const LayerKind& kind, const Config& c,
+                              std::int64_t tokens) {
   Activations& a = layer.a;
-  const DType f32 = DType::kF32;
-  return {{&layer.input, f32, {tokens, c.hidden}},
-          {&layer.middle, f32, {tokens, c.hidden}},
-          {&a.q, f32, {tokens, c.heads * c.head_dim}},
-          {&a.q_rotated, f32, {tokens, c.heads * c.head_dim}},
-          {&a.k, f32, {tokens, c.kv_heads * c.head_dim}},
-          {&a.v, f32, {tokens, c.kv_heads * c.head_dim}},
-          {&a.attended, f32, {tokens, c.heads * c.head_dim}},
-          {&a.log_sums, f32, {tokens, c.heads}}};
-}
-
-void add_mlp_tensors(Activations& a, std::int64_t tokens, std::int64_t inner,
-                     std::vector<Placement>& placements) {
-  for (Tensor* tensor : {&a.gate, &a.up, &a.product})
-    placements.push_back({tensor, DType::kF32, {tokens, inner}});
-}
-
-void add_moe_tensors(Activations& a, const Config& c, std::int64_t tokens,
-                     std::vector<Placement>& placements) {
   const DType f32 = DType::kF32, i32 = DType::kI32;
   const std::int64_t k = c.experts_per_token;
+  std::vector<Placement> placements = {{&layer.input, f32, {tokens, c.hidden}}};
+  if (kind.module) placements.push_back({&a.joined, f32, {tokens, 2 * c.hidden}});
+  if (kind.sparse)
+    placements.push_back({&a.blocks, i32, {tokens, c.index_heads, c.selection.topk}});
+  if (!kind.moe) return placements;
   placements.push_back({&a.experts, i32, {tokens, k}});
   placements.push_back({&a.expert_weights, f32, {tokens, k}});
   placements.push_back({&a.dispatch.offsets, i32, {c.experts + 1}});
   placements.push_back({&a.dispatch.rows, i32, {tokens * k}});
   placements.push_back({&a.dispatch.places, i32, {tokens, k}});
-  for (Tensor* tensor : {&a.expert_gate, &a.expert_up, &a.expert_product})
-    placements.push_back({tensor, f32, {tokens * k, c.expert_inner}});
+  return placements;
+}
+
+// What follows from that.
+void add_computed(KeptLayer& layer, const LayerKind& kind, const Config& c, std::int64_t tokens,
+                  std::vector<Placement>& placements) {
+  Activations& a = layer.a;
+  const auto add = [&](std::initializer_list<Tensor*> tensors, std::int64_t rows,
+                       std::int64_t cols) {
+    for (Tensor* tensor : tensors) placements.push_back({tensor, DType::kF32, {rows, cols}});
+  };
+  add({&layer.middle}, tokens, c.hidden);
+  add({&a.q, &a.q_rotated, &a.attended}, tokens, c.heads * c.head_dim);
+  add({&a.k, &a.v}, tokens, c.kv_heads * c.head_dim);
+  add({&a.log_sums}, tokens, c.heads);
+  if (!kind.moe) add({&a.gate, &a.up, &a.product}, tokens, c.dense_inner);
+  if (!kind.moe) return;
+  add({&a.expert_gate, &a.expert_up, &a.expert_product}, tokens * c.experts_per_token,
+      c.expert_inner);
+  if (c.shared_experts > 0) add({&a.gate, &a.up, &a.product}, tokens, c.shared_inner);
 }
 
 }  // namespace
 
 KeptActivations::KeptActivations(const Config& config, std::int64_t mtp_modules,
-                                 std::int64_t tokens, std::int64_t chunk)
+                                 std::int64_t tokens, std::int64_t chunk, Keep keep)
     : shared_(config, tokens, chunk),
       layers_(static_cast<std::size_t>(config.layers + mtp_modules)) {
+  // One set of buffers for each kind of layer, if it is computed again.
+  std::map<bool, KeptLayer> computed;
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    const bool module = l >= static_cast<std::size_t>(config.layers);
-    const bool sparse = module || config.sparse_layers[l], moe = module || config.moe_layers[l];
+    const LayerKind kind = kind_of(config, l);
+    const auto made = computed.find(kind.moe);
+    const bool reuse = keep == Keep::kInputs && made != computed.end();
     KeptLayer& layer = layers_[l];
-    layer.a = shared_.activations();
-    auto placements = attention_tensors(layer, config, tokens);
-    if (sparse)
-      placements.push_back(
-          {&layer.a.blocks, DType::kI32, {tokens, config.index_heads, config.selection.topk}});
-    if (moe) add_moe_tensors(layer.a, config, tokens, placements);
-    if (!moe) add_mlp_tensors(layer.a, tokens, config.dense_inner, placements);
-    if (moe && config.shared_experts > 0)
-      add_mlp_tensors(layer.a, tokens, config.shared_inner, placements);
-    if (module) placements.push_back({&layer.a.joined, DType::kF32, {tokens, 2 * config.hidden}});
+    if (reuse)
+      layer = made->second;
+    else
+      layer.a = shared_.activations();
+    auto placements = inputs(layer, kind, config, tokens);
+    if (!reuse) add_computed(layer, kind, config, tokens, placements);
     buffers_.push_back(lay_out(placements));
+    computed.try_emplace(kind.moe, layer);
   }
 }
 

@@ -18,12 +18,20 @@ struct KeptLayer {
   KeptLayer first(std::int64_t tokens) const;
 };
 
+// What a layer keeps until its backward pass.
+enum class Keep {
+  kAll,
+  // Its input, the router's picks and their weights, and the block lists; what it computes of them
+  // is in buffers that all layers share, and is computed again (spec: training §4.6, §8.7).
+  kInputs,
+};
+
 class KeptActivations {
  public:
   // For batches of up to `tokens` rows; logits of `chunk` rows at a time. MTP modules are layers
   // after the model's.
   KeptActivations(const Config& config, std::int64_t mtp_modules, std::int64_t tokens,
-                  std::int64_t chunk);
+                  std::int64_t chunk, Keep keep);
 
   std::int64_t tokens() const { return shared_.tokens(); }
   const Activations& shared() const { return shared_.activations(); }

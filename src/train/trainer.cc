@@ -29,7 +29,8 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Model& model, const TrainerOpti
   std::unique_ptr<Trainer> trainer(new Trainer(options, pool, std::move(gradients)));
   M3_TRY(trainer->adam_, AdamW::create(trainer->gradients_.weights(), options.adam));
   M3_TRY(Differentiator differentiator,
-         Differentiator::create(model, trainer->gradients_, options.rows, options.mtp_scale));
+         Differentiator::create(model, trainer->gradients_, options.rows, options.mtp_scale,
+                                options.keep));
   trainer->differentiator_ = std::make_unique<Differentiator>(std::move(differentiator));
   // Nothing of this has been touched yet; an adapter's values are there.
   const std::int64_t each =
@@ -39,8 +40,9 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Model& model, const TrainerOpti
   if (bytes > available_memory())
     return fail(
         "training needs {:.1f} GB, {} bytes for each trained number and {:.1f} GB for what is kept "
-        "of {} rows: the system has {:.1f} GB left",
+        "of {} rows{}: the system has {:.1f} GB left",
         gigabytes(bytes), each, gigabytes(trainer->differentiator_->bytes()), options.rows,
+        options.keep == Keep::kAll ? " (--recompute keeps less)" : "",
         gigabytes(available_memory()));
   trainer->adapter_ = adapter;
   if (adapter != nullptr) {

@@ -26,6 +26,7 @@ struct TrainerOptions {
   double dropout = 0;      // of what an adapter's A read
   std::uint64_t seed = 0;  // of dropout
   std::int64_t rows = 0;   // that are computed together: the longest sequence fits
+  Keep keep = Keep::kAll;
 };
 
 struct StepReport {
