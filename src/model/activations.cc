@@ -59,6 +59,12 @@ ActivationArena::ActivationArena(const Config& config, std::int64_t tokens, std:
   overwrite(activations_);
 }
 
+std::int64_t ActivationArena::bytes_for(const Config& config, std::int64_t tokens,
+                                        std::int64_t outputs) {
+  Activations nowhere;
+  return bytes_of(layout(nowhere, config, tokens, outputs));
+}
+
 Activations Activations::first(std::int64_t tokens, std::int64_t output_rows) const {
   Activations part = *this;
   for (Tensor* t : {&part.ids,

@@ -75,6 +75,8 @@ void overwrite(Activations& a);
 class ActivationArena {
  public:
   ActivationArena(const Config& config, std::int64_t tokens, std::int64_t outputs);
+  // What one takes, without making it.
+  static std::int64_t bytes_for(const Config& config, std::int64_t tokens, std::int64_t outputs);
   const Activations& activations() const { return activations_; }
   std::int64_t tokens() const { return activations_.hidden.dim(0); }
   std::int64_t outputs() const { return activations_.outputs.dim(0); }

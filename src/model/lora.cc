@@ -79,26 +79,35 @@ std::string transformers_site(const WeightSpec& spec, bool flat) {
   return spec.name;
 }
 
-Result<Lora> Lora::create(const Config& config, std::span<const WeightSpec> table,
-                          const LoraOptions& options) {
-  Lora lora;
+Result<std::vector<LoraChoice>> choose_sites(const Config& config,
+                                             std::span<const WeightSpec> table,
+                                             const LoraOptions& options) {
+  std::vector<LoraChoice> choices;
   const LoraSites sites = lora_sites(table);
   for (std::size_t g = 0; g < options.groups.size(); ++g) {
-    const LoraSize size = options.groups[g];
-    if (size.rank == 0) continue;
+    if (options.groups[g].rank == 0) continue;
     const Kind kind = kind_of(static_cast<LoraGroup>(g));
     std::set<std::string> done;
     for (const WeightSpec& spec : table) {
       if (spec.kind != kind || spec.part != Part::kText) continue;
       const LoraSite& site = sites.find(transformers_site(spec, config.flat))->second;
-      if (!done.insert(site.name).second) continue;
-      const auto scale = static_cast<float>(size.alpha / static_cast<double>(size.rank));
-      M3_TRY(const LoraModule* module, lora.add(site, size, scale));
-      draw_xavier(options.seed, *module);
+      if (done.insert(site.name).second) choices.push_back({site, options.groups[g]});
     }
     if (done.empty())
       return fail("the group {} matches nothing: this model has no {}", kLoraGroupNames[g],
                   kind_name(kind));
+  }
+  return choices;
+}
+
+Result<Lora> Lora::create(const Config& config, std::span<const WeightSpec> table,
+                          const LoraOptions& options) {
+  Lora lora;
+  M3_TRY(const std::vector<LoraChoice> choices, choose_sites(config, table, options));
+  for (const auto& [site, size] : choices) {
+    const auto scale = static_cast<float>(size.alpha / static_cast<double>(size.rank));
+    M3_TRY(const LoraModule* module, lora.add(site, size, scale));
+    draw_xavier(options.seed, *module);
   }
   return lora;
 }

@@ -58,6 +58,16 @@ LoraSites lora_sites(std::span<const WeightSpec> table);
 // The name of a weight's site in transformers; `flat`: in its class of the text model alone.
 std::string transformers_site(const WeightSpec& spec, bool flat);
 
+// A site that an adapter is made for.
+struct LoraChoice {
+  LoraSite site;
+  LoraSize size;
+};
+// What Lora::create() adapts, in its order. Errors: a group that the model has no weights of.
+Result<std::vector<LoraChoice>> choose_sites(const Config& config,
+                                             std::span<const WeightSpec> table,
+                                             const LoraOptions& options);
+
 struct LoraModule {
   // One part of it; the weight's name is the released one.
   struct Target {

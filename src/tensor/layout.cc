@@ -13,10 +13,14 @@ std::int64_t padded_bytes(const Placement& p) {
 
 }  // namespace
 
-Buffer lay_out(std::span<const Placement> placements) {
+std::int64_t bytes_of(std::span<const Placement> placements) {
   std::int64_t bytes = 0;
   for (const Placement& p : placements) bytes += padded_bytes(p);
-  Buffer buffer(bytes);
+  return bytes;
+}
+
+Buffer lay_out(std::span<const Placement> placements) {
+  Buffer buffer(bytes_of(placements));
   std::byte* at = buffer.data();
   for (const Placement& p : placements) {
     *p.tensor = Tensor(at, p.dtype, p.shape);

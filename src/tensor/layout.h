@@ -15,6 +15,9 @@ struct Placement {
   std::vector<std::int64_t> shape;
 };
 
+// What lay_out() allocates for them.
+std::int64_t bytes_of(std::span<const Placement> placements);
+
 // Allocates one buffer for all and points the tensors into it, each at a multiple of 64 bytes.
 Buffer lay_out(std::span<const Placement> placements);
 

@@ -84,22 +84,40 @@ Differentiator::Differentiator(const Model& model, const WeightGradients& gradie
             head_rows(tokens, model.config().vocab), keep),
       layers_(model, gradients, tokens),
       depths_(1 + static_cast<std::size_t>(gradients.parts().mtp ? model.mtp_modules() : 0)) {
-  const std::int64_t hidden = model.config().hidden;
+  buffer_ = lay_out(placements(model.config().hidden, tokens, depths_,
+                               {&d_stream_, &d_embedded_, &d_continued_}, d_joined_));
+  if (gradients.parts().vision) vision_.emplace(model, gradients);
+}
+
+std::vector<Placement> Differentiator::placements(std::int64_t hidden, std::int64_t tokens,
+                                                  std::span<Depth> depths,
+                                                  std::initializer_list<Tensor*> streams,
+                                                  Tensor& joined) {
   std::vector<Placement> placements;
   const auto add = [&](std::initializer_list<Tensor*> tensors, DType dtype,
                        const std::vector<std::int64_t>& shape) {
     for (Tensor* tensor : tensors) placements.push_back({tensor, dtype, shape});
   };
-  for (Depth& depth : depths_) {
+  for (Depth& depth : depths) {
     add({&depth.ids, &depth.labels}, DType::kI32, {tokens});
     add({&depth.losses}, DType::kF32, {tokens});
     add({&depth.embedded, &depth.last, &depth.hidden, &depth.d_hidden}, DType::kF32,
         {tokens, hidden});
   }
-  add({&d_stream_, &d_embedded_, &d_continued_}, DType::kF32, {tokens, hidden});
-  add({&d_joined_}, DType::kF32, {tokens, 2 * hidden});
-  buffer_ = lay_out(placements);
-  if (gradients.parts().vision) vision_.emplace(model, gradients);
+  add(streams, DType::kF32, {tokens, hidden});
+  add({&joined}, DType::kF32, {tokens, 2 * hidden});
+  return placements;
+}
+
+std::int64_t Differentiator::bytes_for(const Config& config, std::int64_t mtp_modules,
+                                       std::int64_t tokens, Keep keep) {
+  std::vector<Depth> depths(1 + static_cast<std::size_t>(mtp_modules));
+  Tensor streams[3], joined;
+  return KeptActivations::bytes_for(config, mtp_modules, tokens, head_rows(tokens, config.vocab),
+                                    keep) +
+         LayerGradient::bytes_for(config, tokens) +
+         bytes_of(placements(config.hidden, tokens, depths, {&streams[0], &streams[1], &streams[2]},
+                             joined));
 }
 
 Result<LossSums> Differentiator::add(std::span<const TrainingSequence> sequences,

@@ -65,6 +65,9 @@ class Differentiator {
   // What add() returns, without derivatives.
   Result<LossSums> losses(std::span<const TrainingSequence> sequences);
 
+  // What one takes, without making it, nor keys and values, nor a vision tower's part.
+  static std::int64_t bytes_for(const Config& config, std::int64_t mtp_modules, std::int64_t tokens,
+                                Keep keep);
   std::int64_t bytes() const { return kept_.bytes() + layers_.bytes() + buffer_.bytes(); }
 
  private:
@@ -81,6 +84,10 @@ class Differentiator {
   Differentiator(const Model& model, const WeightGradients& gradients, std::int64_t tokens,
                  float mtp_scale, Keep keep);
 
+  // `streams`: [tokens, hidden] each.
+  static std::vector<Placement> placements(std::int64_t hidden, std::int64_t tokens,
+                                           std::span<Depth> depths,
+                                           std::initializer_list<Tensor*> streams, Tensor& joined);
   // `scored`: as for add(); none: no derivatives.
   Result<LossSums> run(std::span<const TrainingSequence> sequences,
                        std::optional<std::int64_t> scored);

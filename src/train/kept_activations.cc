@@ -57,26 +57,43 @@ void add_computed(KeptLayer& layer, const LayerKind& kind, const Config& c, std:
 
 }  // namespace
 
+template <typename Make>
+void KeptActivations::place(const Config& config, std::int64_t tokens, Keep keep,
+                            const Activations& shared, std::vector<KeptLayer>& layers,
+                            const Make& make) {
+  // One set of buffers for each kind of layer, if it is computed again.
+  std::map<bool, KeptLayer> computed;
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    const LayerKind kind = kind_of(config, l);
+    const auto made = computed.find(kind.moe);
+    const bool reuse = keep == Keep::kInputs && made != computed.end();
+    KeptLayer& layer = layers[l];
+    if (reuse)
+      layer = made->second;
+    else
+      layer.a = shared;
+    auto placements = inputs(layer, kind, config, tokens);
+    if (!reuse) add_computed(layer, kind, config, tokens, placements);
+    make(placements);
+    computed.try_emplace(kind.moe, layer);
+  }
+}
+
 KeptActivations::KeptActivations(const Config& config, std::int64_t mtp_modules,
                                  std::int64_t tokens, std::int64_t chunk, Keep keep)
     : shared_(config, tokens, chunk),
       layers_(static_cast<std::size_t>(config.layers + mtp_modules)) {
-  // One set of buffers for each kind of layer, if it is computed again.
-  std::map<bool, KeptLayer> computed;
-  for (std::size_t l = 0; l < layers_.size(); ++l) {
-    const LayerKind kind = kind_of(config, l);
-    const auto made = computed.find(kind.moe);
-    const bool reuse = keep == Keep::kInputs && made != computed.end();
-    KeptLayer& layer = layers_[l];
-    if (reuse)
-      layer = made->second;
-    else
-      layer.a = shared_.activations();
-    auto placements = inputs(layer, kind, config, tokens);
-    if (!reuse) add_computed(layer, kind, config, tokens, placements);
-    buffers_.push_back(lay_out(placements));
-    computed.try_emplace(kind.moe, layer);
-  }
+  place(config, tokens, keep, shared_.activations(), layers_,
+        [&](const auto& placements) { buffers_.push_back(lay_out(placements)); });
+}
+
+std::int64_t KeptActivations::bytes_for(const Config& config, std::int64_t mtp_modules,
+                                        std::int64_t tokens, std::int64_t chunk, Keep keep) {
+  std::int64_t bytes = ActivationArena::bytes_for(config, tokens, chunk);
+  std::vector<KeptLayer> nowhere(static_cast<std::size_t>(config.layers + mtp_modules));
+  place(config, tokens, keep, {}, nowhere,
+        [&](const auto& placements) { bytes += bytes_of(placements); });
+  return bytes;
 }
 
 KeptLayer KeptLayer::first(std::int64_t tokens) const {

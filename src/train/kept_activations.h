@@ -33,6 +33,10 @@ class KeptActivations {
   KeptActivations(const Config& config, std::int64_t mtp_modules, std::int64_t tokens,
                   std::int64_t chunk, Keep keep);
 
+  // What one takes, without making it.
+  static std::int64_t bytes_for(const Config& config, std::int64_t mtp_modules, std::int64_t tokens,
+                                std::int64_t chunk, Keep keep);
+
   std::int64_t tokens() const { return shared_.tokens(); }
   const Activations& shared() const { return shared_.activations(); }
   // Of the first `tokens` rows.
@@ -42,6 +46,11 @@ class KeptActivations {
   std::int64_t bytes() const;
 
  private:
+  // Gives `make` the placements of one layer's tensors after the other's.
+  template <typename Make>
+  static void place(const Config& config, std::int64_t tokens, Keep keep, const Activations& shared,
+                    std::vector<KeptLayer>& layers, const Make& make);
+
   ActivationArena shared_;
   std::vector<KeptLayer> layers_;
   std::vector<Buffer> buffers_;

@@ -23,23 +23,29 @@ LayerGradient::LayerGradient(const Model& model, const WeightGradients& weights,
       weights_(weights),
       backend_(model.backend()),
       ops_(gradients_of(model.backend())) {
-  const Config& c = model.config();
+  buffer_ = lay_out(scratch_.placements(model.config(), tokens));
+}
+
+std::int64_t LayerGradient::bytes_for(const Config& config, std::int64_t tokens) {
+  Scratch nowhere;
+  return bytes_of(nowhere.placements(config, tokens));
+}
+
+std::vector<Placement> LayerGradient::Scratch::placements(const Config& c, std::int64_t tokens) {
   const std::int64_t inner = std::max(c.dense_inner, c.shared_inner);
   const std::int64_t picks = tokens * c.experts_per_token;
-  std::vector<Placement> placements = {
-      {&scratch_.d_weights, DType::kF32, {tokens, c.experts_per_token}}};
+  std::vector<Placement> placements = {{&d_weights, DType::kF32, {tokens, c.experts_per_token}}};
   const auto add = [&](std::initializer_list<Tensor*> tensors, std::int64_t rows,
                        std::int64_t cols) {
     for (Tensor* tensor : tensors) placements.push_back({tensor, DType::kF32, {rows, cols}});
   };
-  Scratch& s = scratch_;
-  add({&s.normed, &s.d_normed, &s.branch}, tokens, c.hidden);
-  add({&s.d_attended, &s.d_q}, tokens, c.heads * c.head_dim);
-  add({&s.d_k, &s.d_v}, tokens, c.kv_heads * c.head_dim);
-  add({&s.d_product, &s.d_gate, &s.d_up}, tokens, inner);
-  add({&s.dispatched}, picks, c.hidden);
-  add({&s.d_expert_product, &s.d_expert_gate, &s.d_expert_up}, picks, c.expert_inner);
-  buffer_ = lay_out(placements);
+  add({&normed, &d_normed, &branch}, tokens, c.hidden);
+  add({&d_attended, &d_q}, tokens, c.heads * c.head_dim);
+  add({&d_k, &d_v}, tokens, c.kv_heads * c.head_dim);
+  add({&d_product, &d_gate, &d_up}, tokens, inner);
+  add({&dispatched}, picks, c.hidden);
+  add({&d_expert_product, &d_expert_gate, &d_expert_up}, picks, c.expert_inner);
+  return placements;
 }
 
 LayerGradient::Scratch LayerGradient::Scratch::first(std::int64_t rows) const {

@@ -2,8 +2,11 @@
 // feed_forward_half().
 #pragma once
 
+#include <vector>
+
 #include "model/model.h"
 #include "ops/gradients.h"
+#include "tensor/layout.h"
 #include "train/kept_activations.h"
 #include "train/weight_gradients.h"
 
@@ -22,6 +25,8 @@ class LayerGradient {
            const Tensor& d_hidden);
 
   std::int64_t bytes() const { return buffer_.bytes(); }
+  // What one takes, without making it.
+  static std::int64_t bytes_for(const Config& config, std::int64_t tokens);
 
  private:
   // Buffers of one step, all rows of the batch.
@@ -37,6 +42,7 @@ class LayerGradient {
     Tensor d_expert_gate, d_expert_up;  // the same
     Tensor d_weights;                   // [rows, experts_per_token]
 
+    std::vector<Placement> placements(const Config& config, std::int64_t tokens);
     Scratch first(std::int64_t rows) const;
   };
 

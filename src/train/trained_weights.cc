@@ -8,19 +8,6 @@
 namespace m3 {
 namespace {
 
-bool trains(const WeightSpec& spec, const TrainedParts& parts) {
-  if (!spec.has_gradient) return false;
-  switch (spec.part) {
-    case Part::kText:
-      return parts.text;
-    case Part::kMtp:
-      return parts.mtp;
-    case Part::kVision:
-      return parts.vision;
-  }
-  return false;
-}
-
 // Lets a weight be read from `values`, and copies it there first if it is asked to.
 struct MoveTo {
   const Tensor& values;
@@ -48,12 +35,25 @@ Matrix* matrix_of(const Place& place) {
 
 }  // namespace
 
+bool is_trained(const WeightSpec& spec, const TrainedParts& parts) {
+  if (!spec.has_gradient) return false;
+  switch (spec.part) {
+    case Part::kText:
+      return parts.text;
+    case Part::kMtp:
+      return parts.mtp;
+    case Part::kVision:
+      return parts.vision;
+  }
+  return false;
+}
+
 Result<std::vector<WeightSpec>> trained_weights(Model& model, const TrainedParts& parts) {
   if (parts.mtp && model.mtp_modules() == 0) return fail("this model has no MTP modules to train");
   if (parts.vision && !model.weights().vision)
     return fail("this model was loaded without a vision tower to train");
   M3_TRY(auto table, weight_table(model.config(), model.mtp_modules(), &model.weights()));
-  std::erase_if(table, [&](const WeightSpec& spec) { return !trains(spec, parts); });
+  std::erase_if(table, [&](const WeightSpec& spec) { return !is_trained(spec, parts); });
   return table;
 }
 

@@ -21,6 +21,9 @@ struct TrainedParts {
   bool vision = false;
 };
 
+// Whether training these parts changes it.
+bool is_trained(const WeightSpec& weight, const TrainedParts& parts);
+
 // The weights of these parts that have a gradient, in the order of the weight table; their places
 // point into the model. Errors: MTP modules or the vision tower are asked for and the model has
 // none.

@@ -1,0 +1,63 @@
+// How many operations training takes, from a config and its weight table alone.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "model/config.h"
+#include "model/lora.h"
+#include "model/weight_table.h"
+#include "train/trained_weights.h"
+
+namespace m3 {
+
+// Floating-point operations; a multiply and an add are two. Of the text model and its MTP modules:
+// what pictures take is not among them.
+struct TrainingFlops {
+  double forward = 0;
+  double backward = 0;  // by activations and by weights
+  double repeated = 0;  // of forward, where layers are computed again
+  double useful() const { return forward + backward; }
+};
+
+class TrainingWork {
+ public:
+  // All weights of these parts are trained, or with `lora` an adapter. `table`: of the text model,
+  // and of as many MTP modules as are trained. Errors: those of choose_sites().
+  static Result<TrainingWork> create(const Config& config, std::span<const WeightSpec> table,
+                                     const TrainedParts& parts,
+                                     const std::optional<LoraOptions>& lora);
+
+  // Of sequences of these lengths, `scored` of whose rows have a label. Counts only what is needed:
+  // the head on rows with labels, of attention the keys that are seen, derivatives by what lies
+  // above the lowest trained layer.
+  TrainingFlops flops(std::span<const std::int64_t> lengths, std::int64_t scored,
+                      bool repeats) const;
+
+  // Numbers that are trained: weights, or the adapter's A and B.
+  std::int64_t trained() const { return trained_; }
+
+ private:
+  TrainingWork() = default;
+  void add_linear(const WeightSpec& weight, bool trained, bool passes);
+  void add_adapter(const LoraChoice& choice, const Config& config);
+  void add_pairs(const Config& config, std::int64_t modules, std::int64_t lowest_layer);
+
+  struct Attention {
+    std::int64_t layers = 0;
+    std::int64_t backward_layers = 0;
+  };
+  TrainingFlops row_;         // of a row through the layers
+  TrainingFlops scored_row_;  // of a row through the heads
+  Attention dense_, sparse_;
+  double pair_ = 0;        // of a query and a key that it sees, forward
+  double index_pair_ = 0;  // of a query and a key that it ranks
+  std::int64_t block_tokens_ = 1;
+  std::int64_t blocks_ = 0;  // that a query sees of a sparse layer
+  std::int64_t trained_ = 0;
+};
+
+}  // namespace m3
