@@ -75,7 +75,7 @@ void expect_same_log(const std::string& a, const std::string& b) {
   auto one = log_of(a), other = log_of(b);
   for (auto* lines : {&one, &other})
     for (json& line : *lines)
-      for (const char* key : {"tps", "mem", "timestamp"}) line.erase(key);
+      for (const char* key : {"tps", "mfu", "mem", "timestamp"}) line.erase(key);
   EXPECT_EQ(one, other);
 }
 

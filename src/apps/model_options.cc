@@ -129,8 +129,9 @@ Result<std::unique_ptr<LoadedModel>> load_model(const ModelOptions& options) {
   show_warnings(config.warnings);
   show_warnings(checkpoint->warnings());
   loaded->random_weights = checkpoint->synthetic();
-  LoadOptions parts{
-      .mtp = options.mtp, .vision = !options.language_model_only, .backend = loaded->backend.get()};
+  LoadOptions parts{.mtp = options.mtp,
+                    .vision = !options.language_model_only,
+                    .backend = options.packed ? loaded->backend.get() : nullptr};
   if (!options.mtp_model.empty()) {
     M3_TRY(parts.standalone_mtp, open_mtp(options.mtp_model, config));
     show_warnings(parts.standalone_mtp->config.warnings);

@@ -32,6 +32,7 @@ struct ModelOptions {
   std::string mtp_model;             // from this directory instead of MODEL, or ""
   std::string lora;                  // directory of an adapter, or ""
   CacheTypes cache;
+  bool packed = true;  // weights in the backend's layout; else as they are stored
   bool timed = false;  // with a timer around the backend
 };
 

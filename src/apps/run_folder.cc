@@ -228,6 +228,15 @@ Status RunFolder::save() {
   return {};
 }
 
+Status RunFolder::take_best() {
+  for (const ListedCheckpoint& listed : list_checkpoints(checkpoints())) {
+    if (!listed.checkpoint || listed.checkpoint->validation_loss != best_loss_) continue;
+    ProgressBar bar("reading step " + std::to_string(listed.step), "B");
+    return restore_checkpoint(*listed.checkpoint, *trainer_, bar.callback());
+  }
+  return fail("{} has no checkpoint of the lowest validation loss", checkpoints());
+}
+
 void RunFolder::draw_curves() const {
   const std::string name = fs::path(options_.directory + "/").parent_path().filename().string();
   const Status drawn = write_file(options_.directory + kCurves,

@@ -56,6 +56,10 @@ class RunFolder {
   // Saves unless this step is saved. Errors: those of save_checkpoint().
   Status save();
 
+  // Gives the trainer what it had when the validation loss was lowest. Errors: that checkpoint is
+  // not there or is damaged.
+  Status take_best();
+
   // Where the result is to be written, a new directory, and then: all of it moves to the folder's
   // root, the file without which nothing loads it last.
   std::string result_directory() const { return options_.directory + "/result"; }

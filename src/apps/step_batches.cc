@@ -226,7 +226,12 @@ Result<std::vector<RunFact>> StepBatches::facts(const StepOptions& o) const {
 }
 
 bool StepBatches::validates_after(std::int64_t step) const {
-  return !validation_.empty() && ((step + 1) % validate_every_ == 0 || step + 1 == steps_);
+  return !validation_.empty() && looks_after(step, validate_every_);
+}
+
+bool StepBatches::looks_after(std::int64_t step, std::int64_t every) const {
+  const std::int64_t apart = every > 0 ? every : validate_every_;
+  return step + 1 == steps_ || (apart > 0 && (step + 1) % apart == 0);
 }
 
 std::int64_t StepBatches::validation_batches() const {

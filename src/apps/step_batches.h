@@ -48,6 +48,8 @@ class StepBatches {
 
   // Whether the model is to be looked at behind this step: as often as asked, and at the end.
   bool validates_after(std::int64_t step) const;
+  // The same for steps so far apart; 0: as far as validations.
+  bool looks_after(std::int64_t step, std::int64_t every) const;
   std::int64_t validation_batches() const;
 
   // In an order that fills packs of `rows`. Which samples a step sees follows from the seed and the

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "apps/commands.h"
+#include "apps/config_file.h"
 #include "apps/lora_options.h"
 #include "apps/model_options.h"
 #include "apps/option_checks.h"
@@ -13,7 +14,9 @@
 #include "apps/run_facts.h"
 #include "apps/run_folder.h"
 #include "apps/step_batches.h"
+#include "apps/train_plan.h"
 #include "apps/training_run.h"
+#include "backend/cpu/probe.h"
 #include "train/save.h"
 #include "train/trainer.h"
 
@@ -36,6 +39,9 @@ struct TrainOptions {
   bool recompute = false;
   TrainerOptions trainer{.mtp_scale = 0.1f, .adam = {.weight_decay = -1}, .schedule = {.rate = -1}};
   RunFolderOptions folder;
+  PlanOptions plan;
+  SampleOptions samples;
+  std::int64_t patience = 0;
   bool json = false;
 };
 
@@ -142,6 +148,16 @@ Result<Lora> add_new_lora(const NewLoraOptions& options, Model& model, bool json
   return lora;
 }
 
+Result<TrainingWork> count_work(const TrainOptions& o, const Model& model) {
+  std::optional<LoraOptions> lora;
+  if (!o.full) {
+    M3_TRY(lora, new_lora(o.lora));
+  }
+  const std::int64_t modules = o.trainer.parts.mtp ? model.mtp_modules() : 0;
+  M3_TRY(const auto table, weight_table(model.config(), modules));
+  return TrainingWork::create(model.config(), table, o.trainer.parts, lora);
+}
+
 Result<std::vector<RunFact>> facts_of(const TrainOptions& o, const LoadedModel& loaded,
                                       const StepBatches& batches) {
   M3_TRY(std::vector<RunFact> facts, model_facts(o.model, loaded));
@@ -165,7 +181,11 @@ Result<std::vector<RunFact>> facts_of(const TrainOptions& o, const LoadedModel& 
 Status keep_run(const TrainingRun& run, const ResultWriter& result) {
   RunFolder& folder = *run.folder;
   const std::string& directory = result.options.folder.directory;
-  if (run.trainer.steps() == run.batches.steps() && folder.is_published()) {
+  const auto is_done = [&] {
+    return run.trainer.steps() == run.batches.steps() ||
+           has_lost_patience(folder.log().validations(), run.patience);
+  };
+  if (is_done() && folder.is_published()) {
     std::fprintf(stderr, "%s: this run has ended; nothing is left to do\n", directory.c_str());
     return {};
   }
@@ -179,13 +199,34 @@ Status keep_run(const TrainingRun& run, const ResultWriter& result) {
                  static_cast<long long>(run.batches.steps()));
     end_by(signal);
   }
+  if (run.trainer.steps() < run.batches.steps()) {
+    std::fprintf(stderr,
+                 "%lld validations without a lower loss: the run ends after step %lld, and its "
+                 "result is that of the lowest\n",
+                 static_cast<long long>(run.patience), static_cast<long long>(run.trainer.steps()));
+    M3_TRY_STATUS(folder.take_best());
+  }
   M3_TRY_STATUS(result.write(folder, run.trainer));
   return folder.publish();
+}
+
+Status run_plan(const TrainOptions& o) {
+  PlannedTraining training{.parts = o.trainer.parts,
+                           .precision = o.trainer.precision,
+                           .keep = o.recompute ? Keep::kInputs : Keep::kAll,
+                           .rows = o.pack};
+  if (!o.full) {
+    M3_TRY(training.lora, new_lora(o.lora));
+  }
+  PlanOptions plan = o.plan;
+  plan.json = o.json;
+  return print_plan(plan, o.model, o.steps, training);
 }
 
 Status run_train(TrainOptions o) {
   M3_TRY_STATUS(check_kind(o));
   M3_TRY(o.trainer.parts, trained_parts(o));
+  if (o.plan.plan) return run_plan(o);
   if (!o.folder.directory.empty() && o.trainer.parts.mtp)
     return fail(
         "--out: trained MTP modules cannot be saved yet, as drafting would not read them "
@@ -194,6 +235,7 @@ Status run_train(TrainOptions o) {
   o.trainer.adam.beta1 = o.betas[0];
   o.trainer.adam.beta2 = o.betas[1];
   o.model.mtp = o.trainer.parts.mtp;
+  o.model.packed = !(o.full && o.trainer.parts.text);  // they are replaced by what is trained
   std::unique_ptr<RunFolder> folder;
   if (!o.folder.directory.empty()) {
     M3_TRY(folder, RunFolder::claim(o.folder));
@@ -211,7 +253,21 @@ Status run_train(TrainOptions o) {
   o.trainer.dropout = o.lora.dropout;
   o.trainer.seed = o.lora.seed;
   M3_TRY(const auto trainer, Trainer::create(*loaded->model, o.trainer, loaded->pool, adapter));
-  const TrainingRun run{*trainer, batches, o.trainer.rows, folder.get(), o.json};
+  M3_TRY(const TrainingWork work, count_work(o, *loaded->model));
+  double peak = 0;
+  if (!loaded->backend->isa().empty()) {
+    M3_TRY(peak, probe_matrix(loaded->pool, loaded->backend->isa()));
+  }
+  M3_TRY(const auto samples, TrainingSamples::create(o.samples, *loaded));
+  const TrainingRun run{.trainer = *trainer,
+                        .batches = batches,
+                        .rows = o.trainer.rows,
+                        .folder = folder.get(),
+                        .json = o.json,
+                        .work = &work,
+                        .peak_tflop_per_s = peak,
+                        .samples = o.samples.prompts.empty() ? nullptr : &samples,
+                        .patience = o.patience};
   if (folder == nullptr) {
     M3_TRY(const int signal, run_steps(run));
     if (signal != 0) {
@@ -233,6 +289,7 @@ void add_train(CLI::App& app, Run& run) {
   auto o = std::make_shared<TrainOptions>();
   CLI::App* command = app.add_subcommand(
       "train", "Train on data files, print each step and write the trained model, or an adapter");
+  add_config_option(*command);
   add_model_options(*command, o->model);
   add_step_options(*command, o->steps);
   command->add_flag("--full", o->full, "train all weights of the parts");
@@ -300,9 +357,17 @@ void add_train(CLI::App& app, Run& run) {
                    "a minute apart or more)")
       ->check(between(1, 1e9))
       ->needs(out);
+  command
+      ->add_option("--patience", o->patience,
+                   "end the run after so many validations without a lower loss; the result is then "
+                   "that of the lowest (default: all steps are done)")
+      ->check(between(1, 1e9))
+      ->needs("--val");
+  add_sample_options(*command, o->samples);
+  add_plan_options(*command, o->plan);
   command->add_flag("--json", o->json, "on stdout the lines of the log, one JSON object each");
   command->callback([o, &run] {
-    expect_steps(o->steps);
+    if (!o->plan.plan) expect_steps(o->steps);
     run = [o] { return run_train(*o); };
   });
 }

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <csignal>
@@ -57,17 +58,21 @@ void print(const std::string& line) {
 
 class Loop {
  public:
-  explicit Loop(const TrainingRun& run) : run_(run), first_(run.trainer.steps()) {}
+  explicit Loop(const TrainingRun& run) : run_(run), first_(run.trainer.steps()) {
+    if (run.folder != nullptr) validations_ = run.folder->log().validations();
+  }
 
   Result<int> go() {
     if (asked == 0 && validation_is_missing()) {
       M3_TRY_STATUS(validate());
       run_.folder->after_step();
     }
-    while (asked == 0 && run_.trainer.steps() < run_.batches.steps()) {
+    while (asked == 0 && run_.trainer.steps() < run_.batches.steps() &&
+           !has_lost_patience(validations_, run_.patience)) {
       M3_TRY_STATUS(step());
       if (asked == 0 && run_.batches.validates_after(run_.trainer.steps() - 1))
         M3_TRY_STATUS(validate());
+      if (asked == 0 && samples_are_due()) M3_TRY_STATUS(sample());
       if (run_.folder != nullptr) run_.folder->after_step();
     }
     return asked;
@@ -98,10 +103,37 @@ class Loop {
           .rate = report.rate,
           .memory_gib = memory_gib(),
           .tokens_per_second = static_cast<double>(tokens) / seconds,
+          .peak_share = peak_share(batch.sequences, seconds),
           .tokens = tokens,
           .labels = report.scored,
           .skipped = report.skipped});
     return {};
+  }
+
+  bool samples_are_due() const {
+    if (run_.samples == nullptr) return false;
+    const std::int64_t done = run_.trainer.steps(), every = run_.samples->every();
+    return run_.batches.looks_after(done - 1, every);
+  }
+
+  Status sample() {
+    M3_TRY(const std::vector<SampleLine> lines, run_.samples->draw(run_.trainer.steps()));
+    const double now = seconds_since_1970();
+    for (const SampleLine& line : lines) {
+      if (run_.folder != nullptr) note(run_.folder->log().add(line, now));
+      print(run_.json ? json_line(line, now)
+                      : fmt::format("step {}  > {}\n{}", line.step, line.prompt, line.answer));
+    }
+    return {};
+  }
+
+  double peak_share(std::span<const TrainingSequence> sequences, double seconds) const {
+    if (run_.work == nullptr || run_.peak_tflop_per_s == 0) return 0;
+    std::vector<std::int64_t> lengths;
+    for (const TrainingSequence& sequence : sequences) lengths.push_back(std::ssize(sequence.ids));
+    const TrainingFlops flops =
+        run_.work->flops(lengths, scored_labels(sequences), /*repeats=*/false);
+    return flops.useful() / seconds / (1e12 * run_.peak_tflop_per_s);
   }
 
   // The mean loss of a scored token of what is not trained on; of next tokens alone, without the
@@ -116,6 +148,7 @@ class Loop {
       line.labels += scored_labels(batch.sequences);
     }
     line.loss /= static_cast<double>(line.labels);
+    validations_.push_back(line);
     const double now = seconds_since_1970();
     if (run_.folder != nullptr) note(run_.folder->log().add(line, now));
     print(run_.json ? json_line(line, now)
@@ -134,12 +167,13 @@ class Loop {
     const std::int64_t steps = run_.batches.steps();
     const double left =
         seconds_ / static_cast<double>(line.step - first_) * static_cast<double>(steps - line.step);
-    print(
-        fmt::format("step {}/{}  epoch {}  loss {:.4f}  norm {:.3g}  lr {:.3g}  {:.1f} tokens/s  "
-                    "{} labels  {:.2f} GiB  {} left{}{}",
-                    line.step, steps, line.epoch, line.loss, line.gradient_norm, line.rate,
-                    line.tokens_per_second, line.labels, line.memory_gib, duration(left),
-                    line.skipped.empty() ? "" : "  skipped: ", line.skipped));
+    print(fmt::format(
+        "step {}/{}  epoch {}  loss {:.4f}  norm {:.3g}  lr {:.3g}  {:.1f} tokens/s{}  "
+        "{} labels  {:.2f} GiB  {} left{}{}",
+        line.step, steps, line.epoch, line.loss, line.gradient_norm, line.rate,
+        line.tokens_per_second,
+        line.peak_share > 0 ? fmt::format(" ({:.2f} of peak)", line.peak_share) : "", line.labels,
+        line.memory_gib, duration(left), line.skipped.empty() ? "" : "  skipped: ", line.skipped));
   }
 
   // Once: a full disk is full for many steps.
@@ -152,11 +186,17 @@ class Loop {
 
   const TrainingRun& run_;
   const std::int64_t first_;
+  std::vector<ValidationLine> validations_;
   double seconds_ = 0;  // of all steps
   bool warned_ = false;
 };
 
 }  // namespace
+
+bool has_lost_patience(std::span<const ValidationLine> validations, std::int64_t patience) {
+  const auto best = std::ranges::min_element(validations, {}, &ValidationLine::loss);
+  return patience > 0 && best != validations.end() && validations.end() - best > patience;
+}
 
 Result<int> run_steps(const TrainingRun& run) {
   std::signal(SIGINT, ask_to_stop);

@@ -3,8 +3,10 @@
 
 #include "apps/run_folder.h"
 #include "apps/step_batches.h"
+#include "apps/training_samples.h"
 #include "base/result.h"
 #include "train/trainer.h"
+#include "train/training_work.h"
 
 namespace m3 {
 
@@ -14,11 +16,18 @@ struct TrainingRun {
   std::int64_t rows = 0;        // that are computed together
   RunFolder* folder = nullptr;  // none: nothing is kept
   bool json = false;            // on stdout, the lines of the log
+  const TrainingWork* work = nullptr;
+  double peak_tflop_per_s = 0;  // of the machine's matrix units; 0: unknown
+  const TrainingSamples* samples = nullptr;
+  std::int64_t patience = 0;  // validations without a lower loss that end the run; 0: none do
 };
 
-// From the trainer's step to the last. SIGINT and SIGTERM let it end behind the step that is being
-// computed; the second ends the program at once. Returns the signal, or 0 where all steps are done.
-// Errors: those of computing a step.
+// Whether as many validations as `patience` says have passed since the lowest loss; never for 0.
+bool has_lost_patience(std::span<const ValidationLine> validations, std::int64_t patience);
+
+// From the trainer's step to the last, or to where patience is lost. SIGINT and SIGTERM let it end
+// behind the step that is being computed; the second ends the program at once. Returns the signal,
+// or 0 where it ended by itself. Errors: those of computing a step.
 Result<int> run_steps(const TrainingRun& run);
 
 // Ends the program by a signal that run_steps() returned, as whoever sent it expects.

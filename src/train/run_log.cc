@@ -47,6 +47,7 @@ StepLine step_line(const Json& line) {
           .rate = number_in(line, "lr"),
           .memory_gib = number_in(line, "mem"),
           .tokens_per_second = number_in(line, "tps"),
+          .peak_share = line.value("mfu", 0.0),
           .tokens = line.at("num_tokens_per_step"),
           .labels = line.at("num_label_tokens"),
           .skipped = line.value("skipped", "")};
@@ -76,7 +77,7 @@ ReadLines lines_up_to(std::int64_t done, const std::string& text) {
       if (json.at("step").get<std::int64_t>() > done) continue;
       if (json.contains("val_loss"))
         read.validations.push_back(validation_line(json));
-      else
+      else if (!json.contains("sample"))
         read.steps.push_back(step_line(json));
       read.text += line;
     } catch (const Json::exception&) {
@@ -125,6 +126,7 @@ std::string json_line(const StepLine& line, double seconds) {
                {"num_tokens_per_step", line.tokens},
                {"num_label_tokens", line.labels},
                {"timestamp", timestamp(seconds)}};
+  if (line.peak_share > 0) json["mfu"] = line.peak_share;
   if (!line.skipped.empty()) json["skipped"] = line.skipped;
   return json.dump();
 }
@@ -136,6 +138,15 @@ std::string json_line(const ValidationLine& line, double seconds) {
               {"num_label_tokens", line.labels},
               {"timestamp", timestamp(seconds)}}
       .dump();
+}
+
+std::string json_line(const SampleLine& line, double seconds) {
+  const Json json = {{"step", line.step},
+                     {"prompt", line.prompt},
+                     {"sample", line.answer},
+                     {"timestamp", timestamp(seconds)}};
+  // An answer may end in the middle of a character.
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 Result<GrowingFile> GrowingFile::open(const std::string& path) {
@@ -206,6 +217,10 @@ Status RunLog::add(const ValidationLine& line, double seconds) {
   const Status events = events_.add(scalars_event(seconds, line.step, scalars));
   M3_TRY_STATUS(lines_.add(json_line(line, seconds) + "\n"));
   return events;
+}
+
+Status RunLog::add(const SampleLine& line, double seconds) {
+  return lines_.add(json_line(line, seconds) + "\n");
 }
 
 Status RunLog::sync() {

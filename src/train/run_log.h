@@ -20,6 +20,7 @@ struct StepLine {
   double rate = 0;
   double memory_gib = 0;  // the program's largest so far
   double tokens_per_second = 0;
+  double peak_share = 0;  // of the matrix peak, by useful operations; 0: unknown
   std::int64_t tokens = 0;
   std::int64_t labels = 0;
   std::string skipped = {};  // why no weight was changed, or empty
@@ -32,9 +33,16 @@ struct ValidationLine {
   std::int64_t labels = 0;
 };
 
+// What the model answers.
+struct SampleLine {
+  std::int64_t step = 0;
+  std::string prompt, answer;
+};
+
 // One JSON object, without the line's end. `seconds`: since 1970.
 std::string json_line(const StepLine& line, double seconds);
 std::string json_line(const ValidationLine& line, double seconds);
+std::string json_line(const SampleLine& line, double seconds);
 
 double seconds_since_1970();
 
@@ -71,6 +79,7 @@ class RunLog {
   // line.
   Status add(const StepLine& line, double seconds);
   Status add(const ValidationLine& line, double seconds);
+  Status add(const SampleLine& line, double seconds);
   // Errors: not all is on the disk.
   Status sync();
 

@@ -45,6 +45,11 @@ double tflop_per_s(ThreadPool& pool, std::int64_t rounds, double flops, const Wo
   return static_cast<double>(rounds) * flops * pool.threads() / best / 1e12;
 }
 
+double matrix_tflop_per_s(ThreadPool& pool, const cpu::Kernels& kernels, std::int64_t rounds) {
+  return tflop_per_s(pool, rounds, kernels.flops_per_round,
+                     [&](std::int64_t n) { kernels.multiply_in_registers(n); });
+}
+
 }  // namespace
 
 Result<MachineProbe> MachineProbe::create(ThreadPool& pool, std::string_view isa) {
@@ -76,9 +81,7 @@ double MachineProbe::read_gb_per_s(int streams, int passes) {
 MachineLimits MachineProbe::multiply_limits(std::int64_t rounds) {
   MachineLimits limits;
   limits.matrix_instruction = kernels_->multiply_instruction;
-  limits.matrix_tflop_per_s =
-      tflop_per_s(*pool_, rounds, kernels_->flops_per_round,
-                  [&](std::int64_t n) { kernels_->multiply_in_registers(n); });
+  limits.matrix_tflop_per_s = matrix_tflop_per_s(*pool_, *kernels_, rounds);
   limits.int8_instruction = kernels_->multiply_int8_instruction;
   limits.int8_top_per_s =
       tflop_per_s(*pool_, rounds, kernels_->int8_ops_per_round,
@@ -103,6 +106,11 @@ MachineLimits MachineProbe::measure_quickly() {
   limits.read_gb_per_s = read_gb_per_s(best_streams_, 3);
   limits.read_streams = best_streams_;
   return limits;
+}
+
+Result<double> probe_matrix(ThreadPool& pool, std::string_view isa) {
+  M3_TRY(const cpu::Kernels* kernels, cpu::kernels_named(isa));
+  return matrix_tflop_per_s(pool, *kernels, kQuickRounds);
 }
 
 Result<MachineLimits> probe_machine(ThreadPool& pool, std::string_view isa) {

@@ -52,4 +52,7 @@ class MachineProbe {
 // create() and measure().
 Result<MachineLimits> probe_machine(ThreadPool& pool, std::string_view isa);
 
+// MachineLimits::matrix_tflop_per_s alone: no memory, and a moment.
+Result<double> probe_matrix(ThreadPool& pool, std::string_view isa);
+
 }  // namespace m3

@@ -1,0 +1,13 @@
+// Options of a command in a file.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace m3 {
+
+// --config FILE: TOML (or INI) whose keys are the command's options without their dashes, `model`
+// its model. What is on the command line wins. To be added before every option that may stand in a
+// file. A key that the command does not know is an error, and so is a section.
+void add_config_option(CLI::App& command);
+
+}  // namespace m3

@@ -1,0 +1,45 @@
+// What a model that is being trained answers to some prompts, now and then.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "apps/model_options.h"
+#include "base/result.h"
+#include "train/run_log.h"
+
+namespace CLI {
+class App;
+}
+
+namespace m3 {
+
+struct SampleOptions {
+  std::vector<std::string> prompts;
+  std::int64_t every = 0;  // steps; 0: as validations
+  std::int64_t tokens = 64;
+};
+
+void add_sample_options(CLI::App& command, SampleOptions& options);
+
+class TrainingSamples {
+ public:
+  // `loaded` outlives the object. Errors: no tokenizer, or a prompt that leaves no room for an
+  // answer.
+  static Result<TrainingSamples> create(const SampleOptions& options, LoadedModel& loaded);
+
+  std::int64_t every() const { return options_.every; }
+  // The most probable answer to each prompt, asked as a user's message. Errors: no memory for keys
+  // and values; the model's output is not a number.
+  Result<std::vector<SampleLine>> draw(std::int64_t step) const;
+
+ private:
+  TrainingSamples(const SampleOptions& options, LoadedModel& loaded)
+      : options_(options), loaded_(&loaded) {}
+  SampleOptions options_;
+  LoadedModel* loaded_;
+  std::vector<std::vector<std::int32_t>> ids_;  // of each prompt
+};
+
+}  // namespace m3

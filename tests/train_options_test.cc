@@ -1,0 +1,181 @@
+// What `m3 train` may be told beside its run: options in a file, a plan, patience.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "base/file.h"
+#include "checkpoint/checkpoint.h"
+#include "tests/program.h"
+#include "tests/temporary_directory.h"
+#include "tests/tiny_model.h"
+#include "train/differentiator.h"
+#include "train/training_plan.h"
+
+namespace m3 {
+namespace {
+
+using nlohmann::json;
+
+std::string texts(const TemporaryDirectory& work) {
+  std::string lines;
+  for (int i = 0; i < 6; ++i)
+    lines += json{{"text", "sample " + std::to_string(i * i) + " of a few words"}}.dump() + "\n";
+  return work.write("a.jsonl", lines);
+}
+
+// Losses of the steps, as --json tells them.
+std::vector<double> losses(const Outcome& outcome) {
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  std::vector<double> losses;
+  std::istringstream lines(outcome.out);
+  for (std::string line; std::getline(lines, line);)
+    if (const json told = json::parse(line); told.contains("loss")) losses.push_back(told["loss"]);
+  return losses;
+}
+
+TEST(TrainConfigFile, StandsForTheCommandLine) {
+  const TemporaryDirectory work;
+  const std::string data = texts(work);
+  const std::string file = work.write("run.toml", "model = \"" + nano() + "\"\n" +
+                                                      "# a comment\n"
+                                                      "data = [\"" +
+                                                      data + "\", \"" + data +
+                                                      "\"]\n"
+                                                      "lora = \"attn,dense\"\nrank = 4\n"
+                                                      "lr = 1e-3\nbatch = 3\nsteps = 3\n"
+                                                      "json = true\nfull = false\n");
+  const std::string typed = "train " + nano() + " --lora attn,dense --rank 4 --batch 3 --steps 3 " +
+                            "--json --data " + data + " --data " + data;
+  const auto by_file = losses(run_m3("train --config " + file));
+  EXPECT_EQ(by_file, losses(run_m3(typed + " --lr 1e-3")));
+  // The command line wins, wherever it says so.
+  const auto by_both = losses(run_m3("train --lr 1e-2 --config " + file));
+  EXPECT_EQ(by_both, losses(run_m3(typed + " --lr 1e-2")));
+  EXPECT_NE(by_both, by_file);
+}
+
+TEST(TrainConfigFile, IsRefusedWhereItIsNotUnderstood) {
+  const TemporaryDirectory work;
+  const auto refused = [&](const std::string& text, const std::string& word) {
+    const Outcome outcome =
+        run_m3("train --config " + work.write("c.toml", text) + " " + nano() + " --full");
+    EXPECT_EQ(outcome.status, 2) << text;
+    EXPECT_NE(outcome.err.find(word), std::string::npos) << outcome.err;
+  };
+  refused("learning_rate = 1\n", "knows no \"learning_rate\"");
+  refused("[optimiser]\nlr = 1\n", "knows no \"optimiser.lr\"");
+  refused("lr = fast\n", "--lr");
+  refused("json = perhaps\n", "json");
+  refused("config = \"other.toml\"\n", "knows no \"config\"");
+  EXPECT_EQ(run_m3("train --config nowhere.toml").status, 2);
+}
+
+// Against the objects themselves, and against numbers counted by hand.
+TEST(TrainPlan, CountsWhatARunTakes) {
+  const std::string directory = tiny_model_directory("train");
+  const TinyModel tiny(directory, {.backend = "cpu"}, 2);
+  const Config& config = tiny.model->config();
+  const auto checkpoint = Checkpoint::open(directory);
+  ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+  for (const Keep keep : {Keep::kAll, Keep::kInputs}) {
+    PlannedTraining training{.parts = {.mtp = true}, .keep = keep, .rows = 40, .lengths = {10, 30}};
+    training.scored = 20;
+    const auto plan = plan_training(config, checkpoint->get(), training);
+    ASSERT_TRUE(plan) << plan.error().message;
+    const auto gradients = WeightGradients::create(*tiny.model, training.parts);
+    const auto differentiator = Differentiator::create(*tiny.model, *gradients, 40, 0.1f, keep);
+    EXPECT_EQ(plan->memory.activations, differentiator->bytes());
+    std::int64_t trained = 0;
+    for (const WeightSpec& weight : gradients->weights()) trained += weight.elements();
+    EXPECT_EQ(plan->trained, trained);
+    EXPECT_EQ(plan->memory.trained, trained * (4 + 2 + 2 + 12));
+    EXPECT_EQ(plan->passes, 1);
+    EXPECT_EQ(plan->flops.repeated > 0, keep == Keep::kInputs);
+  }
+}
+
+TEST(TrainPlan, CountsOperations) {
+  const std::string directory = tiny_model_directory("train");
+  const auto config = load_config(directory);
+  const auto table = weight_table(*config, 0);
+  const auto work = TrainingWork::create(*config, *table, {}, std::nullopt);
+  ASSERT_TRUE(work) << work.error().message;
+  // A row: two for each number of a matrix that it meets, and as many again for each derivative.
+  double met = 0, indexers = 0, head = 0, heads = 0;
+  for (const WeightSpec& weight : *table) {
+    if (weight.part != Part::kText || weight.shape.size() < 2) continue;
+    if (weight.kind == Kind::kEmbedding || weight.expert >= config->experts_per_token) continue;
+    const auto numbers = static_cast<double>(weight.elements());
+    (weight.kind == Kind::kHead ? head : weight.kind == Kind::kIndexer ? indexers : met) += numbers;
+  }
+  heads = static_cast<double>(config->heads * config->head_dim * config->layers);
+  const std::int64_t lengths[] = {3};
+  const TrainingFlops flops = work->flops(lengths, 2, false);
+  EXPECT_EQ(flops.forward, 3 * 2 * (met + indexers) + 2 * 2 * head + 6 * 4 * heads);
+  EXPECT_EQ(flops.backward, 3 * 4 * met + 2 * 4 * head + 6 * 10 * heads);
+}
+
+TEST(TrainPlan, IsPrintedWithoutData) {
+  const TemporaryDirectory work;
+  const std::string machine = work.write(
+      "machine.json",
+      R"({"machine":{"read_gbps":10,"bf16_tflops":0.5},"rows":[{"test":"pp64","tflops":0.4}]})");
+  const std::string command = "train " + nano() + " --plan --lora attn --pack 64 ";
+  const Outcome text = run_m3(command + "--machine " + machine);
+  EXPECT_EQ(text.status, 0) << text.err;
+  for (const char* word : {"memory", "activations", "traffic", "time", "tokens/s"})
+    EXPECT_NE(text.out.find(word), std::string::npos) << text.out;
+  const json plan = json::parse(run_m3(command + "--json --machine " + machine).out);
+  const double flops =
+      plan["flops"]["forward"].get<double>() + plan["flops"]["backward"].get<double>();
+  EXPECT_NEAR(plan["seconds"], flops / 0.4e12 + plan["traffic"].get<double>() / 10e9, 1e-9);
+  EXPECT_EQ(plan["tokens"], 64);
+  // A config alone says the same but for formats that only files tell.
+  work.write("config.json", *read_text_file(nano() + "/config.json"));
+  const json planned =
+      json::parse(run_m3("train " + work.path() + " --plan --lora attn --pack 64 --json").out);
+  EXPECT_EQ(planned["memory"], plan["memory"]);
+  expect_refused(run_m3(command + "--machine " + work.write("b.json", "{}")),
+                 {"b.json", "m3 bench --json"});
+  EXPECT_EQ(run_m3("train " + nano() + " --lora attn").status, 2);  // neither data nor --plan
+}
+
+// At a rate of nothing no validation is better than the first.
+TEST(TrainPatience, EndsARunThatDoesNotImprove) {
+  const TemporaryDirectory work;
+  const std::string out = work.path() + "/out";
+  const std::string command = "train " + nano() + " --data " + texts(work) +
+                              " --lora attn --batch 2 --steps 30 --lr 0 --min-lr 0 --val 0.34 " +
+                              "--val-every 2 --patience 3 --out " + out;
+  const Outcome outcome = run_m3(command);
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.err.find("ends after step 8"), std::string::npos) << outcome.err;
+  EXPECT_TRUE(read_text_file(out + "/adapter_config.json"));
+  const Outcome again = run_m3(command + " --resume");
+  EXPECT_NE(again.err.find("nothing is left to do"), std::string::npos) << again.err;
+  EXPECT_EQ(run_m3("train " + nano() + " --full --data a.jsonl --patience 2").status, 2);
+}
+
+TEST(TrainSamples, AreAnsweredAsTheModelDoes) {
+  const TemporaryDirectory work;
+  const std::string out = work.path() + "/out";
+  const Outcome outcome = run_m3("train " + nano() + " --data " + texts(work) +
+                                 " --lora attn --batch 2 --steps 4 --sample-every 3 --sample hello "
+                                 "--sample-tokens 5 --out " +
+                                 out);
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  std::vector<json> samples;
+  std::istringstream log(*read_text_file(out + "/log.jsonl"));
+  for (std::string line; std::getline(log, line);)
+    if (const json told = json::parse(line); told.contains("sample")) samples.push_back(told);
+  ASSERT_EQ(samples.size(), 2u);
+  EXPECT_EQ(samples[0]["step"], 3);
+  EXPECT_EQ(samples[1]["step"], 4);
+  const Outcome answer = run_m3("generate " + nano() + " --lora " + out +
+                                " --prompt hello --temperature 0 --max-tokens 5");
+  EXPECT_EQ(samples[1]["sample"].get<std::string>() + "\n", answer.out);
+}
+
+}  // namespace
+}  // namespace m3
