@@ -1,5 +1,6 @@
 // Derivatives against differences: of c · f(x) by x, for random c, five points along each element.
 #include <functional>
+#include <limits>
 #include <optional>
 
 #include "backend/op_testing.h"
@@ -21,13 +22,13 @@ class GradientTest : public OpTest {
     return sum;
   }
 
-  // gradient[i] is the derivative of loss() by x[i], as differences tell it.
+  // gradient[i] is the derivative of loss() by x[i], as differences tell it, for some of the i.
   void expect_derivative(const Tensor& x, const Tensor& gradient,
                          const std::function<double()>& loss, const std::string& what,
-                         float step = 0.02f) {
+                         float step = 0.02f, std::int64_t every = 1) {
     // Products of numbers in bfloat16, some of them after each other.
     const double tolerance = (is_reference() ? 2e-4 : 6 * kBf16) * std::max(1.0, largest(gradient));
-    for (std::int64_t i = 0; i < x.elements(); ++i) {
+    for (std::int64_t i = 0; i < x.elements(); i += every) {
       float& value = x.as<float>()[i];
       const float before = value;
       const auto at = [&](float steps) {
@@ -284,7 +285,8 @@ TEST_P(GradientTest, CrossEntropy) {
       "logits");
 }
 
-// Two sequences of several blocks, listed or all; a row that attends to nothing gives nothing.
+// Two sequences of several blocks, listed or all, with and without a mask; a row that attends to
+// nothing gives nothing.
 TEST_P(GradientTest, Attention) {
   const std::int64_t tokens = 4, heads = 4, kv_heads = 2, dim = 4, rows_count = 12;
   TestCache cache({.dtype = DType::kF32,
@@ -296,7 +298,14 @@ TEST_P(GradientTest, Attention) {
   std::vector<std::pair<std::int32_t, std::int64_t>> places;
   for (std::int64_t slot = 0; slot < 9; ++slot) places.emplace_back(0, slot);
   for (std::int64_t slot = 0; slot < 3; ++slot) places.emplace_back(1, slot);
-  const Rows rows = cache.rows(arena_, places);
+  Rows rows = cache.rows(arena_, places);
+  const Tensor bias = arena_.random({rows_count, 9}), last = arena_.make(DType::kI64, {rows_count});
+  for (std::int64_t row = 0; row < rows_count; ++row) {
+    last.as<std::int64_t>()[row] = row < 9 ? 8 : 2;
+    for (std::int64_t t = 0; t < 9; ++t)  // row 4 sees nothing, others also what comes later
+      if (row == 4 || (row + t) % 3 == 0 || t > last.as<std::int64_t>()[row])
+        bias.row<float>(row)[t] = -std::numeric_limits<float>::infinity();
+  }
   const Tensor q = arena_.random({rows_count, heads * dim});
   const Tensor k = arena_.random({rows_count, kv_heads * dim});
   const Tensor v = arena_.random({rows_count, kv_heads * dim}),
@@ -318,7 +327,9 @@ TEST_P(GradientTest, Attention) {
       list[1] = h == 0 && own > 0 ? own : -1;
     }
   blocks.row<std::int32_t>(6)[2] = -1;  // row 6 of the second head: nothing
-  for (const Tensor* list : {static_cast<const Tensor*>(nullptr), &blocks}) {
+  for (const int way : {0, 1, 2, 3}) {
+    const Tensor* list = way % 2 == 0 ? nullptr : &blocks;
+    rows.mask = way < 2 ? RowMask() : RowMask{bias, last};
     Tensor out;
     const Tensor log_sums = arena_.floats({rows_count, heads});
     const auto loss = [&] {
@@ -331,10 +342,16 @@ TEST_P(GradientTest, Attention) {
     const Tensor d_k = arena_.floats({rows_count, kv_heads * dim});
     const Tensor d_v = arena_.floats({rows_count, kv_heads * dim});
     ops().attention(q, rows, cache.kv, 0.7f, list, out, log_sums, c, d_q, d_k, d_v);
-    const std::string what = list == nullptr ? "all, " : "listed, ";
-    expect_derivative(q, d_q, loss, what + "q");
-    expect_derivative(k, d_k, loss, what + "k");
-    expect_derivative(v, d_v, loss, what + "v");
+    const std::string what =
+        std::string(way < 2 ? "" : "masked, ") + (list == nullptr ? "all, " : "listed, ");
+    const std::int64_t every = way < 2 ? 1 : 5;
+    expect_derivative(q, d_q, loss, what + "q", 0.02f, every);
+    expect_derivative(k, d_k, loss, what + "k", 0.02f, every);
+    expect_derivative(v, d_v, loss, what + "v", 0.02f, every);
+    if (way >= 2) {
+      EXPECT_EQ(largest(out.rows(4, 5)), 0);
+      EXPECT_EQ(largest(d_q.rows(4, 5)), 0);
+    }
     if (list == nullptr) continue;
     for (std::int64_t i = 2 * dim; i < 4 * dim; ++i) EXPECT_EQ(d_q.row<float>(6)[i], 0);
   }

@@ -69,6 +69,13 @@ void expect_rows(std::string_view what, const Rows& rows, std::int64_t count) {
   const std::int64_t* slot = rows.slots.as<std::int64_t>();
   for (std::int64_t row = 0; row < count; ++row)
     M3_CHECK(slot[row] >= 0, "{}: slot of row {} is {}", what, row, slot[row]);
+  if (!rows.mask.bias) return;
+  const std::int64_t* last = rows.mask.last_slots.as<std::int64_t>();
+  expect_tensor(what, rows.mask.last_slots, DType::kI64, {count});
+  const std::int64_t slots = count == 0 ? 0 : *std::max_element(last, last + count) + 1;
+  M3_CHECK(rows.mask.bias.rank == 2 && rows.mask.bias.dim(1) >= slots, "{}: a mask {} for {} slots",
+           what, rows.mask.bias.describe(), slots);
+  expect_tensor(what, rows.mask.bias, DType::kF32, {count, rows.mask.bias.dim(1)});
 }
 
 void expect_cache(std::string_view what, const KvView& cache) {

@@ -31,7 +31,7 @@ void expect_matrix(std::string_view what, const Matrix& matrix, std::int64_t row
 void expect_ids(std::string_view what, const Tensor& ids, std::int64_t limit,
                 std::int64_t least = 0);
 
-// `count` rows, each at a slot >= 0 of a sequence that `pages` has.
+// `count` rows, each at a slot >= 0 of a sequence that `pages` has; a mask of all their slots.
 void expect_rows(std::string_view what, const Rows& rows, std::int64_t count);
 
 // F32 or BF16, and strides that hold a page.

@@ -162,6 +162,8 @@ class Backend {
   // do not count. Rank by key descending (1e29 for local, 1e30 for init unless local, else the
   // pooled score with NaN as -1e30), then by block ascending; keep min(topk, visible). q [rows,
   // heads * dim], normalised and rotated; blocks [rows, heads, topk] I32, ascending, then -1.
+  // With a mask (RowMask) slots that it hides do not count, and blocks without others are not
+  // visible.
   virtual void select_blocks(const Tensor& q, const Rows& rows, const IndexView& cache,
                              const Selection& selection, const Tensor& blocks) = 0;
 
@@ -172,6 +174,9 @@ class Backend {
   // order. q [rows, heads * head_dim], normalised and rotated; out the same shape; not q.
   // log_sums [rows, heads], or empty: log Σ exp(scale * q · key) over these tokens, -infinity for
   // none, which the derivative reads (spec: training §2.7).
+  // With a mask (RowMask) its bias is added to the scaled scores, and a row that it hides all of
+  // gives zeros. Without `blocks` a row then sees all slots of its sequence that the mask does not
+  // hide, later ones too.
   virtual void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
                          const Tensor* blocks, const Tensor& out, const Tensor& log_sums) = 0;
 

@@ -129,11 +129,31 @@ struct IndexView {
   }
 };
 
+// What a training mask changes about what rows of whole sequences see (spec: training §2.2).
+struct RowMask {
+  // [rows, slots] F32: added to the scaled score of a row and a slot of its sequence; -infinity:
+  // the row does not attend to it.
+  Tensor bias;
+  Tensor last_slots;  // [rows] I64: of each row's sequence
+};
+
 // Where the rows of a batch belong. A row at slot s of its sequence sees slots 0..s of it.
 struct Rows {
   Tensor slots;  // [rows] I64: index of the row within its sequence; its own key is stored there
-  Tensor sequences;  // [rows] I32: row of `pages`
-  Tensor pages;      // [sequences, pages_max] I32: page id of each block of a sequence, -1 beyond
+  Tensor sequences;   // [rows] I32: row of `pages`
+  Tensor pages;       // [sequences, pages_max] I32: page id of each block of a sequence, -1 beyond
+  RowMask mask = {};  // of training; empty: none
+
+  // As attention to all blocks takes them: a mask is then all that hides, also what comes later.
+  Rows seen_by(const Tensor* blocks) const {
+    Rows seen = *this;
+    if (mask.bias && blocks == nullptr) seen.slots = mask.last_slots;
+    return seen;
+  }
+  // Of one row, by slot; null: there is no mask.
+  const float* bias_of(std::int64_t row) const {
+    return mask.bias ? mask.bias.row<float>(row) : nullptr;
+  }
 };
 
 }  // namespace m3

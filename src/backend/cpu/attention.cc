@@ -133,13 +133,19 @@ class RunAttention {
     keys_bf16_ = in_bf16(call_.kernels, keys_, wide_keys_);
     values_bf16_ = in_bf16(call_.kernels, values_, wide_values_);
     visits_.for_each_span(block, [&](std::int64_t row, std::int64_t rows, std::int64_t tokens) {
-      attend_span(row * heads(), rows * heads(), tokens, sums);
+      if (!call_.rows.mask.bias) return attend_span(row * heads(), rows * heads(), tokens, sums);
+      for (std::int64_t r = row; r < row + rows; ++r) {
+        const float* bias = call_.rows.bias_of(run_.first + r) + block * call_.cache.page_tokens;
+        // Of a row that sees none of these tokens there is no largest score.
+        if (!std::all_of(bias, bias + tokens, [](float b) { return std::isinf(b); }))
+          attend_span(r * heads(), heads(), tokens, sums, bias);
+      }
     });
   }
 
-  // Queries that see the same tokens of the page.
+  // Queries that see the same tokens of the page; with a bias, those of one row.
   void attend_span(std::int64_t first, std::int64_t queries, std::int64_t tokens,
-                   const Partial& sums) {
+                   const Partial& sums, const float* bias = nullptr) {
     const Kernels& kernels = call_.kernels;
     const std::int64_t width = round_up(call_.dim(), 2), columns = call_.columns();
     float* mixed = sums.o + first * columns;
@@ -154,11 +160,15 @@ class RunAttention {
                             .out_stride = tokens_stride_,
                             .ahead = values_.data,
                             .ahead_bytes = values_.bytes()});
+    if (bias != nullptr)
+      for (std::int64_t i = 0; i < queries; ++i)
+        kernels.scale_add(scores_ + i * tokens_stride_, call_.scale, bias, tokens,
+                          scores_ + i * tokens_stride_);
     kernels.softmax_piece({.s = scores_,
                            .s_stride = tokens_stride_,
                            .rows = queries,
                            .tokens = tokens,
-                           .scale = call_.scale,
+                           .scale = bias != nullptr ? 1 : call_.scale,
                            .m = sums.m + first,
                            .l = sums.l + first,
                            .factor = factors_,
@@ -247,13 +257,14 @@ std::int64_t groups_of(const Rows& rows, std::int64_t page_tokens) {
 
 void CpuBackend::attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
                            const Tensor* blocks, const Tensor& out, const Tensor& log_sums) {
-  const AttentionCall call{kernels_, q, rows, cache, scale, blocks, out, log_sums};
+  const Rows seen = rows.seen_by(blocks);
+  const AttentionCall call{kernels_, q, seen, cache, scale, blocks, out, log_sums};
   check_call(call);
   if (q.dim(0) == 0) return;
   cut_runs(rows, call.run_rows(), runs_);
   const std::int64_t columns = call.columns(), kv_heads = cache.kv_heads;
   const std::int64_t tasks = std::ssize(runs_) * kv_heads;
-  const std::int64_t groups = groups_of(rows, cache.page_tokens);
+  const std::int64_t groups = groups_of(seen, cache.page_tokens);
   std::int64_t rows_most = 0;
   for (const RowRun& run : runs_) rows_most = std::max(rows_most, run.rows);
   const std::int64_t floats = Sums::floats(rows_most * call.heads(), columns);

@@ -11,6 +11,7 @@
 // sequences are cut into stretches of rows that each sum up their own; these are added in ascending
 // order. The cut depends on shapes alone.
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "backend/cpu/attention_visits.h"
@@ -180,6 +181,13 @@ class RunGradient {
     };
     along_dim(page.keys, q_by_dim_, scores_);
     along_dim(page.values, d_out_by_dim_, d_weights_);
+    const MaskedTile tile{.rows = {run_.first + row, rows},
+                          .heads = heads_,
+                          .first_slot = block * call_.cache.page_tokens,
+                          .tokens = seen,
+                          .stride = width,
+                          .skipped = skipped};
+    if (call_.rows.mask.bias) add_bias(tile);
     call_.kernels.softmax_gradient({.s = scores_,
                                     .d_weights = d_weights_,
                                     .tokens = seen,
@@ -191,6 +199,7 @@ class RunGradient {
                                     .weights = weights_,
                                     .d_scores = d_scores_,
                                     .d_score_pairs = d_score_pairs_});
+    if (call_.rows.mask.bias) silence_hidden(tile);
     const std::int64_t token = block * call_.cache.page_tokens;
     const auto along_queries = [&](const std::uint16_t* x, const std::uint16_t* y, float* out) {
       call_.kernels.multiply_pairs({.x = x,
@@ -216,6 +225,43 @@ class RunGradient {
                                   .out = d_q_ + first,
                                   .out_stride = stride_,
                                   .adds = true});
+  }
+
+  // Scores of the queries of some rows and of some tokens.
+  struct MaskedTile {
+    RowRun rows;
+    std::int64_t heads, first_slot, tokens, stride;
+    std::int64_t skipped;  // queries in front of the first row's
+
+    // body(place in the tile, token, column, bias).
+    template <typename Body>
+    void for_each(const Rows& all, const Body& body) const {
+      for (std::int64_t r = 0; r < rows.rows; ++r) {
+        const float* bias = all.bias_of(rows.first + r) + first_slot;
+        for (std::int64_t t = 0; t < tokens; ++t)
+          for (std::int64_t h = 0; h < heads; ++h) {
+            const std::int64_t column = skipped + r * heads + h;
+            body(t * stride + column, t, column, bias[t]);
+          }
+      }
+    }
+  };
+
+  void add_bias(const MaskedTile& tile) const {
+    tile.for_each(call_.rows, [&](std::int64_t at, std::int64_t, std::int64_t, float bias) {
+      if (!std::isinf(bias)) scores_[at] += bias / call_.scale;
+    });
+  }
+
+  // The exponential of what is hidden would be tiny, not nothing, and is none of a row without
+  // anything else.
+  void silence_hidden(const MaskedTile& tile) const {
+    tile.for_each(call_.rows,
+                  [&](std::int64_t at, std::int64_t token, std::int64_t column, float bias) {
+                    if (!std::isinf(bias)) return;
+                    weights_[at] = d_scores_[at] = 0;
+                    d_score_pairs_[token / 2 * 2 * tile.stride + 2 * column + token % 2] = 0;
+                  });
   }
 
   void write() const {
@@ -306,6 +352,10 @@ std::vector<PageRows> load_pages(const AttentionCall& call, std::span<const Sequ
   return pages;
 }
 
+std::int64_t last_slot(const Rows& rows, const RowRun& run) {
+  return rows.slots.as<std::int64_t>()[run.first + run.rows - 1];
+}
+
 // Every sequence in stretches of equally many runs, for every head.
 std::vector<Unit> cut_units(const AttentionCall& call, std::span<const Sequence> sequences,
                             OpArena& arena) {
@@ -324,7 +374,7 @@ std::vector<Unit> cut_units(const AttentionCall& call, std::span<const Sequence>
                   .runs = s.runs.subspan(static_cast<std::size_t>(first),
                                          static_cast<std::size_t>(last - first)),
                   .kv_head = head};
-        unit.tokens = unit.runs.back().first + unit.runs.back().rows - s.first_row;
+        unit.tokens = last_slot(call.rows, unit.runs.back()) + 1;
         unit.d_keys = arena.take<float>(unit.tokens * dim);
         unit.d_values = arena.take<float>(unit.tokens * dim);
         units.push_back(unit);
@@ -385,7 +435,8 @@ void CpuGradients::attention(const Tensor& q, const Rows& rows, const KvView& ca
                              const Tensor* blocks, const Tensor& out, const Tensor& log_sums,
                              const Tensor& d_out, const Tensor& d_q, const Tensor& d_k,
                              const Tensor& d_v) {
-  const AttentionCall call{kernels_, q, rows, cache, scale, blocks, out, log_sums};
+  const Rows seen = rows.seen_by(blocks);
+  const AttentionCall call{kernels_, q, seen, cache, scale, blocks, out, log_sums};
   check_call(call, d_out, d_q, d_k, d_v);
   if (q.dim(0) == 0) return;
   std::vector<RowRun> runs;

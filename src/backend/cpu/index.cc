@@ -64,7 +64,10 @@ struct SelectCall {
   std::int32_t* counts;   // [rows, heads, pieces]
 
   SeenPages seen(std::int64_t row) const { return SeenPages(rows, row, cache.page_tokens); }
-  bool has_choice(std::int64_t row) const { return seen(row).count() > selection.topk; }
+  // Otherwise it takes all blocks. Which of them a mask leaves is seen with their scores.
+  bool has_choice(std::int64_t row) const {
+    return rows.mask.bias || seen(row).count() > selection.topk;
+  }
   BestBlocks best(std::int64_t row, std::int64_t head, std::int64_t piece) const {
     const std::int64_t place = (row * heads + head) * pieces + piece;
     return {candidates + place * selection.topk, counts + place};
@@ -135,13 +138,28 @@ class PageScores {
     const Selection& selection = call_.selection;
     const std::int64_t visible = call_.seen(row).count(), tokens = call_.seen(row).tokens(block);
     for (std::int64_t h = 0; h < call_.heads; ++h) {
-      const float pooled = pool(scores_ + ((row - run_.first) * call_.heads + h) * stride_, tokens);
+      float* scores = scores_ + ((row - run_.first) * call_.heads + h) * stride_;
+      const std::int64_t count = keep_unhidden(row, block, tokens, scores);
+      if (count == 0) continue;
+      const float pooled = pool(scores, count);
       const float key = block >= visible - selection.local_blocks ? kLocalKey
                         : block < selection.init_blocks           ? kInitKey
                         : std::isnan(pooled)                      ? kNanKey
                                                                   : pooled;
       call_.best(row, h, piece_).add({key, static_cast<std::int32_t>(block)}, selection.topk);
     }
+  }
+
+  // Moves the scores that the row's mask does not hide to the front; how many they are.
+  std::int64_t keep_unhidden(std::int64_t row, std::int64_t block, std::int64_t tokens,
+                             float* scores) const {
+    const float* bias = call_.rows.bias_of(row);
+    if (bias == nullptr) return tokens;
+    bias += block * call_.cache.page_tokens;
+    std::int64_t kept = 0;
+    for (std::int64_t t = 0; t < tokens; ++t)
+      if (!std::isinf(bias[t])) scores[kept++] = scores[t];
+    return kept;
   }
 
   // Of scores that are still to be scaled.
@@ -168,9 +186,9 @@ class PageScores {
 // The best of the candidates of all pieces, ascending, then -1.
 void write_best(const SelectCall& call, std::int64_t row, std::int64_t head, std::int32_t* list) {
   const std::int64_t topk = call.selection.topk, visible = call.seen(row).count();
-  const std::int64_t kept = std::min(topk, visible);
-  if (kept == visible) {
-    std::iota(list, list + kept, 0);  // no choice, hence no scores
+  std::int64_t kept = std::min(topk, visible);
+  if (!call.has_choice(row)) {
+    std::iota(list, list + kept, 0);  // hence no scores
   } else {
     // Moved together behind those of the first piece.
     Candidate* all = call.best(row, head, 0).heap;
@@ -179,6 +197,7 @@ void write_best(const SelectCall& call, std::int64_t row, std::int64_t head, std
       const BestBlocks best = call.best(row, head, p);
       count = std::copy_n(best.heap, *best.count, all + count) - all;
     }
+    kept = std::min(kept, count);
     std::nth_element(all, all + kept, all + count, is_better);
     std::transform(all, all + kept, list, [](const Candidate& c) { return c.block; });
     std::sort(list, list + kept);
@@ -202,7 +221,7 @@ void CpuBackend::select_blocks(const Tensor& q, const Rows& rows, const IndexVie
   const std::int64_t* slots = rows.slots.as<std::int64_t>();
   const std::int64_t pages_max = *std::max_element(slots, slots + count) / cache.page_tokens + 1;
   SelectCall call{kernels_, q, rows, cache, selection, heads, 1, nullptr, nullptr};
-  if (pages_max > topk) {
+  if (pages_max > topk || rows.mask.bias) {
     const std::int64_t run_rows = std::max<std::int64_t>(1, kRunQueries / heads);
     cut_runs(rows, run_rows, runs_);
     const std::int64_t wanted = 4 * pool_.threads() / std::ssize(runs_);

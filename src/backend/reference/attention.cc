@@ -36,14 +36,25 @@ std::vector<PageTokens> attended_pages(const VisibleBlocks& visible, const std::
   return pages;
 }
 
-// Turns scores into probabilities; returns the log of the sum of their exponentials.
+// Turns scores into probabilities; returns the log of the sum of their exponentials. Where there is
+// no score, or a mask hides all, there is no probability either.
 double softmax(std::span<double> scores) {
-  double largest = -std::numeric_limits<double>::infinity();
+  constexpr double kNone = -std::numeric_limits<double>::infinity();
+  double largest = kNone;
   for (double score : scores) largest = std::max(largest, score);
+  if (largest == kNone) {
+    // A NaN is no maximum, and is to be seen.
+    for (double& score : scores) score = score == kNone ? 0 : score;
+    return kNone;
+  }
   double sum = 0;
   for (double& score : scores) sum += score = std::exp(score - largest);
   for (double& score : scores) score /= sum;
-  return scores.empty() ? largest : largest + std::log(sum);
+  return largest + std::log(sum);
+}
+
+double bias_at(const float* bias, std::int64_t slot) {
+  return bias == nullptr ? 0 : bias[slot];
 }
 
 // One row and one K/V head with the query heads that read it. Every key and value is read once for
@@ -56,12 +67,12 @@ class GroupAttention {
         heads_(heads),
         scratch_(static_cast<std::size_t>(cache.head_dim)) {}
 
-  // q, out [heads, head_dim]; log_sums [heads], or null.
-  void run(const std::vector<PageTokens>& pages, const float* q, float scale, float* out,
-           float* log_sums) {
+  // q, out [heads, head_dim]; bias by slot, or null; log_sums [heads], or null.
+  void run(const std::vector<PageTokens>& pages, const float* q, float scale, const float* bias,
+           float* out, float* log_sums) {
     tokens_ = 0;
     for (const PageTokens& p : pages) tokens_ += p.tokens;
-    score(pages, q, scale);
+    score(pages, q, scale, bias);
     for (std::int64_t h = 0; h < heads_; ++h) {
       const double sum = softmax({probabilities_of(h), static_cast<std::size_t>(tokens_)});
       if (log_sums != nullptr) log_sums[h] = static_cast<float>(sum);
@@ -72,7 +83,7 @@ class GroupAttention {
  private:
   double* probabilities_of(std::int64_t head) { return probabilities_.data() + head * tokens_; }
 
-  void score(const std::vector<PageTokens>& pages, const float* q, float scale) {
+  void score(const std::vector<PageTokens>& pages, const float* q, float scale, const float* bias) {
     probabilities_.resize(static_cast<std::size_t>(heads_ * tokens_));
     std::int64_t token = 0;
     for (const PageTokens& p : pages) {
@@ -80,7 +91,8 @@ class GroupAttention {
       for (std::int64_t t = 0; t < p.tokens; ++t, ++token) {
         const float* key = cached_row(keys, t, scratch_.data());
         for (std::int64_t h = 0; h < heads_; ++h)
-          probabilities_of(h)[token] = scale * dot(q + h * cache_.head_dim, key, cache_.head_dim);
+          probabilities_of(h)[token] = scale * dot(q + h * cache_.head_dim, key, cache_.head_dim) +
+                                       bias_at(bias, p.first_slot + t);
       }
     }
   }
@@ -155,14 +167,15 @@ void ReferenceBackend::attention(const Tensor& q, const Rows& rows, const KvView
   if (blocks) expect_tensor("attention: blocks", *blocks, DType::kI32, {count, kv_heads, topk});
 
   const std::int64_t group_width = width / kv_heads;
+  const Rows seen = rows.seen_by(blocks);
   pool_.parallel_for(count * kv_heads, 1, [&](std::int64_t task, std::int64_t) {
     const std::int64_t row = task / kv_heads, kv_head = task % kv_heads;
-    const VisibleBlocks visible(rows, row, cache.page_tokens);
+    const VisibleBlocks visible(seen, row, cache.page_tokens);
     const std::int32_t* list = blocks ? blocks->row<std::int32_t>(row) + kv_head * topk : nullptr;
     GroupAttention group(cache, kv_head, group_width / cache.head_dim);
     group.run(
         attended_pages(visible, list, topk), q.row<float>(row) + kv_head * group_width, scale,
-        out.row<float>(row) + kv_head * group_width,
+        rows.bias_of(row), out.row<float>(row) + kv_head * group_width,
         log_sums ? log_sums.row<float>(row) + kv_head * (group_width / cache.head_dim) : nullptr);
   });
 }
@@ -195,14 +208,14 @@ class SequenceGradient {
         key_(static_cast<std::size_t>(cache.head_dim)),
         value_(key_.size()) {}
 
-  // A query head of one row. q, out, d_out, d_q [head_dim].
-  void add(const std::vector<PageTokens>& pages, float scale, const float* q, const float* out,
-           const float* d_out, float* d_q) {
+  // A query head of one row. bias by slot, or null; q, out, d_out, d_q [head_dim].
+  void add(const std::vector<PageTokens>& pages, float scale, const float* bias, const float* q,
+           const float* out, const float* d_out, float* d_q) {
     const std::int64_t dim = cache_.head_dim;
     std::vector<double> probabilities;
     for (const PageTokens& p : pages)
       for (std::int64_t t = 0; t < p.tokens; ++t)
-        probabilities.push_back(scale * dot(q, key(p, t), dim));
+        probabilities.push_back(scale * dot(q, key(p, t), dim) + bias_at(bias, p.first_slot + t));
     softmax(probabilities);
     const double delta = dot(d_out, out, dim);
     std::vector<double> d_query(static_cast<std::size_t>(dim), 0.0);
@@ -270,17 +283,19 @@ void ReferenceGradients::attention(const Tensor& q, const Rows& rows, const KvVi
     expect_tensor("attention gradient: blocks", *blocks, DType::kI32, {count, kv_heads, topk});
 
   const auto sequences = whole_sequences(rows);
+  const Rows seen = rows.seen_by(blocks);
   pool_.parallel_for(std::ssize(sequences) * kv_heads, 1, [&](std::int64_t task, std::int64_t) {
     const auto [first, last] = sequences[static_cast<std::size_t>(task / kv_heads)];
     const std::int64_t kv_head = task % kv_heads;
     SequenceGradient gradient(cache, kv_head, first, last - first);
     for (std::int64_t row = first; row < last; ++row) {
-      const VisibleBlocks visible(rows, row, cache.page_tokens);
+      const VisibleBlocks visible(seen, row, cache.page_tokens);
       const std::int32_t* list = blocks ? blocks->row<std::int32_t>(row) + kv_head * topk : nullptr;
       const auto pages = attended_pages(visible, list, topk);
       for (std::int64_t at = kv_head * group_width; at < (kv_head + 1) * group_width; at += dim)
-        gradient.add(pages, scale, q.row<float>(row) + at, out.row<float>(row) + at,
-                     d_out.row<float>(row) + at, d_q.row<float>(row) + at);
+        gradient.add(pages, scale, rows.bias_of(row), q.row<float>(row) + at,
+                     out.row<float>(row) + at, d_out.row<float>(row) + at,
+                     d_q.row<float>(row) + at);
     }
     gradient.store(d_k, d_v);
   });

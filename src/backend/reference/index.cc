@@ -1,6 +1,7 @@
 // The lightning indexer (spec: text-model §3.5).
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "backend/reference/dot.h"
@@ -40,14 +41,18 @@ class BlockScores {
         scratch_(static_cast<std::size_t>(cache.dim)),
         scores_(static_cast<std::size_t>(cache.page_tokens)) {}
 
-  float score(const float* q, const VisibleBlocks& visible, std::int64_t block) {
+  // None: `bias`, by slot, or null, hides the whole block.
+  std::optional<float> score(const float* q, const VisibleBlocks& visible, const float* bias,
+                             std::int64_t block) {
     const PagePart page = cache_.keys(visible.page(block));
-    const auto tokens = static_cast<std::size_t>(visible.tokens(block));
-    for (std::size_t t = 0; t < tokens; ++t) {
-      const float* key = cached_row(page, static_cast<std::int64_t>(t), scratch_.data());
-      scores_[t] = selection_.scale * dot(q, key, cache_.dim);
+    std::size_t count = 0;
+    for (std::int64_t t = 0; t < visible.tokens(block); ++t) {
+      if (bias != nullptr && std::isinf(bias[visible.first_slot(block) + t])) continue;
+      const float* key = cached_row(page, t, scratch_.data());
+      scores_[count++] = selection_.scale * dot(q, key, cache_.dim);
     }
-    return static_cast<float>(pool_scores({scores_.data(), tokens}, selection_.score_type));
+    if (count == 0) return std::nullopt;
+    return static_cast<float>(pool_scores({scores_.data(), count}, selection_.score_type));
   }
 
  private:
@@ -57,19 +62,26 @@ class BlockScores {
   std::vector<double> scores_;  // [page_tokens]
 };
 
-// The number by which each visible block is ranked (spec: text-model §3.5.5, §3.5.6).
-std::vector<float> ranking_keys(const float* q, const VisibleBlocks& visible,
-                                const Selection& selection, BlockScores& scores) {
+struct Candidates {
+  std::vector<std::int32_t> blocks;  // ascending
+  std::vector<float> keys;           // by which each is ranked
+};
+
+// The visible blocks (spec: text-model §3.5.5, §3.5.6).
+Candidates candidates(const float* q, const VisibleBlocks& visible, const float* bias,
+                      const Selection& selection, BlockScores& scores) {
   const std::int64_t first_local = visible.count() - selection.local_blocks;
-  std::vector<float> keys;
+  Candidates found;
   for (std::int64_t b = 0; b < visible.count(); ++b) {
-    const float score = scores.score(q, visible, b);
-    keys.push_back(b >= first_local            ? kLocalKey
-                   : b < selection.init_blocks ? kInitKey
-                   : std::isnan(score)         ? kNanKey
-                                               : score);
+    const std::optional<float> score = scores.score(q, visible, bias, b);
+    if (!score) continue;
+    found.blocks.push_back(static_cast<std::int32_t>(b));
+    found.keys.push_back(b >= first_local            ? kLocalKey
+                         : b < selection.init_blocks ? kInitKey
+                         : std::isnan(*score)        ? kNanKey
+                                                     : *score);
   }
-  return keys;
+  return found;
 }
 
 }  // namespace
@@ -106,11 +118,13 @@ void ReferenceBackend::select_blocks(const Tensor& q, const Rows& rows, const In
     for (std::int64_t task = begin; task < end; ++task) {
       const std::int64_t row = task / heads, head = task % heads;
       const VisibleBlocks visible(rows, row, cache.page_tokens);
-      const std::vector<float> keys =
-          ranking_keys(q.row<float>(row) + head * cache.dim, visible, selection, scores);
-      const std::vector<std::int32_t> chosen = largest(keys, topk);
+      const Candidates found = candidates(q.row<float>(row) + head * cache.dim, visible,
+                                          rows.bias_of(row), selection, scores);
       std::int32_t* list = blocks.row<std::int32_t>(row) + head * topk;
-      std::fill(std::copy(chosen.begin(), chosen.end(), list), list + topk, -1);
+      std::int32_t* next = list;
+      for (const std::int32_t i : largest(found.keys, topk))
+        *next++ = found.blocks[static_cast<std::size_t>(i)];
+      std::fill(next, list + topk, -1);
     }
   });
 }
