@@ -132,9 +132,11 @@ void add_gradients(CLI::App& app, Run& run) {
       "gradients", "Write the derivatives of a batch's loss by every trained weight to a file");
   add_model_options(*command, o->model);
   command
-      ->add_option("--batch", o->batch,
-                   "JSON: {\"sequences\": [{\"ids\": [...], \"labels\": [...]}]}; a label belongs "
-                   "to the row that predicts it, -100 is not scored")
+      ->add_option(
+          "--batch", o->batch,
+          "JSON: {\"sequences\": [{\"ids\": [...], \"labels\": [...]}]}, each perhaps with "
+          "\"position_ids\" and an \"attention_mask\" (docs/training-data.md); a label belongs "
+          "to the row that predicts it, -100 is not scored")
       ->required();
   command->add_option("--rows", o->rows,
                       "safetensors file with the pixel rows of a batch of one sequence");

@@ -69,9 +69,11 @@ void add_step_options(CLI::App& command, StepOptions& o) {
   CLI::Option* data = command.add_option("--data", o.data.files, kDataFilesHelp);
   for (CLI::Option* option : add_data_options(command, o.data)) option->needs(data);
   command
-      .add_option("--batches", o.batches,
-                  "instead of --data, JSON: {\"steps\": [{\"sequences\": [{\"ids\": [...], "
-                  "\"labels\": [...]}]}]}, a batch for each step; labels as for m3 gradients")
+      .add_option(
+          "--batches", o.batches,
+          "instead of --data, JSON: {\"steps\": [{\"sequences\": [{\"ids\": [...], "
+          "\"labels\": [...]}]}]}, a batch for each step; labels, positions and masks as for "
+          "m3 gradients")
       ->excludes(data);
   command.add_option("--batch", o.batch, "samples of a step")
       ->check(between(1, kMany))

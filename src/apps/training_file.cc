@@ -1,5 +1,10 @@
 #include "apps/training_file.h"
 
+#include <algorithm>
+#include <limits>
+#include <optional>
+
+#include "apps/mask_reader.h"
 #include "base/file.h"
 #include "text/json.h"
 
@@ -23,6 +28,20 @@ Result<std::vector<std::int32_t>> read_tokens(const Json& sequence, const char* 
   return tokens;
 }
 
+Result<std::vector<std::int32_t>> read_positions(const Json& json, std::size_t tokens) {
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+  if (!json.is_array()) return fail("has \"position_ids\" that are no list");
+  if (json.size() != tokens) return fail("has {} ids and {} \"position_ids\"", tokens, json.size());
+  std::vector<std::int32_t> positions;
+  for (const Json& entry : json) {
+    const std::int64_t position = entry.is_number_integer() ? entry.get<std::int64_t>() : -1;
+    if (position < 0 || position > kMost)
+      return fail("\"position_ids\" holds {}, expected 0 to {}", entry.dump(), kMost);
+    positions.push_back(static_cast<std::int32_t>(position));
+  }
+  return positions;
+}
+
 Result<TrainingSequence> read_sequence(const Json& json, const Config& config) {
   TrainingSequence sequence;
   M3_TRY(sequence.ids, read_tokens(json, "ids", 0, config));
@@ -33,7 +52,52 @@ Result<TrainingSequence> read_sequence(const Json& json, const Config& config) {
   if (std::ssize(sequence.ids) > config.positions_max)
     return fail("has {} tokens, but the model has {} positions", sequence.ids.size(),
                 config.positions_max);
+  if (const Json* positions = find_set_member(json, "position_ids")) {
+    M3_TRY(sequence.positions, read_positions(*positions, sequence.ids.size()));
+  }
   return sequence;
+}
+
+constexpr const char* kMask = "attention_mask";
+
+// The mask of each sequence of a batch, or of each that has one.
+Result<std::vector<std::optional<TrainingMask>>> read_masks(
+    const Json& batch, const std::vector<TrainingSequence>& sequences) {
+  std::vector<std::optional<TrainingMask>> masks(sequences.size());
+  std::vector<std::int64_t> lengths;
+  for (const TrainingSequence& s : sequences) lengths.push_back(std::ssize(s.ids));
+  const Json* shared = find_set_member(batch, kMask);
+  if (shared != nullptr) {
+    auto read = read_batch_mask(*shared, lengths);
+    if (!read) return fail("\"{}\" {}", kMask, read.error().message);
+    std::ranges::move(*read, masks.begin());
+  }
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    const Json* own = find_set_member(batch["sequences"][i], kMask);
+    if (own == nullptr) continue;
+    if (shared != nullptr) return fail("sequence {} has a \"{}\" beside the batch's", i, kMask);
+    auto read = read_mask(*own, lengths[i]);
+    if (!read) return fail("sequence {}: \"{}\" {}", i, kMask, read.error().message);
+    masks[i] = std::move(*read);
+  }
+  return masks;
+}
+
+// The sequences that these come to under their masks.
+Result<std::vector<TrainingSequence>> apply_masks(const Json& batch,
+                                                  std::vector<TrainingSequence> sequences) {
+  M3_TRY(const auto masks, read_masks(batch, sequences));
+  std::vector<TrainingSequence> all;
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    if (!masks[i]) {
+      all.push_back(std::move(sequences[i]));
+      continue;
+    }
+    auto parts = apply_mask(sequences[i], *masks[i]);
+    if (!parts) return fail("sequence {}: {}", i, parts.error().message);
+    std::ranges::move(*parts, std::back_inserter(all));
+  }
+  return all;
 }
 
 Result<std::vector<TrainingSequence>> read_sequences(const Json& batch, const Config& config) {
@@ -46,7 +110,7 @@ Result<std::vector<TrainingSequence>> read_sequences(const Json& batch, const Co
     if (!sequence) return fail("sequence {} {}", sequences.size(), sequence.error().message);
     sequences.push_back(std::move(*sequence));
   }
-  return sequences;
+  return apply_masks(batch, std::move(sequences));
 }
 
 Result<Json> read_json_file(const std::string& path) {

@@ -1,4 +1,8 @@
 // Token sequences with labels, as `m3 gradients` and `m3 train` take them.
+//
+// A sequence is {"ids", "labels"} and may have "position_ids", one for each token, which RoPE alone
+// reads, and an "attention_mask" (apps/mask_reader.h). What a mask separates comes back as
+// sequences of their own.
 #pragma once
 
 #include <string>
@@ -10,9 +14,9 @@
 
 namespace m3 {
 
-// A JSON file {"sequences": [{"ids", "labels"}]}. Errors: another form, no sequence, lists of
-// different lengths, ids or labels outside the vocabulary, more tokens than positions; each says
-// which sequence.
+// A JSON file {"sequences": [...]}, perhaps with the "attention_mask" of all. Errors: another form,
+// no sequence, lists of different lengths, ids or labels outside the vocabulary, more tokens than
+// positions, positions below 0, masks of other shapes, labels on padding; each says which sequence.
 Result<std::vector<TrainingSequence>> read_training_batch(const std::string& path,
                                                           const Config& config);
 

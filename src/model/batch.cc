@@ -23,6 +23,11 @@ Tensor Batch::page_table() const {
   return {const_cast<std::int32_t*>(pages.data()), DType::kI32, {sequence_count(), pages_max}};
 }
 
+Tensor Batch::position_table() const {
+  if (positions.empty()) return {};
+  return {const_cast<std::int64_t*>(positions.data()), DType::kI64, {rows()}};
+}
+
 void Batch::splice_into(const Tensor& embedded, Backend& backend) const {
   for (const auto& [first, features] : splices)
     backend.copy(features, embedded.rows(first, first + features.dim(0)));

@@ -17,13 +17,16 @@ struct Splice {
 
 // Rows are grouped by sequence, ascending within one; the cache holds every earlier slot of it.
 struct Batch {
-  std::vector<std::int32_t> ids;    // [rows] token ids
-  std::vector<std::int64_t> slots;  // [rows] index within the sequence, which is also the position
+  std::vector<std::int32_t> ids;        // [rows] token ids
+  std::vector<std::int64_t> slots;      // [rows] index within the sequence; also the position
   std::vector<std::int32_t> sequences;  // [rows] which row of `pages`
   std::vector<std::int32_t> pages;      // [sequences, pages_max], -1 beyond a sequence's pages
   std::int64_t pages_max = 0;
   std::vector<std::int32_t> outputs;  // rows whose logits are wanted, ascending
   std::vector<Splice> splices = {};
+  // Of training. What rotations are made of, [rows], in place of slots; and what rows see.
+  std::vector<std::int64_t> positions = {};
+  RowMask mask = {};
   // Also every row's hidden state after the final norm, which MTP continues, wanted or not.
   bool keep_final = false;
 
@@ -39,6 +42,8 @@ struct Batch {
                     std::span<const std::int32_t> sequence_pages, bool all_outputs);
   // `pages` as ops read it; valid as long as the batch is not changed.
   Tensor page_table() const;
+  // `positions` in the same manner; empty where slots are the positions.
+  Tensor position_table() const;
   // Copies the splices over `embedded` [rows, hidden] F32.
   void splice_into(const Tensor& embedded, Backend& backend) const;
   void want_last() { outputs.push_back(static_cast<std::int32_t>(rows() - 1)); }

@@ -119,8 +119,10 @@ Model::Step Model::begin(const Batch& batch, const PagedCache& cache, const Acti
   copy_into(a.outputs, batch.outputs);
   const Rope rope{.inv_freq = inv_freq_.tensor(DType::kF32, {config_.rotary_dim / 2}),
                   .scale = rope_scale(config_)};
-  backend_.rope_table(a.slots, rope, a.rotations);
-  const Rows rows{.slots = a.slots, .sequences = a.sequences, .pages = batch.page_table()};
+  const Tensor positions = batch.position_table();
+  backend_.rope_table(positions ? positions : a.slots, rope, a.rotations);
+  const Rows rows{
+      .slots = a.slots, .sequences = a.sequences, .pages = batch.page_table(), .mask = batch.mask};
   return {.a = a, .rows = rows, .cache = cache, .watch = watch};
 }
 

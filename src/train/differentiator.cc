@@ -4,8 +4,10 @@
 #include <numeric>
 #include <set>
 
+#include "base/check.h"
 #include "model/batch.h"
 #include "tensor/layout.h"
+#include "train/batch_mask.h"
 
 namespace m3 {
 namespace {
@@ -35,6 +37,19 @@ Batch make_batch(std::span<const TrainingSequence> sequences, std::int64_t page_
     sequence.splices.add_to(batch, /*slot=*/0, std::ssize(sequence.ids), first_row);
   }
   return batch;
+}
+
+// The positions of all rows, where any sequence has its own.
+void add_positions(std::span<const TrainingSequence> sequences, Batch& batch) {
+  if (std::ranges::all_of(sequences, [](const auto& s) { return s.positions.empty(); })) return;
+  batch.positions = batch.slots;
+  auto at = batch.positions.begin();
+  for (const TrainingSequence& s : sequences) {
+    M3_CHECK(s.positions.empty() || s.positions.size() == s.ids.size(), "{} positions of {} ids",
+             s.positions.size(), s.ids.size());
+    std::ranges::copy(s.positions, at);
+    at += std::ssize(s.ids);
+  }
 }
 
 // values[t + by] in place of values[t], and `fill` where the sequence has ended.
@@ -132,7 +147,10 @@ Result<LossSums> Differentiator::losses(std::span<const TrainingSequence> sequen
 Result<LossSums> Differentiator::run(std::span<const TrainingSequence> sequences,
                                      std::optional<std::int64_t> scored) {
   const std::int64_t page_tokens = model_->config().block_tokens;
-  const Batch batch = make_batch(sequences, page_tokens);
+  Batch batch = make_batch(sequences, page_tokens);
+  add_positions(sequences, batch);
+  const BatchMask mask(sequences);
+  batch.mask = mask.rows();
   const std::int64_t rows = batch.rows();
   M3_CHECK(rows <= kept_.tokens(), "{} rows in a differentiator for {}", rows, kept_.tokens());
   std::int64_t pages = 0;

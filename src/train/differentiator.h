@@ -33,6 +33,12 @@ struct TrainingSequence {
   std::vector<std::int32_t> labels;
   std::vector<TrainingMedia> media = {};
   SplicePlan splices = {};  // of `media` into `ids`
+  // What RoPE turns by, and nothing else reads (spec: training §2.3); empty: 0, 1, ….
+  std::vector<std::int32_t> positions = {};
+  // [tokens, tokens]: added to the scaled score of a row and a token, -infinity hides it. Layers
+  // without lists of blocks attend to all that it does not hide; empty: each row to those up to
+  // itself (spec: training §2.2).
+  std::vector<float> bias = {};
 };
 
 // Rows with a label, of all sequences.
@@ -58,7 +64,7 @@ class Differentiator {
                                        Keep keep = Keep::kAll);
 
   // Adds the derivatives of (main + mtp_scale / depths * Σ mtp) / scored. Each sequence sees itself
-  // alone, at positions 0, 1, …, in blocks that begin with it. Together they have at most as many
+  // alone, in blocks that begin with it. Together they have at most as many
   // rows as the differentiator was made for. Errors: no memory for their keys and values.
   Result<LossSums> add(std::span<const TrainingSequence> sequences, std::int64_t scored);
 
