@@ -204,6 +204,8 @@ TEST(TrainRunFolder, RefusesWhatIsAnotherRun) {
   expect_refused(resumed("--val 0.34", "--val 0.5"), {"--val was 0.34"});
   expect_refused(resumed("experts=2", "experts=1"), {"--rank was", "experts=2"});
   expect_refused(resumed(" --val 0.34", " --seed 3 --val 0.34"), {"--seed was 0 and is now 3"});
+  expect_refused(resumed(" --val 0.34", " --moments bf16 --val 0.34"),
+                 {"--moments was f32 and is now bf16"});
   expect_refused(resumed(kAdapter, kFull), {"another"});
   expect_refused(resumed(nano(), tiny_model_directory("nano-mtp")), {"the model's", "was"});
   const std::string other = work.write("a.jsonl", R"({"text": "something else"})"

@@ -9,6 +9,7 @@
 #include "tests/golden_file.h"
 #include "tests/temporary_directory.h"
 #include "tests/tiny_model.h"
+#include "train/run_checkpoint.h"
 #include "train/save.h"
 #include "train/trainer.h"
 
@@ -50,7 +51,7 @@ class Training {
     return *report;
   }
 
-  const Trainer& trainer() const { return *trainer_; }
+  Trainer& trainer() { return *trainer_; }
 
   TinyModel tiny;
 
@@ -126,6 +127,30 @@ TEST_P(Train, OfNothingScoredChangesNothing) {
   const StepReport report = training.step(batch);
   EXPECT_EQ(report.loss, 0);
   EXPECT_NE(report.skipped, "");
+}
+
+// A checkpoint holds moments as they are kept, and nothing of other ones.
+TEST_P(Train, GoesOnWithMomentsInBfloat16ToTheSameBits) {
+  const TemporaryDirectory work;
+  const auto batch = golden_batch(GoldenFile("train-smooth-steps"), 0);
+  TrainerOptions o = options();
+  o.adam.moments = DType::kBF16;
+  Training training("train", GetParam(), o), resumed("train", GetParam(), o);
+  for (int step = 0; step < 3; ++step) training.step(batch);
+  std::int64_t numbers = 0;
+  for (const Tensor& values : training.trainer().values()) numbers += values.elements();
+  EXPECT_EQ(checkpoint_bytes(training.trainer()), 8 * numbers);
+  const auto point = save_checkpoint(work.path(), training.trainer(), {}, {});
+  ASSERT_TRUE(point) << point.error().message;
+  const Status restored = restore_checkpoint(*point, resumed.trainer(), {});
+  ASSERT_TRUE(restored) << restored.error().message;
+  for (int step = 0; step < 2; ++step)
+    EXPECT_EQ(training.step(batch).loss, resumed.step(batch).loss);
+
+  Training other("train", GetParam(), options());
+  const Status refused = restore_checkpoint(*point, other.trainer(), {});
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("type"), std::string::npos) << refused.error().message;
 }
 
 std::vector<float> decoded(const Matrix& w) {

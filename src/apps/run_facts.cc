@@ -56,6 +56,7 @@ std::vector<RunFact> trainer_facts(const TrainerOptions& o, const std::string& s
           {"--decay-steps", text_of(o.schedule.falling)},
           {"--betas", fmt::format("{},{}", o.adam.beta1, o.adam.beta2)},
           {"--eps", text_of(o.adam.eps)},
+          {"--moments", o.adam.moments == DType::kBF16 ? "bf16" : "f32"},
           {"--weight-decay", text_of(o.adam.weight_decay)},
           {"--clip", text_of(o.clip)}};
 }

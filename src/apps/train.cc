@@ -29,6 +29,7 @@ struct TrainOptions {
   bool full = false;
   NewLoraOptions lora;
   std::string precision = "bf16";
+  std::string moments = "f32";
   std::vector<std::string> train = {"text"};
   std::string schedule = "cosine";
   std::vector<double> betas = {0.9, 0.95};
@@ -44,6 +45,8 @@ struct TrainOptions {
   std::int64_t patience = 0;
   bool json = false;
 };
+
+const std::map<std::string, DType> kMoments = {{"f32", DType::kF32}, {"bf16", DType::kBF16}};
 
 const std::map<std::string, TrainingPrecision> kPrecisions = {{"bf16", TrainingPrecision::kBF16},
                                                               {"f32", TrainingPrecision::kF32}};
@@ -133,6 +136,7 @@ Status check_kind(TrainOptions& o) {
   if (adapter && o.precision != TrainOptions().precision)
     return fail("--precision goes with --full; an adapter is float32, its base as it is stored");
   o.trainer.precision = kPrecisions.at(o.precision);
+  o.trainer.adam.moments = kMoments.at(o.moments);
   if (o.trainer.schedule.rate < 0) o.trainer.schedule.rate = adapter ? 1e-4 : 1e-5;
   if (o.trainer.adam.weight_decay < 0) o.trainer.adam.weight_decay = adapter ? 0 : 0.1;
   return {};
@@ -333,6 +337,12 @@ void add_train(CLI::App& app, Run& run) {
       ->capture_default_str();
   command->add_option("--eps", o->trainer.adam.eps, "AdamW's least denominator")
       ->check(between(0, 1, true))
+      ->capture_default_str();
+  command
+      ->add_option("--moments", o->moments,
+                   "f32, or bf16, rounded at random so that they keep their means: 4 bytes less "
+                   "for each trained number")
+      ->check(CLI::IsMember(kMoments))
       ->capture_default_str();
   command
       ->add_option("--weight-decay", o->trainer.adam.weight_decay,

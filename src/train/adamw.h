@@ -25,9 +25,14 @@ struct AdamWOptions {
   double beta2 = 0.999;
   double eps = 1e-8;
   double weight_decay = 0;  // of every trained weight
+  // In which both moments are kept, F32 or BF16. To bfloat16 they are rounded at random, up as
+  // often as keeps their mean: to the nearest, a moment would stay where it is once a step changes
+  // it by less than half a unit, and one of β2 = 0.999 does so from the first. What is random
+  // depends on step, tensor and element alone.
+  DType moments = DType::kF32;
 };
 
-// Holds the moments, in float32.
+// Holds the moments.
 class AdamW {
  public:
   // Errors: the system has no such memory left.

@@ -45,7 +45,7 @@ std::vector<TensorInfo> state_tensors(const Trainer& trainer) {
     for (std::size_t i = 0; i < part.tensors.size(); ++i) {
       const Tensor& tensor = part.tensors[i];
       infos.push_back({part.prefix + trainer.weights()[i].name,
-                       DType::kF32,
+                       tensor.dtype,
                        {tensor.shape.begin(), tensor.shape.begin() + tensor.rank}});
     }
   return infos;
@@ -184,8 +184,8 @@ Status expect_state_of(const SafetensorsFile& file, const Trainer& trainer) {
   for (const TensorInfo& info : expected) {
     const TensorInfo* found = file.find(info.name);
     if (found == nullptr || found->dtype != info.dtype || found->shape != info.shape)
-      return fail("{} is of another model: it has no {} of the shape that is trained", file.path(),
-                  info.name);
+      return fail("{} is of another model: it has no {} of the type and shape that is trained",
+                  file.path(), info.name);
   }
   if (file.tensors().size() != expected.size())
     return fail("{} is of another model: it holds {} tensors, expected {}", file.path(),

@@ -1,7 +1,7 @@
 // A training run at one of its steps, on disk: all that its later steps follow from.
 //
 //   step-N/state.safetensors   weights.NAME, first.NAME and second.NAME: the value of each trained
-//                              number and both of its moments, float32
+//                              number and both of its moments, as the trainer has them
 //   step-N/checkpoint.json     where the run stood, what it is ("run"), bytes and checksum of the
 //                              state; "xxh3": of all this, as one compact line
 //

@@ -57,12 +57,11 @@ Result<std::vector<WeightSpec>> trained_weights(Model& model, const TrainedParts
   return table;
 }
 
-Result<WeightValues> WeightValues::create(std::span<const WeightSpec> weights) {
+Result<WeightValues> WeightValues::create(std::span<const WeightSpec> weights, DType dtype) {
   WeightValues values;
   for (const WeightSpec& spec : weights) {
-    M3_TRY(Buffer buffer, Buffer::allocate(spec.elements() * dtype_size(DType::kF32)));
-    values.tensors_.emplace_back(buffer.data(), DType::kF32,
-                                 std::span<const std::int64_t>(spec.shape));
+    M3_TRY(Buffer buffer, Buffer::allocate(spec.elements() * dtype_size(dtype)));
+    values.tensors_.emplace_back(buffer.data(), dtype, std::span<const std::int64_t>(spec.shape));
     values.buffers_.push_back(std::move(buffer));
   }
   return values;

@@ -29,11 +29,12 @@ bool is_trained(const WeightSpec& weight, const TrainedParts& parts);
 // none.
 Result<std::vector<WeightSpec>> trained_weights(Model& model, const TrainedParts& parts);
 
-// One float32 tensor for each of some weights, of its shape.
+// One tensor for each of some weights, of its shape; float32 unless another type is asked for.
 class WeightValues {
  public:
   // Zeros. Errors: the system has no such memory left.
-  static Result<WeightValues> create(std::span<const WeightSpec> weights);
+  static Result<WeightValues> create(std::span<const WeightSpec> weights,
+                                     DType dtype = DType::kF32);
 
   std::span<const Tensor> tensors() const { return tensors_; }
   std::int64_t bytes() const;

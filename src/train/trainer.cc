@@ -33,8 +33,8 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Model& model, const TrainerOpti
                                 options.keep));
   trainer->differentiator_ = std::make_unique<Differentiator>(std::move(differentiator));
   // Nothing of this has been touched yet; an adapter's values are there.
-  const std::int64_t each =
-      3 * 4 + (adapter != nullptr ? 0 : MasterWeights::bytes_each(options.precision));
+  const std::int64_t each = 4 + 2 * dtype_size(options.adam.moments) +
+                            (adapter != nullptr ? 0 : MasterWeights::bytes_each(options.precision));
   const std::int64_t bytes =
       trainer->gradients_.bytes() / 4 * each + trainer->differentiator_->bytes();
   if (bytes > available_memory())
