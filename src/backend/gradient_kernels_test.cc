@@ -251,6 +251,60 @@ TEST_P(GradientKernelTest, Norms) {
     });
 }
 
+TEST_P(GradientKernelTest, SegmentAttention) {
+  const struct {
+    std::int64_t heads, dim;
+    std::vector<std::int32_t> segments;
+  } cases[] = {{2, 4, {0, 5, 5, 6}}, {1, 18, {0, 131}}, {3, 7, {0, 300, 317, 560}}};
+  for (const auto& c : cases) {
+    const std::int64_t rows = c.segments.back(), width = c.heads * c.dim;
+    const Tensor segments = arena_.of<std::int32_t>({std::ssize(c.segments)}, c.segments);
+    const Tensor q = arena_.random_bf16({rows, width}, 2), k = arena_.random_bf16({rows, width});
+    const Tensor v = arena_.random_bf16({rows, width}), d_out = arena_.random_bf16({rows, width});
+    const Tensor out = arena_.floats({rows, width});
+    reference_->segment_attention(q, k, v, segments, c.dim, 0.4f, out);
+    const auto run_on = [&](GradientOps& ops) {
+      const std::array<Tensor, 3> d = {arena_.floats({rows, width}), arena_.floats({rows, width}),
+                                       arena_.floats({rows, width})};
+      ops.segment_attention(q, k, v, segments, c.dim, 0.4f, out, d_out, d[0], d[1], d[2]);
+      return d;
+    };
+    const auto actual = run_on(ops()), expected = run_on(exact());
+    const char* names[] = {"d_q", "d_k", "d_v"};
+    for (std::size_t i = 0; i < 3; ++i)
+      expect_close(actual[i], expected[i], 3,
+                   on("{} of {} heads of {}, {} rows", names[i], c.heads, c.dim, rows));
+    ThreadPool three(3);
+    const auto same = make(GetParam(), three);
+    const auto many = run_on(*same->gradients());
+    for (std::size_t i = 0; i < 3; ++i) expect_same(many[i], actual[i], on("{}", names[i]));
+  }
+}
+
+TEST_P(GradientKernelTest, LayerNormAndGelu) {
+  const std::int64_t rows = 130, dim = 37;
+  const Tensor x = arena_.random({rows, dim}, 4), d_out = arena_.random({rows, dim});
+  const float specials[] = {0.0f, 1e-20f, -1e-3f, 30.0f, -30.0f};
+  std::copy(std::begin(specials), std::end(specials), x.as<float>());
+  const Tensor bias = arena_.random({dim});
+  const LayerNorm norm{arena_.random({dim}), arena_.random({dim}), 1e-3f};
+  const auto run_on = [&](GradientOps& ops) {
+    const std::array<Tensor, 6> d = {
+        arena_.copy(d_out),         zeros({dim}), zeros({dim}), arena_.floats({rows, dim}),
+        arena_.floats({rows, dim}), zeros({dim})};
+    ops.layer_norm(x, norm, d_out, d[0], d[1], d[2]);
+    ops.gelu(x, bias, d_out, d[3]);
+    ops.gelu(x, {}, d_out, d[4]);
+    ops.add_row(d_out, d[5]);
+    return d;
+  };
+  const auto actual = run_on(ops()), expected = run_on(exact());
+  for (std::size_t i = 0; i < actual.size(); ++i)
+    expect_near(actual[i], expected[i], on("result {}", i), [&](std::int64_t at) {
+      return 64 * kF32 * std::max(8.0f, std::abs(expected[i].as<float>()[at]));
+    });
+}
+
 TEST_P(GradientKernelTest, Mixture) {
   const std::int64_t experts = 5, tokens = 33, k = 2, hidden = 70, inner = 19;
   const Tensor x = arena_.random({tokens, hidden}), gate = arena_.random({experts, hidden});

@@ -10,8 +10,12 @@
 // What keys and values receive is summed run after run. To have work for many threads, long
 // sequences are cut into stretches of rows that each sum up their own; these are added in ascending
 // order. The cut depends on shapes alone.
+//
+// Segments of the vision tower are sequences whose rows see all of them, each head with keys of its
+// own. Nobody has kept their log sums, so a run finds them first, one product more to five.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "backend/cpu/attention_visits.h"
@@ -73,7 +77,7 @@ class RunGradient {
     const auto pairs = TaskScratch::bytes_for<std::uint16_t>;
     const auto floats = TaskScratch::bytes_for<float>;
     return BlockVisits::scratch_bytes(call) + 4 * pairs(queries * dim) + floats(queries * dim) +
-           3 * floats(queries) + 2 * floats(queries * tokens) + 3 * pairs(queries * tokens);
+           5 * floats(queries) + 2 * floats(queries * tokens) + 3 * pairs(queries * tokens);
   }
 
   RunGradient(const Arguments& arguments, const Unit& unit, const RowRun& run,
@@ -87,7 +91,8 @@ class RunGradient {
     for (std::uint16_t** pairs : {&q_by_dim_, &d_out_by_dim_, &q_by_query_, &d_out_by_query_})
       *pairs = slice.take<std::uint16_t>(stride_ * dim_);
     d_q_ = slice.take<float>(stride_ * dim_);
-    for (float** values : {&log_sums_, &deltas_, &visible_}) *values = slice.take<float>(stride_);
+    for (float** values : {&log_sums_, &deltas_, &visible_, &largest_, &factors_})
+      *values = slice.take<float>(stride_);
     for (float** tile : {&scores_, &d_weights_}) *tile = slice.take<float>(stride_ * tokens);
     for (std::uint16_t** tile : {&weights_, &d_scores_, &d_score_pairs_})
       *tile = slice.take<std::uint16_t>(stride_ * tokens);
@@ -95,6 +100,7 @@ class RunGradient {
 
   void add() {
     load();
+    if (!call_.log_sums) find_log_sums();
     for (std::int64_t block = visits_.next(0); block != kNoBlock; block = visits_.next(block + 1))
       visits_.for_each_range(block,
                              [&](std::int64_t row, std::int64_t rows, const std::int64_t* tokens) {
@@ -130,8 +136,9 @@ class RunGradient {
       place_along_dim(q, query, q_by_dim_);
       place_along_dim(d_out, query, d_out_by_dim_);
       deltas_[query] = static_cast<float>(std::inner_product(d_out, d_out + dim, out, 0.0));
-      log_sums_[query] = call_.log_sums.row<float>(
-          run_.first + query / heads_)[unit_.kv_head * heads_ + query % heads_];
+      if (call_.log_sums)
+        log_sums_[query] = call_.log_sums.row<float>(
+            run_.first + query / heads_)[unit_.kv_head * heads_ + query % heads_];
     }
     for (std::int64_t query = 0; query < queries(); query += 2) {
       const bool alone = query + 1 == queries();
@@ -155,6 +162,59 @@ class RunGradient {
     }
   }
 
+  const PageRows& page_of(std::int64_t block) const {
+    const std::int64_t at = (unit_.sequence->first_page + block) * call_.cache.kv_heads;
+    return a_.pages[static_cast<std::size_t>(at + unit_.kv_head)];
+  }
+
+  // out [tokens, width] = x [tokens, dim] y, some queries along dim.
+  void multiply_along_dim(const std::uint16_t* x, std::int64_t tokens, const std::uint16_t* y,
+                          std::int64_t width, float* out) const {
+    call_.kernels.multiply_pairs({.x = x,
+                                  .x_stride = PageRows::dim_stride(call_.cache),
+                                  .rows = tokens,
+                                  .y = y,
+                                  .y_stride = 2 * stride_,
+                                  .columns = width,
+                                  .pairs = divide_up(call_.dim(), 2),
+                                  .out = out,
+                                  .out_stride = width});
+  }
+
+  // Of a run whose rows all see the same.
+  void find_log_sums() const {
+    const std::int64_t width = round_up(queries(), kPairColumns);
+    std::fill_n(largest_, width, -std::numeric_limits<float>::infinity());
+    for (std::int64_t block = visits_.next(0); block != kNoBlock; block = visits_.next(block + 1))
+      visits_.for_each_range(block, [&](std::int64_t, std::int64_t, const std::int64_t* tokens) {
+        multiply_along_dim(page_of(block).keys, tokens[0], q_by_dim_, width, scores_);
+        add_exponentials(tokens[0], width);
+      });
+    for (std::int64_t q = 0; q < width; ++q) log_sums_[q] = largest_[q] + std::log(log_sums_[q]);
+  }
+
+  // scores_ [tokens, width] to log_sums_, which holds sums of exp(score - largest) so far.
+  void add_exponentials(std::int64_t tokens, std::int64_t width) const {
+    const Kernels& kernels = call_.kernels;
+    float* minus_largest = visible_;  // which is of no use yet
+    std::copy_n(largest_, width, factors_);
+    for (std::int64_t t = 0; t < tokens; ++t)
+      for (std::int64_t q = 0; q < width; ++q)
+        largest_[q] = std::max(largest_[q], call_.scale * scores_[t * width + q]);
+    for (std::int64_t q = 0; q < width; ++q) {
+      factors_[q] -= largest_[q];
+      minus_largest[q] = -largest_[q];
+    }
+    kernels.exp(factors_, width, factors_);
+    for (std::int64_t q = 0; q < width; ++q) log_sums_[q] *= factors_[q];
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      float* s = scores_ + t * width;
+      kernels.scale_add(s, call_.scale, minus_largest, width, s);
+      kernels.exp(s, width, s);
+      kernels.add(s, width, log_sums_);
+    }
+  }
+
   // Rows [row, row + rows) of the run, which attend to so many tokens of the block.
   void add_block(std::int64_t block, std::int64_t row, std::int64_t rows,
                  const std::int64_t* tokens) {
@@ -166,21 +226,9 @@ class RunGradient {
     for (std::int64_t i = 0; i < rows * heads_; ++i)
       visible_[skipped + i] = static_cast<float>(tokens[i / heads_]);
 
-    const std::int64_t at = (unit_.sequence->first_page + block) * call_.cache.kv_heads;
-    const PageRows& page = a_.pages[static_cast<std::size_t>(at + unit_.kv_head)];
-    const auto along_dim = [&](const std::uint16_t* x, const std::uint16_t* y, float* out) {
-      call_.kernels.multiply_pairs({.x = x,
-                                    .x_stride = PageRows::dim_stride(call_.cache),
-                                    .rows = seen,
-                                    .y = y + 2 * first,
-                                    .y_stride = 2 * stride_,
-                                    .columns = width,
-                                    .pairs = divide_up(call_.dim(), 2),
-                                    .out = out,
-                                    .out_stride = width});
-    };
-    along_dim(page.keys, q_by_dim_, scores_);
-    along_dim(page.values, d_out_by_dim_, d_weights_);
+    const PageRows& page = page_of(block);
+    multiply_along_dim(page.keys, seen, q_by_dim_ + 2 * first, width, scores_);
+    multiply_along_dim(page.values, seen, d_out_by_dim_ + 2 * first, width, d_weights_);
     const MaskedTile tile{.rows = {run_.first + row, rows},
                           .heads = heads_,
                           .first_slot = block * call_.cache.page_tokens,
@@ -282,6 +330,7 @@ class RunGradient {
   std::uint16_t *q_by_query_, *d_out_by_query_;  // [queries / 2, dim_, 2]
   float* d_q_;                                   // [dim, stride]
   float *log_sums_, *deltas_, *visible_;         // [stride]
+  float *largest_, *factors_;                    // [stride]
   float *scores_, *d_weights_;                   // [tokens, queries of a block]
   std::uint16_t *weights_, *d_scores_;           // the same
   std::uint16_t* d_score_pairs_;                 // [tokens / 2, queries of a block, 2]
@@ -311,29 +360,27 @@ std::vector<Sequence> sequences_of(std::span<const RowRun> runs, const Rows& row
   return sequences;
 }
 
-// A page's first `tokens` tokens.
-void load_page(const Kernels& kernels, const KvView& cache, std::int64_t page, std::int64_t head,
-               std::int64_t tokens, const PageRows& out) {
+// A page's first `tokens` tokens; key(t) and value(t) give a row [head_dim], valid until the next.
+template <typename Key, typename Value>
+void fill_page(const Kernels& kernels, const KvView& cache, std::int64_t tokens, const Key& key,
+               const Value& value, const PageRows& out) {
   const std::int64_t dim = cache.head_dim, stride = PageRows::dim_stride(cache);
-  std::vector<float> row(static_cast<std::size_t>(dim));
-  const auto load = [&](const PagePart& part, std::int64_t t, std::uint16_t* to) {
-    for (std::int64_t i = 0; i < dim; ++i)
-      row[static_cast<std::size_t>(i)] = t < tokens ? part.get(t, i) : 0;
-    kernels.to_bf16(row.data(), dim, to);
-    if (dim % 2 == 1) to[dim] = 0;
+  const auto place = [&](const float* row, std::uint16_t* to) {
+    std::fill_n(to, round_up(dim, 2), std::uint16_t{0});
+    if (row != nullptr) kernels.to_bf16(row, dim, to);
   };
   for (std::int64_t t = 0; t < round_up(cache.page_tokens, 2); ++t) {
-    load(cache.keys(page, head), t, out.keys + t * stride);
-    load(cache.values(page, head), t, out.values + t * stride);
+    place(t < tokens ? key(t) : nullptr, out.keys + t * stride);
+    place(t < tokens ? value(t) : nullptr, out.values + t * stride);
     for (std::int64_t i = 0; i < dim; ++i)
       out.keys_turned[i * PageRows::token_stride(cache) + t] = out.keys[t * stride + i];
   }
 }
 
-// Of each page of each sequence and each head.
-std::vector<PageRows> load_pages(const AttentionCall& call, std::span<const Sequence> sequences,
-                                 ThreadPool& pool, OpArena& arena) {
-  const KvView& cache = call.cache;
+// Of each page of each sequence and each head: fill(sequence, block, head, page).
+template <typename Fill>
+std::vector<PageRows> make_pages(const KvView& cache, std::span<const Sequence> sequences,
+                                 ThreadPool& pool, OpArena& arena, const Fill& fill) {
   const std::int64_t tokens = round_up(cache.page_tokens, 2);
   const std::int64_t rows = tokens * PageRows::dim_stride(cache);
   const std::int64_t turned = cache.head_dim * PageRows::token_stride(cache);
@@ -344,12 +391,31 @@ std::vector<PageRows> load_pages(const AttentionCall& call, std::span<const Sequ
                        arena.take<std::uint16_t>(turned)});
   for (const Sequence& s : sequences)
     for_each_task(pool, s.pages(cache.page_tokens) * cache.kv_heads, [&](std::int64_t task) {
-      const std::int64_t block = task / cache.kv_heads, head = task % cache.kv_heads;
-      const SeenPages seen(call.rows, s.first_row + s.tokens - 1, cache.page_tokens);
-      load_page(call.kernels, cache, seen.page(block), head, seen.tokens(block),
-                pages[static_cast<std::size_t>(s.first_page * cache.kv_heads + task)]);
+      fill(s, task / cache.kv_heads, task % cache.kv_heads,
+           pages[static_cast<std::size_t>(s.first_page * cache.kv_heads + task)]);
     });
   return pages;
+}
+
+std::vector<PageRows> load_pages(const AttentionCall& call, std::span<const Sequence> sequences,
+                                 ThreadPool& pool, OpArena& arena) {
+  const KvView& cache = call.cache;
+  return make_pages(
+      cache, sequences, pool, arena,
+      [&](const Sequence& s, std::int64_t block, std::int64_t head, const PageRows& out) {
+        const SeenPages seen(call.rows, s.first_row + s.tokens - 1, cache.page_tokens);
+        std::vector<float> row(static_cast<std::size_t>(cache.head_dim));
+        const auto rows_of = [&](const PagePart& part) {
+          return [&row, part](std::int64_t t) {
+            for (std::size_t i = 0; i < row.size(); ++i)
+              row[i] = part.get(t, static_cast<std::int64_t>(i));
+            return row.data();
+          };
+        };
+        const std::int64_t page = seen.page(block);
+        fill_page(call.kernels, cache, seen.tokens(block), rows_of(cache.keys(page, head)),
+                  rows_of(cache.values(page, head)), out);
+      });
 }
 
 std::int64_t last_slot(const Rows& rows, const RowRun& run) {
@@ -410,6 +476,30 @@ void add_units(const AttentionCall& call, std::span<const Unit> units, ThreadPoo
   }
 }
 
+struct Derivatives {
+  const Tensor &q, &k, &v;
+};
+
+void differentiate(const AttentionCall& call, std::span<const Sequence> sequences,
+                   std::span<const PageRows> pages, const Tensor& d_out, const Derivatives& d,
+                   ThreadPool& pool, TaskScratch& tasks, OpArena& arena) {
+  const std::vector<Unit> units = cut_units(call, sequences, arena);
+  const RunGradient::Arguments arguments{call, d_out, d.q, pages};
+  tasks.reserve(RunGradient::scratch_bytes(call));
+  for_each_task(pool, std::ssize(units), [&](std::int64_t i) {
+    // The last rows of a sequence take longest, so they come first.
+    const Unit& unit = units[units.size() - 1 - static_cast<std::size_t>(i)];
+    const std::int64_t sums = unit.tokens * round_up(call.dim(), kPairColumns);
+    std::fill_n(unit.d_keys, sums, 0.0f);
+    std::fill_n(unit.d_values, sums, 0.0f);
+    for (const RowRun& run : unit.runs) {
+      TaskScratch::Slice slice(tasks);
+      RunGradient(arguments, unit, run, slice).add();
+    }
+  });
+  add_units(call, units, pool, d.k, d.v);
+}
+
 void check_call(const AttentionCall& call, const Tensor& d_out, const Tensor& d_q,
                 const Tensor& d_k, const Tensor& d_v) {
   const KvView& cache = call.cache;
@@ -444,21 +534,79 @@ void CpuGradients::attention(const Tensor& q, const Rows& rows, const KvView& ca
   const std::vector<Sequence> sequences = sequences_of(runs, rows, cache.page_tokens);
   arena_.reset();
   const std::vector<PageRows> pages = load_pages(call, sequences, pool_, arena_);
-  const std::vector<Unit> units = cut_units(call, sequences, arena_);
-  const RunGradient::Arguments arguments{call, d_out, d_q, pages};
-  tasks_.reserve(RunGradient::scratch_bytes(call));
-  for_each_task(pool_, std::ssize(units), [&](std::int64_t i) {
-    // The last rows of a sequence take longest, so they come first.
-    const Unit& unit = units[units.size() - 1 - static_cast<std::size_t>(i)];
-    const std::int64_t sums = unit.tokens * round_up(call.dim(), kPairColumns);
-    std::fill_n(unit.d_keys, sums, 0.0f);
-    std::fill_n(unit.d_values, sums, 0.0f);
-    for (const RowRun& run : unit.runs) {
-      TaskScratch::Slice slice(tasks_);
-      RunGradient(arguments, unit, run, slice).add();
+  differentiate(call, sequences, pages, d_out, {d_q, d_k, d_v}, pool_, tasks_, arena_);
+}
+
+namespace {
+
+constexpr std::int64_t kSegmentPage = 128;
+
+// Rows of segments as rows of sequences: as they lie, and as they see, each the whole.
+struct SegmentRows {
+  Rows own, seen;
+};
+
+SegmentRows rows_of_segments(const Tensor& segments, std::int64_t count, OpArena& arena) {
+  const std::int32_t* offsets = segments.as<std::int32_t>();
+  const std::int64_t segment_count = segments.dim(0) - 1;
+  auto* slots = arena.take<std::int64_t>(count);
+  auto* last = arena.take<std::int64_t>(count);
+  auto* sequence = arena.take<std::int32_t>(count);
+  std::int64_t pages = 1;
+  for (std::int64_t s = 0; s < segment_count; ++s) {
+    pages = std::max(pages, divide_up(offsets[s + 1] - offsets[s], kSegmentPage));
+    for (std::int64_t row = offsets[s]; row < offsets[s + 1]; ++row) {
+      slots[row] = row - offsets[s];
+      last[row] = offsets[s + 1] - offsets[s] - 1;
+      sequence[row] = static_cast<std::int32_t>(s);
     }
-  });
-  add_units(call, units, pool_, d_k, d_v);
+  }
+  SegmentRows rows;
+  rows.own = {
+      .slots = {slots, DType::kI64, {count}},
+      .sequences = {sequence, DType::kI32, {count}},
+      // Nobody asks which pages: they are here alone.
+      .pages = {
+          arena.take<std::int32_t>(segment_count * pages), DType::kI32, {segment_count, pages}}};
+  rows.seen = rows.own;
+  rows.seen.slots = {last, DType::kI64, {count}};
+  return rows;
+}
+
+}  // namespace
+
+void CpuGradients::segment_attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                                     const Tensor& segments, std::int64_t dim, float scale,
+                                     const Tensor& out, const Tensor& d_out, const Tensor& d_q,
+                                     const Tensor& d_k, const Tensor& d_v) {
+  expect_segments(q, k, v, segments, dim, out);
+  for (const Tensor& other : {d_out, d_q, d_k, d_v})
+    expect_tensor("segment_attention gradient", other, DType::kF32, {q.dim(0), q.dim(1)});
+  if (q.dim(0) == 0) return;
+  arena_.reset();
+  const SegmentRows rows = rows_of_segments(segments, q.dim(0), arena_);
+  const KvView shape{.dtype = DType::kBF16,
+                     .page_tokens = kSegmentPage,
+                     .kv_heads = q.dim(1) / dim,
+                     .head_dim = dim};
+  const Tensor no_log_sums;
+  const AttentionCall call{kernels_, q, rows.seen, shape, scale, nullptr, out, no_log_sums};
+  std::vector<RowRun> runs;
+  cut_runs(rows.own, call.run_rows(), runs);
+  const std::vector<Sequence> sequences = sequences_of(runs, rows.own, kSegmentPage);
+  const std::vector<PageRows> pages = make_pages(
+      shape, sequences, pool_, arena_,
+      [&](const Sequence& s, std::int64_t block, std::int64_t head, const PageRows& page) {
+        const std::int64_t first = block * kSegmentPage;
+        const auto rows_of = [&](const Tensor& x) {
+          return [&x, row = s.first_row + first, column = head * dim](std::int64_t t) {
+            return x.row<float>(row + t) + column;
+          };
+        };
+        fill_page(kernels_, shape, std::min(kSegmentPage, s.tokens - first), rows_of(k), rows_of(v),
+                  page);
+      });
+  differentiate(call, sequences, pages, d_out, {d_q, d_k, d_v}, pool_, tasks_, arena_);
 }
 
 }  // namespace m3::cpu

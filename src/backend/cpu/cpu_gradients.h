@@ -1,5 +1,5 @@
 // The derivatives of this backend's ops: products of numbers rounded to bfloat16, summed in
-// float32. What has no kernel here is the reference's, in double.
+// float32. What has no kernel here, and takes no time, is the reference's, in double.
 #pragma once
 
 #include <cstdint>
@@ -38,9 +38,16 @@ class CpuGradients final : public GradientOps {
                  const Tensor& d_out, const Tensor& d_q, const Tensor& d_k,
                  const Tensor& d_v) override;
 
+  void segment_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments,
+                         std::int64_t dim, float scale, const Tensor& out, const Tensor& d_out,
+                         const Tensor& d_q, const Tensor& d_k, const Tensor& d_v) override;
+
   // norm.cc
   void rms_norm(const Tensor& x, const Tensor& weight, float eps, const Tensor& d_out,
                 const Tensor& d_x, const Tensor& d_weight) override;
+  void layer_norm(const Tensor& x, const LayerNorm& norm, const Tensor& d_out, const Tensor& d_x,
+                  const Tensor& d_weight, const Tensor& d_bias) override;
+  void add_row(const Tensor& d_out, const Tensor& d_row) override;
 
   // rope.cc
   void norm_rope(const Tensor& x, const HeadNorm& norm, const Tensor& d_out, const Tensor& d_x,
@@ -58,6 +65,7 @@ class CpuGradients final : public GradientOps {
   // elementwise.cc
   void swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params, const Tensor& d_out,
               const Tensor& d_gate, const Tensor& d_up) override;
+  void gelu(const Tensor& x, const Tensor& bias, const Tensor& d_out, const Tensor& d_x) override;
   // loss.cc
   void cross_entropy(const Tensor& logits, const Tensor& labels, float scale,
                      const Tensor& losses) override;
@@ -67,23 +75,8 @@ class CpuGradients final : public GradientOps {
   void embed(const Tensor& ids, const Tensor& d_out, const Tensor& d_table) override {
     reference_.embed(ids, d_out, d_table);
   }
-  void layer_norm(const Tensor& x, const LayerNorm& norm, const Tensor& d_out, const Tensor& d_x,
-                  const Tensor& d_weight, const Tensor& d_bias) override {
-    reference_.layer_norm(x, norm, d_out, d_x, d_weight, d_bias);
-  }
-  void add_row(const Tensor& d_out, const Tensor& d_row) override {
-    reference_.add_row(d_out, d_row);
-  }
-  void gelu(const Tensor& x, const Tensor& bias, const Tensor& d_out, const Tensor& d_x) override {
-    reference_.gelu(x, bias, d_out, d_x);
-  }
   void rotate(const Tensor& rotations, std::int64_t dim, const Tensor& d) override {
     reference_.rotate(rotations, dim, d);
-  }
-  void segment_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments,
-                         std::int64_t dim, float scale, const Tensor& out, const Tensor& d_out,
-                         const Tensor& d_q, const Tensor& d_k, const Tensor& d_v) override {
-    reference_.segment_attention(q, k, v, segments, dim, scale, out, d_out, d_q, d_k, d_v);
   }
   void dropout(const Tensor& x, const Dropout& dropout, float factor, const Tensor& out) override {
     reference_.dropout(x, dropout, factor, out);

@@ -93,4 +93,32 @@ void CpuGradients::swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& pa
   });
 }
 
+// With Φ and φ the normal distribution and its density: gelu(y) = y Φ(y), gelu'(y) = Φ(y) + y φ(y).
+void CpuGradients::gelu(const Tensor& x, const Tensor& bias, const Tensor& d_out,
+                        const Tensor& d_x) {
+  constexpr float kDensityAtZero = 0.39894228f;
+  expect_rank("gelu gradient: x", x, 2);
+  const std::int64_t rows = x.dim(0), dim = x.dim(1);
+  if (bias) expect_tensor("gelu gradient: bias", bias, DType::kF32, {dim});
+  const float* added = bias ? bias.as<float>() : nullptr;
+  for (const Tensor& other : {d_out, d_x})
+    expect_tensor("gelu gradient", other, DType::kF32, {rows, dim});
+  tasks_.reserve(3 * TaskScratch::bytes_for<float>(dim));
+  for_each_task(pool_, rows, [&](std::int64_t row) {
+    TaskScratch::Slice slice(tasks_);
+    float *y = slice.take<float>(dim), *activated = slice.take<float>(dim);
+    float* gauss = slice.take<float>(dim);
+    kernels_.scale_add(x.row<float>(row), 1, added, dim, y);
+    kernels_.gelu(y, nullptr, dim, activated);
+    for (std::int64_t i = 0; i < dim; ++i) gauss[i] = -0.5f * y[i] * y[i];
+    kernels_.exp(gauss, dim, gauss);
+    const float* given = d_out.row<float>(row);
+    float* to = d_x.row<float>(row);
+    for (std::int64_t i = 0; i < dim; ++i) {
+      const float below = y[i] == 0 ? 0.5f : activated[i] / y[i];
+      to[i] = given[i] * (below + y[i] * gauss[i] * kDensityAtZero);
+    }
+  });
+}
+
 }  // namespace m3::cpu
