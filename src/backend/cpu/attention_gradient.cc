@@ -226,15 +226,16 @@ class RunGradient {
     for (std::int64_t i = 0; i < rows * heads_; ++i)
       visible_[skipped + i] = static_cast<float>(tokens[i / heads_]);
 
-    const PageRows& page = page_of(block);
-    multiply_along_dim(page.keys, seen, q_by_dim_ + 2 * first, width, scores_);
-    multiply_along_dim(page.values, seen, d_out_by_dim_ + 2 * first, width, d_weights_);
     const MaskedTile tile{.rows = {run_.first + row, rows},
                           .heads = heads_,
                           .first_slot = block * call_.cache.page_tokens,
                           .tokens = seen,
                           .stride = width,
                           .skipped = skipped};
+    if (call_.rows.mask.bias && tile.is_hidden(call_.rows)) return;
+    const PageRows& page = page_of(block);
+    multiply_along_dim(page.keys, seen, q_by_dim_ + 2 * first, width, scores_);
+    multiply_along_dim(page.values, seen, d_out_by_dim_ + 2 * first, width, d_weights_);
     if (call_.rows.mask.bias) add_bias(tile);
     call_.kernels.softmax_gradient({.s = scores_,
                                     .d_weights = d_weights_,
@@ -281,35 +282,42 @@ class RunGradient {
     std::int64_t heads, first_slot, tokens, stride;
     std::int64_t skipped;  // queries in front of the first row's
 
-    // body(place in the tile, token, column, bias).
-    template <typename Body>
-    void for_each(const Rows& all, const Body& body) const {
+    bool is_hidden(const Rows& all) const {
       for (std::int64_t r = 0; r < rows.rows; ++r) {
         const float* bias = all.bias_of(rows.first + r) + first_slot;
-        for (std::int64_t t = 0; t < tokens; ++t)
-          for (std::int64_t h = 0; h < heads; ++h) {
-            const std::int64_t column = skipped + r * heads + h;
-            body(t * stride + column, t, column, bias[t]);
-          }
+        if (!std::all_of(bias, bias + tokens, [](float b) { return std::isinf(b); })) return false;
       }
+      return true;
+    }
+
+    // body(token, column, bias) for each token and each row, whose queries begin with the column.
+    template <typename Body>
+    void for_each(const Rows& all, const Body& body) const {
+      for (std::int64_t t = 0; t < tokens; ++t)
+        for (std::int64_t r = 0; r < rows.rows; ++r)
+          body(t, skipped + r * heads, all.bias_of(rows.first + r)[first_slot + t]);
     }
   };
 
   void add_bias(const MaskedTile& tile) const {
-    tile.for_each(call_.rows, [&](std::int64_t at, std::int64_t, std::int64_t, float bias) {
-      if (!std::isinf(bias)) scores_[at] += bias / call_.scale;
+    tile.for_each(call_.rows, [&](std::int64_t token, std::int64_t column, float bias) {
+      if (bias == 0 || std::isinf(bias)) return;
+      float* scores = scores_ + token * tile.stride + column;
+      for (std::int64_t h = 0; h < heads_; ++h) scores[h] += bias / call_.scale;
     });
   }
 
   // The exponential of what is hidden would be tiny, not nothing, and is none of a row without
   // anything else.
   void silence_hidden(const MaskedTile& tile) const {
-    tile.for_each(call_.rows,
-                  [&](std::int64_t at, std::int64_t token, std::int64_t column, float bias) {
-                    if (!std::isinf(bias)) return;
-                    weights_[at] = d_scores_[at] = 0;
-                    d_score_pairs_[token / 2 * 2 * tile.stride + 2 * column + token % 2] = 0;
-                  });
+    tile.for_each(call_.rows, [&](std::int64_t token, std::int64_t column, float bias) {
+      if (!std::isinf(bias)) return;
+      const std::int64_t at = token * tile.stride + column;
+      std::fill_n(weights_ + at, heads_, std::uint16_t{0});
+      std::fill_n(d_scores_ + at, heads_, std::uint16_t{0});
+      std::uint16_t* pairs = d_score_pairs_ + token / 2 * 2 * tile.stride + 2 * column + token % 2;
+      for (std::int64_t h = 0; h < heads_; ++h) pairs[2 * h] = 0;
+    });
   }
 
   void write() const {
