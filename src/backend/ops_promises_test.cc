@@ -100,6 +100,81 @@ TEST_P(OpPromises, GroupedLinearIsLinear) {
   }
 }
 
+// Rows of several adapters in one call: each has the bits of the adapter that it names, alone.
+TEST_P(OpPromises, RowsThatNameAdapters) {
+  const std::int64_t rows = 21, cols = 96, inner = 70, named = 3;
+  const SwiGlu params{.alpha = 1.5f, .limit = 0.75f, .beta = 0.5f};
+  const Tensor adapters = arena_.make(DType::kI32, {rows});
+  for (std::int64_t row = 0; row < rows; ++row)
+    adapters.as<std::int32_t>()[row] = static_cast<std::int32_t>(row * row % 4) - 1;
+  // Adapter 1 has none of the gate.
+  std::vector<LowRank> of_gate, of_up;
+  for (const std::int64_t rank : {3, 5, 16}) {
+    const Tensor a = arena_.random({rank, cols});
+    of_gate.push_back({a, arena_.random({inner, rank}), 0.5f});
+    of_up.push_back({a, arena_.random({inner, rank}), 2});
+  }
+  const std::vector<const LowRank*> gate_addends = {&of_gate[0], nullptr, &of_gate[2]};
+  const std::vector<const LowRank*> up_addends = {&of_up[0], &of_up[1], &of_up[2]};
+  for (const Codec* codec : codecs()) {
+    const auto weight = [&] { return both_layouts(arena_, *backend_, *codec, inner, cols).back(); };
+    const auto alone = [&](const Tensor& x, Linear gate, Linear up, std::int32_t adapter) {
+      for (Linear* linear : {&gate, &up}) {
+        if (adapter >= 0) linear->addend = linear->addends[static_cast<std::size_t>(adapter)];
+        linear->addends = {};
+      }
+      const Tensor out = run_linear(*backend_, x, gate);
+      backend_->swiglu(out, run_linear(*backend_, x, up), params, out);
+      backend_->synchronize();
+      return out;
+    };
+    const Linear gate{weight(), nullptr, gate_addends}, up{weight(), nullptr, up_addends};
+    const Tensor x = arena_.random({rows, cols}), out = arena_.floats({rows, inner});
+    const LinearOutput outputs[] = {{&gate, out, &params}, {&up, arena_.floats({rows, inner})}};
+    backend_->linear(x, outputs, adapters);
+    backend_->synchronize();
+    for (std::int64_t row = 0; row < rows; ++row)
+      expect_same(out.rows(row, row + 1),
+                  alone(x.rows(row, row + 1), gate, up, adapters.as<std::int32_t>()[row]),
+                  on("{}, row {} of adapters", codec->name, row));
+    backend_->linear(x, outputs);
+    backend_->synchronize();
+    expect_same(out, alone(x, gate, up, -1), on("{}, nobody names an adapter", codec->name));
+
+    // Experts, of which the second is not adapted, and a shared one beside them.
+    const std::vector<Linear> gates = {gate, {weight()}, {weight(), nullptr, gate_addends}};
+    const std::vector<Linear> ups = {up, {weight()}, {weight(), nullptr, up_addends}};
+    const std::int64_t k = 2;
+    const Tensor picks = arena_.make(DType::kI32, {rows, k});
+    for (std::int64_t i = 0; i < rows * k; ++i)
+      picks.as<std::int32_t>()[i] = static_cast<std::int32_t>(i % 2 == 0 ? 0 : 1 + i % 3 / 2);
+    const Dispatch d = make_dispatch(named, rows, k);
+    backend_->dispatch(picks, d);
+    backend_->synchronize();
+    for (const bool gather : {true, false}) {
+      const Tensor in = arena_.random({gather ? rows : rows * k, cols});
+      const Tensor y = arena_.floats({rows * k, inner}), beside = arena_.floats({rows, inner});
+      const GroupedOutput grouped[] = {{gates, y, &params},
+                                       {ups, arena_.floats({rows * k, inner})}};
+      const LinearOutput shared[] = {{&gate, beside, &params}, {&up, arena_.floats({rows, inner})}};
+      backend_->grouped_linear(in, d, gather, grouped, {x, shared}, adapters);
+      backend_->synchronize();
+      for (std::int64_t i = 0; i < rows * k; ++i) {
+        const std::int64_t row = d.places.as<std::int32_t>()[i], from = gather ? i / k : row;
+        const auto e = static_cast<std::size_t>(picks.as<std::int32_t>()[i]);
+        expect_same(y.rows(row, row + 1),
+                    alone(in.rows(from, from + 1), gates[e], ups[e],
+                          e == 1 ? -1 : adapters.as<std::int32_t>()[i / k]),
+                    on("{}, pick {} of adapters, gather {}", codec->name, i, gather));
+      }
+      for (std::int64_t row = 0; row < rows; ++row)
+        expect_same(beside.rows(row, row + 1),
+                    alone(x.rows(row, row + 1), gate, up, adapters.as<std::int32_t>()[row]),
+                    on("{}, row {} beside experts of adapters", codec->name, row));
+    }
+  }
+}
+
 // A gate has the bits of swiglu() after linear(), whether its up is stored alike, packed alike or
 // fine-tuned; experts and what runs beside them have the bits that they have alone.
 TEST_P(OpPromises, GatesAndWhatRunsBesideChangeNoBit) {

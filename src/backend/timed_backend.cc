@@ -23,14 +23,17 @@ PerStage<double> TimedBackend::stop() {
   return seconds_;
 }
 
-void TimedBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs) {
+void TimedBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs,
+                          const Tensor& adapters) {
   const bool head = outputs.size() == 1 && outputs[0].linear == head_;
-  timed(head ? Stage::kHead : Stage::kWeights, [&] { backend_->linear(x, outputs); });
+  timed(head ? Stage::kHead : Stage::kWeights, [&] { backend_->linear(x, outputs, adapters); });
 }
 
 void TimedBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
-                                  std::span<const GroupedOutput> outputs, const Beside& beside) {
-  timed(Stage::kWeights, [&] { backend_->grouped_linear(x, dispatch, gather, outputs, beside); });
+                                  std::span<const GroupedOutput> outputs, const Beside& beside,
+                                  const Tensor& adapters) {
+  timed(Stage::kWeights,
+        [&] { backend_->grouped_linear(x, dispatch, gather, outputs, beside, adapters); });
 }
 
 void TimedBackend::attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,

@@ -37,7 +37,8 @@ class TimedBackend final : public Backend {
   void copy(const Tensor& x, const Tensor& out) override;
   void gather_rows(const Tensor& x, const Tensor& rows, const Tensor& out) override;
   void concat(const Tensor& x, const Tensor& y, const Tensor& out) override;
-  void linear(const Tensor& x, std::span<const LinearOutput> outputs) override;
+  void linear(const Tensor& x, std::span<const LinearOutput> outputs,
+              const Tensor& adapters) override;
   void swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params,
               const Tensor& out) override;
   void gelu(const Tensor& x, const Tensor& bias, const Tensor& out) override;
@@ -58,7 +59,8 @@ class TimedBackend final : public Backend {
              const Tensor& weights) override;
   void dispatch(const Tensor& experts, const Dispatch& out) override;
   void grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
-                      std::span<const GroupedOutput> outputs, const Beside& beside) override;
+                      std::span<const GroupedOutput> outputs, const Beside& beside,
+                      const Tensor& adapters) override;
   void combine(const Tensor& y, const Dispatch& dispatch, const Tensor& weights, float scale,
                const Tensor& shared, const Tensor& out) override;
 

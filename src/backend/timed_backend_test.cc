@@ -44,8 +44,8 @@ class Noting final : public Backend {
   void concat(const Tensor& a, const Tensor& b, const Tensor& c) override {
     note("concat", a, b, c);
   }
-  void linear(const Tensor& a, std::span<const LinearOutput> b) override {
-    note("linear", a, *b.data(), b.size());
+  void linear(const Tensor& a, std::span<const LinearOutput> b, const Tensor& c) override {
+    note("linear", a, *b.data(), b.size(), c);
   }
   void swiglu(const Tensor& a, const Tensor& b, const SwiGlu& c, const Tensor& d) override {
     note("swiglu", a, b, c, d);
@@ -82,8 +82,8 @@ class Noting final : public Backend {
   }
   void dispatch(const Tensor& a, const Dispatch& b) override { note("dispatch", a, b); }
   void grouped_linear(const Tensor& a, const Dispatch& b, bool c, std::span<const GroupedOutput> d,
-                      const Beside& e) override {
-    note("grouped_linear", a, b, c, *d.data(), d.size(), e.x, e.outputs.size());
+                      const Beside& e, const Tensor& f) override {
+    note("grouped_linear", a, b, c, *d.data(), d.size(), e.x, e.outputs.size(), f);
   }
   void combine(const Tensor& a, const Dispatch& b, const Tensor& c, float d, const Tensor& e,
                const Tensor& f) override {
@@ -141,8 +141,8 @@ struct Arguments {
         {Stage::kRest, [&](Backend& b) { b.copy(t[0], t[1]); }},
         {Stage::kRest, [&](Backend& b) { b.gather_rows(t[0], t[1], t[2]); }},
         {Stage::kRest, [&](Backend& b) { b.concat(t[0], t[1], t[2]); }},
-        {Stage::kHead, [&](Backend& b) { b.linear(t[0], heads); }},
-        {Stage::kWeights, [&](Backend& b) { b.linear(t[0], others); }},
+        {Stage::kHead, [&](Backend& b) { b.linear(t[0], heads, t[1]); }},
+        {Stage::kWeights, [&](Backend& b) { b.linear(t[0], others, t[1]); }},
         {Stage::kRest, [&](Backend& b) { b.swiglu(t[0], t[1], swiglu, t[2]); }},
         {Stage::kRest, [&](Backend& b) { b.gelu(t[0], t[1], t[2]); }},
         {Stage::kRest, [&](Backend& b) { b.rope_table(t[0], rope, t[1]); }},
@@ -158,7 +158,7 @@ struct Arguments {
         {Stage::kRest, [&](Backend& b) { b.dispatch(t[0], dispatch); }},
         {Stage::kWeights,
          [&](Backend& b) {
-           b.grouped_linear(t[0], dispatch, true, grouped, {t[1], heads});
+           b.grouped_linear(t[0], dispatch, true, grouped, {t[1], heads}, t[2]);
          }},
         {Stage::kRest, [&](Backend& b) { b.combine(t[0], dispatch, t[1], 5, t[2], t[3]); }},
     };

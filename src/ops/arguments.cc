@@ -21,6 +21,14 @@ void expect_rotation_table(std::string_view what, const Tensor& rotations, std::
   M3_CHECK(rotary_dim <= dim && rotary_dim % 2 == 0, "{}: {} rotated of {}", what, rotary_dim, dim);
 }
 
+void expect_low_rank(std::string_view what, const LowRank& addend, std::int64_t outputs,
+                     std::int64_t cols) {
+  M3_CHECK(addend.a.rank == 2, "{}: A is {}", what, addend.a.describe());
+  const std::int64_t rank = addend.a.dim(0);
+  expect_tensor(what, addend.a, DType::kF32, {rank, cols});
+  expect_tensor(what, addend.b, DType::kF32, {outputs, rank});
+}
+
 }  // namespace
 
 void expect_tensor(std::string_view what, const Tensor& tensor, DType dtype,
@@ -101,11 +109,36 @@ void expect_cache(std::string_view what, const IndexView& cache) {
 void expect_linear(std::string_view what, const Linear& linear, std::int64_t cols) {
   const std::int64_t outputs = linear.weight.rows;
   expect_matrix(what, linear.weight, outputs, cols);
-  if (linear.addend == nullptr) return;
-  M3_CHECK(linear.addend->a.rank == 2, "{}: A is {}", what, linear.addend->a.describe());
-  const std::int64_t rank = linear.addend->a.dim(0);
-  expect_tensor(what, linear.addend->a, DType::kF32, {rank, cols});
-  expect_tensor(what, linear.addend->b, DType::kF32, {outputs, rank});
+  M3_CHECK(linear.addend == nullptr || linear.addends.empty(),
+           "{}: an addend of every row, and {} that rows name", what, linear.addends.size());
+  if (linear.addend != nullptr) expect_low_rank(what, *linear.addend, outputs, cols);
+  for (const LowRank* addend : linear.addends)
+    if (addend != nullptr) expect_low_rank(what, *addend, outputs, cols);
+}
+
+const std::int32_t* expect_adapters(std::string_view what, const Tensor& adapters,
+                                    std::int64_t rows, const Linear& linear) {
+  if (!adapters) return nullptr;
+  if (!linear.addends.empty()) {
+    expect_tensor(what, adapters, DType::kI32, {rows});
+    expect_ids(what, adapters, static_cast<std::int64_t>(linear.addends.size()), /*least=*/-1);
+  }
+  return adapters.as<std::int32_t>();
+}
+
+// Experts that have addends have them of equally many adapters.
+const std::int32_t* expect_adapters(std::string_view what, const Tensor& adapters,
+                                    const Dispatch& dispatch,
+                                    std::span<const GroupedOutput> outputs) {
+  if (!adapters) return nullptr;
+  const std::int64_t tokens = dispatch.places.dim(0);
+  expect_ids(what, dispatch.rows, tokens);
+  const auto has_some = [](const Linear& expert) { return !expert.addends.empty(); };
+  for (const GroupedOutput& output : outputs) {
+    const auto adapted = std::find_if(output.experts.begin(), output.experts.end(), has_some);
+    if (adapted != output.experts.end()) expect_adapters(what, adapters, tokens, *adapted);
+  }
+  return adapters.as<std::int32_t>();
 }
 
 void expect_head_norm(std::string_view what, const HeadNorm& norm, std::int64_t rows,

@@ -38,8 +38,17 @@ void expect_rows(std::string_view what, const Rows& rows, std::int64_t count);
 void expect_cache(std::string_view what, const KvView& cache);
 void expect_cache(std::string_view what, const IndexView& cache);
 
-// A weight [N, cols] for some N, and an addend that fits it.
+// A weight [N, cols] for some N, and addends that fit it.
 void expect_linear(std::string_view what, const Linear& linear, std::int64_t cols);
+
+// Empty, or I32 [rows], each the number of one of a linear's addends, or -1. Returns them; null: it
+// is empty.
+const std::int32_t* expect_adapters(std::string_view what, const Tensor& adapters,
+                                    std::int64_t rows, const Linear& linear);
+// The same of tokens, for all experts of outputs.
+const std::int32_t* expect_adapters(std::string_view what, const Tensor& adapters,
+                                    const Dispatch& dispatch,
+                                    std::span<const GroupedOutput> outputs);
 
 // Every gate has an up of its shape behind it, which is no gate. Outputs are linear's or
 // grouped_linear's.

@@ -123,8 +123,11 @@ class Backend {
   virtual void concat(const Tensor& x, const Tensor& y, const Tensor& out) = 0;
 
   // out = x Wᵀ for each output (spec: text-model §3.2), gates multiplied with their ups. x [rows,
-  // K]; every weight is [N_i, K].
-  virtual void linear(const Tensor& x, std::span<const LinearOutput> outputs) = 0;
+  // K]; every weight is [N_i, K]. `adapters` [rows] I32: of a linear's `addends` the one that a row
+  // adds, -1: none; empty: no row adds any.
+  virtual void linear(const Tensor& x, std::span<const LinearOutput> outputs,
+                      const Tensor& adapters) = 0;
+  void linear(const Tensor& x, std::span<const LinearOutput> outputs) { linear(x, outputs, {}); }
 
   // out = g * sigmoid(alpha * g) * (u + beta) with g = min(gate, limit), u = clamp(up, ±limit).
   // gate, up, out [rows, inner]. out may be gate or up.
@@ -201,9 +204,15 @@ class Backend {
 
   // Grouped linears: dispatched row r of expert e gives out[r] = W_e x[input(r)], where input(r) is
   // dispatch.rows[r] if `gather`, else r itself. Same sums as linear(). x [tokens or dispatched,
-  // K]. `beside` is one more slot: what linear() would do, at the same time.
+  // K]. `beside` is one more slot: what linear() would do, at the same time. `adapters` as there,
+  // of tokens, for both.
   virtual void grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
-                              std::span<const GroupedOutput> outputs, const Beside& beside) = 0;
+                              std::span<const GroupedOutput> outputs, const Beside& beside,
+                              const Tensor& adapters) = 0;
+  void grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
+                      std::span<const GroupedOutput> outputs, const Beside& beside) {
+    grouped_linear(x, dispatch, gather, outputs, beside, {});
+  }
 
   // out[t] = scale * Σ_j weights[t, j] * y[places[t, j]] (+ shared[t]), j ascending, the shared
   // part last (spec: text-model §3.8.2). y [tokens * k, hidden]; shared [tokens, hidden] or empty;

@@ -28,7 +28,10 @@ struct LowRank {
 // y = W x (+ scale * B (A x)).
 struct Linear {
   Matrix weight;                    // [N, K]
-  const LowRank* addend = nullptr;  // null: none
+  const LowRank* addend = nullptr;  // of every row; null: none
+  // Instead of it: those of several adapters, by number, null where one has none. A row adds that
+  // of the adapter that it names (Backend::linear()).
+  std::span<const LowRank* const> addends = {};
 };
 
 // SwiGLU-OAI (spec: text-model §3.7).

@@ -45,6 +45,15 @@ struct RowRun {
   std::int64_t rows = 0;
 };
 
+// Rows that have an addend in common.
+struct AddendRows {
+  const LowRank* addend;
+  std::size_t first;  // of the list of all such rows
+  std::int64_t rows;
+  float* compressed = nullptr;  // A x, [rows, rank]
+  float* expanded = nullptr;    // B A x, [rows, N]
+};
+
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const Kernels& kernels, ReadAhead ahead, ThreadPool& pool)
@@ -73,7 +82,8 @@ class CpuBackend final : public Backend {
   void copy(const Tensor& x, const Tensor& out) override;
   void gather_rows(const Tensor& x, const Tensor& rows, const Tensor& out) override;
   void concat(const Tensor& x, const Tensor& y, const Tensor& out) override;
-  void linear(const Tensor& x, std::span<const LinearOutput> outputs) override;
+  void linear(const Tensor& x, std::span<const LinearOutput> outputs,
+              const Tensor& adapters) override;
   void swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params,
               const Tensor& out) override;
   void gelu(const Tensor& x, const Tensor& bias, const Tensor& out) override;
@@ -94,7 +104,8 @@ class CpuBackend final : public Backend {
              const Tensor& weights) override;
   void dispatch(const Tensor& experts, const Dispatch& out) override;
   void grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
-                      std::span<const GroupedOutput> outputs, const Beside& beside) override;
+                      std::span<const GroupedOutput> outputs, const Beside& beside,
+                      const Tensor& adapters) override;
   void combine(const Tensor& y, const Dispatch& dispatch, const Tensor& weights, float scale,
                const Tensor& shared, const Tensor& out) override;
 
@@ -106,20 +117,29 @@ class CpuBackend final : public Backend {
   void plan_gated(const LinearOutput& gate, const LinearOutput& up, const PackedX& x);
   void plan(const Tensor& w, const PackedX& x, float* out);
   // All products of some linears of one x.
-  void plan_outputs(const PackedX& x, std::span<const LinearOutput> outputs);
-  // What remains to be done after them: addends, of x packed in float32 if there are any, and gates
-  // that waited for one.
-  void finish_outputs(const PackedX& exact, std::span<const LinearOutput> outputs);
-  // The same for linear()'s arguments.
-  void plan_linears(const Tensor& x, std::span<const LinearOutput> outputs, XPacker& packer);
-  void finish_linears(const Tensor& x, std::span<const LinearOutput> outputs);
+  void plan_outputs(const PackedX& x, std::span<const LinearOutput> outputs, bool adapters);
+  // The gates among them that waited for an addend.
+  void multiply_gates(std::span<const LinearOutput> outputs, bool adapters);
+  // All products of linear()'s arguments, and what remains to be done after them.
+  void plan_linears(const Tensor& x, std::span<const LinearOutput> outputs, const Tensor& adapters,
+                    XPacker& packer);
+  void finish_linears(const Tensor& x, std::span<const LinearOutput> outputs,
+                      const Tensor& adapters);
   // One expert's part of grouped outputs; valid until the next call.
   std::span<const LinearOutput> outputs_of_expert(std::span<const GroupedOutput> outputs,
                                                   const std::int32_t* offsets, std::size_t expert);
   // Computes the list in one parallel loop, and empties it.
   void multiply(Kernels::Dot dot);
-  // out += scale * B (A x) for rows of x packed in float32.
-  void add_low_rank(const LowRank& addend, const PackedX& x, float* out);
+
+  // low_rank.cc
+  // Puts on a list what the rows of x, packed in float32, add to the outputs. `adapters`: the one
+  // that each names; null: none.
+  void plan_addends(const void* const* x, const std::int32_t* adapters,
+                    std::span<const LinearOutput> outputs);
+  void plan_addend(const LowRank& addend, const void* const* x, const Tensor& out,
+                   const std::int32_t* adapters, std::int32_t adapter);
+  // Adds what is on the list, and empties it.
+  void add_addends();
 
   // rope.cc. One head of row `row`: x [dim] to out [dim].
   void norm_rope_head(const float* x, std::int64_t dim, const HeadNorm& norm, std::int64_t row,
@@ -134,7 +154,7 @@ class CpuBackend final : public Backend {
   TaskScratch tasks_;
   XPacker x_, beside_x_;
   CpuGradients gradients_;
-  OpScratch packed_f32_, low_rank_packed_, low_rank_, sums_, partials_;
+  OpScratch packed_f32_, sums_, partials_;
   OpScratch segment_keys_, segment_values_;
   OpScratch candidates_, candidate_counts_;
   std::vector<Product> products_;
@@ -142,6 +162,12 @@ class CpuBackend final : public Backend {
   std::vector<RowRun> runs_;
   std::vector<const void*> pointers_;
   std::vector<std::int64_t> input_rows_;
+  std::vector<std::int32_t> row_adapters_;
+  OpArena low_rank_;
+  std::vector<AddendRows> addends_;
+  std::vector<const void*> addend_x_;  // of their rows: x packed, later A x,
+  std::vector<float*> addend_out_;     // and where it is added
+  std::int64_t addend_values_ = 0;     // that computing them takes room for
   std::vector<LinearOutput> expert_outputs_;
   std::vector<std::int32_t> next_;
 };

@@ -33,14 +33,21 @@ void add_form(const Matrix& w, XForms& forms) {
   forms[w.packed == nullptr ? XForm::kDot : x_form(format_of(w))] = true;
 }
 
-// Whether one task can do both: tasks of one layout are cut alike. Addends come before the gate.
-bool fuse(const Linear& gate, const Linear& up) {
-  return gate.addend == nullptr && up.addend == nullptr &&
-         (gate.weight.packed == nullptr) == (up.weight.packed == nullptr);
+// Whether a row may add something; `adapters`: rows name some.
+bool has_addend(const Linear& linear, bool adapters) {
+  return linear.addend != nullptr || (adapters && !linear.addends.empty());
 }
 
-bool has_addend(const LinearOutput& output) {
-  return output.linear->addend != nullptr;
+bool any_has_addend(std::span<const LinearOutput> outputs, bool adapters) {
+  return std::any_of(outputs.begin(), outputs.end(), [&](const LinearOutput& output) {
+    return has_addend(*output.linear, adapters);
+  });
+}
+
+// Whether one task can do both: tasks of one layout are cut alike. Addends come before the gate.
+bool fuse(const Linear& gate, const Linear& up, bool adapters) {
+  return !has_addend(gate, adapters) && !has_addend(up, adapters) &&
+         (gate.weight.packed == nullptr) == (up.weight.packed == nullptr);
 }
 
 // The rows and outputs of a task.
@@ -188,25 +195,11 @@ void CpuBackend::multiply(Kernels::Dot dot) {
   planned_tasks_ = 0;
 }
 
-// In float32: B (A x) is small beside W x, and training wants its gradients exact.
-void CpuBackend::add_low_rank(const LowRank& addend, const PackedX& x, float* out) {
-  const std::int64_t rows = x.rows, rank = addend.a.dim(0), outputs = addend.b.dim(0);
-  float* compressed = low_rank_.take<float>(rows * (rank + outputs));
-  float* expanded = compressed + rows * rank;
-  plan(addend.a, x, compressed);
-  multiply(kernels_.dot_f32);
-  const void* const* packed =
-      pack_rows(pool_, f32_packing(kernels_), compressed, rows, rank, low_rank_packed_);
-  plan(addend.b, for_dot(packed, rows), expanded);
-  multiply(kernels_.dot_f32);
-  for_each_task(pool_, rows, [&](std::int64_t t) {
-    kernels_.add_scaled(expanded + t * outputs, addend.scale, outputs, out + t * outputs);
-  });
-}
-
-void CpuBackend::plan_outputs(const PackedX& x, std::span<const LinearOutput> outputs) {
+void CpuBackend::plan_outputs(const PackedX& x, std::span<const LinearOutput> outputs,
+                              bool adapters) {
   for (std::size_t i = 0; i < outputs.size(); ++i) {
-    if (outputs[i].swiglu != nullptr && fuse(*outputs[i].linear, *outputs[i + 1].linear)) {
+    if (outputs[i].swiglu != nullptr &&
+        fuse(*outputs[i].linear, *outputs[i + 1].linear, adapters)) {
       plan_gated(outputs[i], outputs[i + 1], x);
       ++i;
     } else {
@@ -215,39 +208,42 @@ void CpuBackend::plan_outputs(const PackedX& x, std::span<const LinearOutput> ou
   }
 }
 
-void CpuBackend::finish_outputs(const PackedX& exact, std::span<const LinearOutput> outputs) {
-  for (const LinearOutput& output : outputs)
-    if (output.linear->addend != nullptr && exact.rows > 0)
-      add_low_rank(*output.linear->addend, exact, output.out.as<float>());
+void CpuBackend::multiply_gates(std::span<const LinearOutput> outputs, bool adapters) {
   for (std::size_t i = 0; i + 1 < outputs.size(); ++i)
-    if (outputs[i].swiglu != nullptr && !fuse(*outputs[i].linear, *outputs[i + 1].linear))
+    if (outputs[i].swiglu != nullptr && !fuse(*outputs[i].linear, *outputs[i + 1].linear, adapters))
       swiglu(outputs[i].out, outputs[i + 1].out, *outputs[i].swiglu, outputs[i].activated());
 }
 
 void CpuBackend::plan_linears(const Tensor& x, std::span<const LinearOutput> outputs,
-                              XPacker& packer) {
+                              const Tensor& adapters, XPacker& packer) {
   expect_rank("linear: x", x, 2);
   expect_gates("linear: up", outputs);
   XForms forms;
   for (const LinearOutput& output : outputs) {
     expect_linear("linear: weight", *output.linear, x.dim(1));
     expect_tensor("linear: out", output.out, DType::kF32, {x.dim(0), output.linear->weight.rows});
+    expect_adapters("linear: adapters", adapters, x.dim(0), *output.linear);
     add_form(output.linear->weight, forms);
   }
-  plan_outputs(packer.pack(x, forms), outputs);
+  plan_outputs(packer.pack(x, forms), outputs, bool(adapters));
 }
 
-void CpuBackend::finish_linears(const Tensor& x, std::span<const LinearOutput> outputs) {
-  const void* const* exact = nullptr;
-  if (std::any_of(outputs.begin(), outputs.end(), has_addend))
-    exact = pack_rows(pool_, f32_packing(kernels_), x.as<float>(), x.dim(0), x.dim(1), packed_f32_);
-  finish_outputs(for_dot(exact, x.dim(0)), outputs);
+void CpuBackend::finish_linears(const Tensor& x, std::span<const LinearOutput> outputs,
+                                const Tensor& adapters) {
+  if (any_has_addend(outputs, bool(adapters))) {
+    const void* const* exact =
+        pack_rows(pool_, f32_packing(kernels_), x.as<float>(), x.dim(0), x.dim(1), packed_f32_);
+    plan_addends(exact, adapters ? adapters.as<std::int32_t>() : nullptr, outputs);
+    add_addends();
+  }
+  multiply_gates(outputs, bool(adapters));
 }
 
-void CpuBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs) {
-  plan_linears(x, outputs, x_);
+void CpuBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs,
+                        const Tensor& adapters) {
+  plan_linears(x, outputs, adapters, x_);
   multiply(kernels_.dot);
-  finish_linears(x, outputs);
+  finish_linears(x, outputs, adapters);
 }
 
 std::span<const LinearOutput> CpuBackend::outputs_of_expert(std::span<const GroupedOutput> outputs,
@@ -265,7 +261,8 @@ std::span<const LinearOutput> CpuBackend::outputs_of_expert(std::span<const Grou
 }
 
 void CpuBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
-                                std::span<const GroupedOutput> outputs, const Beside& beside) {
+                                std::span<const GroupedOutput> outputs, const Beside& beside,
+                                const Tensor& adapters) {
   expect_rank("grouped_linear: x", x, 2);
   const std::int64_t experts = expect_dispatch("grouped_linear: dispatch", dispatch);
   const std::int64_t rows = dispatch.rows.dim(0), k = x.dim(1);
@@ -281,6 +278,9 @@ void CpuBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool 
   for (std::int64_t r = 0; r < rows; ++r)
     input_rows_[static_cast<std::size_t>(r)] =
         gather ? std::int64_t{dispatch.rows.as<std::int32_t>()[r]} : r;
+
+  const std::int32_t* of_tokens =
+      expect_adapters("grouped_linear: adapters", adapters, dispatch, outputs);
 
   expect_gates("grouped_linear: up", outputs);
   XForms forms;
@@ -300,24 +300,31 @@ void CpuBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool 
   for (std::size_t e = 0; e < groups.size(); ++e) {
     if (groups[e].rows == 0) continue;
     const std::span<const LinearOutput> mine = outputs_of_expert(outputs, offsets, e);
-    plan_outputs(groups[e], mine);
-    any_addend |= std::any_of(mine.begin(), mine.end(), has_addend);
+    plan_outputs(groups[e], mine, bool(adapters));
+    any_addend |= any_has_addend(mine, bool(adapters));
   }
-  if (!beside.outputs.empty()) plan_linears(beside.x, beside.outputs, beside_x_);
+  if (!beside.outputs.empty()) plan_linears(beside.x, beside.outputs, adapters, beside_x_);
   multiply(kernels_.dot);
 
-  pointers_.clear();
   if (any_addend) {
     const void* const* exact =
         pack_rows(pool_, f32_packing(kernels_), x.as<float>(), x.dim(0), k, packed_f32_);
-    for (const std::int64_t row : input_rows_) pointers_.push_back(exact[row]);
+    pointers_.clear();
+    row_adapters_.clear();
+    for (std::int64_t r = 0; r < rows; ++r) {
+      pointers_.push_back(exact[input_rows_[static_cast<std::size_t>(r)]]);
+      if (adapters) row_adapters_.push_back(of_tokens[dispatch.rows.as<std::int32_t>()[r]]);
+    }
+    for (std::size_t e = 0; e < groups.size(); ++e)
+      if (groups[e].rows > 0)
+        plan_addends(pointers_.data() + offsets[e],
+                     adapters ? row_adapters_.data() + offsets[e] : nullptr,
+                     outputs_of_expert(outputs, offsets, e));
+    add_addends();
   }
-  for (std::size_t e = 0; e < groups.size(); ++e) {
-    if (groups[e].rows == 0) continue;
-    finish_outputs(for_dot(any_addend ? pointers_.data() + offsets[e] : nullptr, groups[e].rows),
-                   outputs_of_expert(outputs, offsets, e));
-  }
-  if (!beside.outputs.empty()) finish_linears(beside.x, beside.outputs);
+  for (std::size_t e = 0; e < groups.size(); ++e)
+    if (groups[e].rows > 0) multiply_gates(outputs_of_expert(outputs, offsets, e), bool(adapters));
+  if (!beside.outputs.empty()) finish_linears(beside.x, beside.outputs, adapters);
 }
 
 }  // namespace m3::cpu

@@ -12,13 +12,33 @@ namespace {
 // Multiplications of one task: enough that handing it to a thread costs less than doing it.
 constexpr std::int64_t kTaskProducts = 1 << 16;
 
-// A x of every input, [inputs, rank].
-std::vector<double> compress(const LowRank& addend, std::span<const float* const> inputs) {
+// A x, [rank].
+std::vector<double> compress(const LowRank& addend, const float* x) {
   std::vector<double> compressed;
-  for (const float* x : inputs)
-    for (std::int64_t j = 0; j < addend.a.dim(0); ++j)
-      compressed.push_back(dot(addend.a.row<float>(j), x, addend.a.dim(1)));
+  for (std::int64_t j = 0; j < addend.a.dim(0); ++j)
+    compressed.push_back(dot(addend.a.row<float>(j), x, addend.a.dim(1)));
   return compressed;
+}
+
+// What a row adds; null: nothing.
+const LowRank* addend_of(const Linear& linear, const std::int32_t* adapters, std::size_t row) {
+  if (linear.addends.empty() || adapters == nullptr || adapters[row] < 0) return linear.addend;
+  return linear.addends[static_cast<std::size_t>(adapters[row])];
+}
+
+// A row's addend, and what it gives behind A.
+struct RowAddend {
+  const LowRank* addend;
+  std::vector<double> compressed;  // [rank]
+};
+
+std::vector<RowAddend> compress(const Linear& linear, const std::int32_t* adapters,
+                                std::span<const float* const> inputs) {
+  std::vector<RowAddend> rows(inputs.size(), RowAddend{nullptr, {}});
+  for (std::size_t r = 0; r < inputs.size(); ++r)
+    if (const LowRank* addend = addend_of(linear, adapters, r))
+      rows[r] = {addend, compress(*addend, inputs[r])};
+  return rows;
 }
 
 // sum += factor * x.
@@ -35,9 +55,9 @@ std::vector<double> through_b(const LowRank& addend, const float* d_out) {
 }
 
 // scale * Σ_j B[n, j] compressed[j].
-double expand(const LowRank& addend, std::int64_t n, const double* compressed) {
+double expand(const LowRank& addend, std::int64_t n, const std::vector<double>& compressed) {
   double sum = 0;
-  for (std::int64_t j = 0; j < addend.b.dim(1); ++j)
+  for (std::size_t j = 0; j < compressed.size(); ++j)
     sum += addend.b.row<float>(n)[j] * compressed[j];
   return addend.scale * sum;
 }
@@ -52,11 +72,10 @@ std::vector<const float*> pointers_into(const std::vector<float>& rows, std::int
 }  // namespace
 
 void product(ThreadPool& pool, const Linear& linear, std::span<const float* const> inputs,
-             float* out) {
+             float* out, const std::int32_t* adapters) {
   if (inputs.empty()) return;
   const Matrix& w = linear.weight;
-  const LowRank* addend = linear.addend;
-  const std::vector<double> compressed = addend ? compress(*addend, inputs) : std::vector<double>{};
+  const std::vector<RowAddend> addends = compress(linear, adapters, inputs);
   const std::int64_t products = std::max<std::int64_t>(1, w.cols * std::ssize(inputs));
   const std::int64_t outputs = std::max<std::int64_t>(1, kTaskProducts / products);
   pool.parallel_for(w.rows, outputs, [&](std::int64_t begin, std::int64_t end) {
@@ -65,7 +84,8 @@ void product(ThreadPool& pool, const Linear& linear, std::span<const float* cons
       w.codec->decode(w, n, 0, w.cols, weights.data());
       for (std::size_t r = 0; r < inputs.size(); ++r) {
         double sum = dot(weights.data(), inputs[r], w.cols);
-        if (addend) sum += expand(*addend, n, compressed.data() + r * addend->a.dim(0));
+        if (const auto& [addend, compressed] = addends[r]; addend != nullptr)
+          sum += expand(*addend, n, compressed);
         out[static_cast<std::int64_t>(r) * w.rows + n] = static_cast<float>(sum);
       }
     }
@@ -118,7 +138,8 @@ void low_rank_gradient(ThreadPool& pool, const LowRank& addend, std::span<const 
   expect_tensor("gradient: d_a", d_a, DType::kF32, {rank, addend.a.dim(1)});
   expect_tensor("gradient: d_b", d_b, DType::kF32, {addend.b.dim(0), rank});
   std::vector<float> inner, d_inner;
-  for (double u : compress(addend, x)) inner.push_back(static_cast<float>(addend.scale * u));
+  for (const float* row : x)
+    for (double u : compress(addend, row)) inner.push_back(static_cast<float>(addend.scale * u));
   for (const float* d : d_out)
     for (double u : through_b(addend, d)) d_inner.push_back(static_cast<float>(u));
   weight_gradient(pool, d_out, pointers_into(inner, rank), d_b);
@@ -131,14 +152,17 @@ std::vector<const float*> row_pointers(const Tensor& x) {
   return pointers;
 }
 
-void ReferenceBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs) {
+void ReferenceBackend::linear(const Tensor& x, std::span<const LinearOutput> outputs,
+                              const Tensor& adapters) {
   expect_rank("linear: x", x, 2);
   expect_gates("linear: up", outputs);
   const std::vector<const float*> inputs = row_pointers(x);
   for (const LinearOutput& output : outputs) {
     expect_linear("linear: weight", *output.linear, x.dim(1));
     expect_tensor("linear: out", output.out, DType::kF32, {x.dim(0), output.linear->weight.rows});
-    product(pool_, *output.linear, inputs, output.out.as<float>());
+    const std::int32_t* of_rows =
+        expect_adapters("linear: adapters", adapters, x.dim(0), *output.linear);
+    product(pool_, *output.linear, inputs, output.out.as<float>(), of_rows);
   }
   apply_gates(outputs);
 }

@@ -96,8 +96,8 @@ void ReferenceBackend::dispatch(const Tensor& experts, const Dispatch& out) {
 }
 
 void ReferenceBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
-                                      std::span<const GroupedOutput> outputs,
-                                      const Beside& beside) {
+                                      std::span<const GroupedOutput> outputs, const Beside& beside,
+                                      const Tensor& adapters) {
   expect_rank("grouped_linear: x", x, 2);
   expect_gates("grouped_linear: up", outputs);
   const std::int64_t count = expect_dispatch("grouped_linear: dispatch", dispatch);
@@ -108,10 +108,16 @@ void ReferenceBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch,
            x.describe(), dispatched);
   M3_CHECK(offsets[count] <= dispatched, "grouped_linear: offsets end at {} of {} rows",
            offsets[count], dispatched);
+  const std::int32_t* of_tokens =
+      expect_adapters("grouped_linear: adapters", adapters, dispatch, outputs);
 
   std::vector<const float*> inputs;
-  for (std::int64_t r = 0; r < dispatched; ++r)
-    inputs.push_back(x.row<float>(gather ? dispatch.rows.as<std::int32_t>()[r] : r));
+  std::vector<std::int32_t> of_rows;
+  for (std::int64_t r = 0; r < dispatched; ++r) {
+    const std::int32_t token = dispatch.rows.as<std::int32_t>()[r];
+    inputs.push_back(x.row<float>(gather ? token : r));
+    if (of_tokens != nullptr) of_rows.push_back(of_tokens[token]);
+  }
   for (const GroupedOutput& output : outputs) {
     M3_CHECK(std::ssize(output.experts) == count, "grouped_linear: {} experts, offsets for {}",
              output.experts.size(), count);
@@ -121,11 +127,12 @@ void ReferenceBackend::grouped_linear(const Tensor& x, const Dispatch& dispatch,
       expect_tensor("grouped_linear: out", output.out, DType::kF32,
                     {dispatched, expert.weight.rows});
       const std::span mine(inputs.data() + offsets[e], inputs.data() + offsets[e + 1]);
-      product(pool_, expert, mine, output.out.row<float>(offsets[e]));
+      product(pool_, expert, mine, output.out.row<float>(offsets[e]),
+              of_tokens != nullptr ? of_rows.data() + offsets[e] : nullptr);
     }
   }
   apply_gates(outputs);
-  if (!beside.outputs.empty()) linear(beside.x, beside.outputs);
+  if (!beside.outputs.empty()) linear(beside.x, beside.outputs, adapters);
 }
 
 void ReferenceBackend::combine(const Tensor& y, const Dispatch& dispatch, const Tensor& weights,

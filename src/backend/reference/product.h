@@ -13,8 +13,9 @@ namespace m3::reference {
 
 // out[r, n] = Σ_k W[n, k] inputs[r][k] (+ scale * Σ_j B[n, j] Σ_k A[j, k] inputs[r][k]), all in
 // double, rounded once. out [inputs, N]. A row's sums are the same whatever the other inputs are.
+// `adapters` [inputs]: the linear's addend that each adds; null: those of linear.addends add none.
 void product(ThreadPool& pool, const Linear& linear, std::span<const float* const> inputs,
-             float* out);
+             float* out, const std::int32_t* adapters = nullptr);
 
 // A layer, and the derivative by each of its output rows.
 struct BackwardLayer {

@@ -49,7 +49,8 @@ class ReferenceBackend final : public Backend {
   void rotate(const Tensor& rotations, std::int64_t dim, const Tensor& x) override;
 
   // linear.cc
-  void linear(const Tensor& x, std::span<const LinearOutput> outputs) override;
+  void linear(const Tensor& x, std::span<const LinearOutput> outputs,
+              const Tensor& adapters) override;
 
   // index.cc
   void store_index(const Tensor& k, const HeadNorm& norm, const Rows& rows,
@@ -72,7 +73,8 @@ class ReferenceBackend final : public Backend {
              const Tensor& weights) override;
   void dispatch(const Tensor& experts, const Dispatch& out) override;
   void grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
-                      std::span<const GroupedOutput> outputs, const Beside& beside) override;
+                      std::span<const GroupedOutput> outputs, const Beside& beside,
+                      const Tensor& adapters) override;
   void combine(const Tensor& y, const Dispatch& dispatch, const Tensor& weights, float scale,
                const Tensor& shared, const Tensor& out) override;
 
