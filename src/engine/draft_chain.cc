@@ -21,7 +21,7 @@ void add_rows(const VerifiedStep& step, const DraftJob& job, std::int64_t slot,
   const std::int64_t pages = pages_of(slot + std::ssize(next), step.cache.page_tokens());
   job.media.add_to(batch, slot + 1, std::ssize(next), batch.rows());
   batch.add_sequence(next, slot, job.pages.first(static_cast<std::size_t>(pages)),
-                     /*all_outputs=*/false);
+                     /*all_outputs=*/false, job.adapter);
 }
 
 // One row for the last draft of each chain; all have drafted equally many.

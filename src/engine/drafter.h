@@ -36,6 +36,7 @@ struct DraftJob {
   std::span<const std::int32_t> pages;  // with room for `count` rows after the last token's
   const SamplingParams& sampling;
   const TokenHistory& history;
+  std::int32_t adapter = -1;  // that the sequence runs with
 };
 
 // A step that is verified, and what it ran in, which the next step reuses.

@@ -59,6 +59,8 @@ Status Engine::check(const Request& request) const {
         "the prompt has {} tokens and up to {} are to follow, but the cache holds {}: shorten the "
         "prompt, lower --max-tokens or raise --context",
         ssize(request.prompt), request.max_tokens, context_tokens());
+  if (request.adapter < -1 || request.adapter >= options_.adapters)
+    return fail("adapter {} is asked for, the model has {}", request.adapter, options_.adapters);
   for (const auto& word : request.bad_words)
     if (word.empty() ||
         !std::ranges::all_of(word, [&](std::int32_t id) { return id >= 0 && id < config.vocab; }))

@@ -22,6 +22,7 @@ struct EngineOptions {
   std::int64_t sequences = 16;      // sequences that run at the same time
   std::int64_t draft_tokens = 0;    // that a drafter may add to a sequence's step, at most
   double prefill_seconds = 0.5;     // that prompts may add to a step in which others decode
+  std::int64_t adapters = 0;        // of the model, which requests may name
   std::function<double()> seconds = steady_seconds;  // the engine's clock
 };
 
@@ -44,7 +45,8 @@ class Engine {
                                                 std::unique_ptr<Drafter> drafter = nullptr);
 
   // What start() refuses: an empty prompt, an id outside the vocabulary, sampling parameters out of
-  // range, or more tokens than the cache or the position table can ever hold.
+  // range, an adapter that the model has not, or more tokens than the cache or the position table
+  // can ever hold.
   Status check(const Request& request) const;
 
   // Queues a sequence, whose answer keeps to `constraint`, if there is one. What others have stored
@@ -94,7 +96,7 @@ class Engine {
   Member add_rows(const StepRows& rows, Batch& batch) const;
   bool wants_scores(const Member& member) const;
   void advance(const Member& member, const Tensor& logits);
-  void score_prompt(const Member& member);
+  void score_prompt(const Batch& batch, const Member& member);
   std::int32_t draw(SequenceId id, const float* logits);
   SampledToken sample(Sequence& s, const float* logits);
   bool limit(Sequence& s);

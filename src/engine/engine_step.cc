@@ -29,7 +29,7 @@ std::span<const TokenEvent> Engine::step() {
   const Tensor logits = model_.forward(batch, cache_, arena_, watch ? *watch : nobody);
   for (const Member& member : members) advance(member, logits);
   for (const Member& member : members)
-    if (wants_scores(member)) score_prompt(member);
+    if (wants_scores(member)) score_prompt(batch, member);
   if (speculation_.on()) speculate(batch, members);
   for (const TokenEvent& event : events_)
     if (event.finish != Finish::kNo) table_.end(event.sequence);
@@ -68,7 +68,7 @@ Engine::Member Engine::add_rows(const StepRows& rows, Batch& batch) const {
   s.request.media.add_to(batch, s.cached, rows.rows, member.first_row);
   batch.add_sequence(tokens, s.cached,
                      std::span(s.lease.pages).first(static_cast<std::size_t>(pages)),
-                     /*all_outputs=*/false);
+                     /*all_outputs=*/false, s.request.adapter);
   member.first_output = ssize(batch.outputs);
   for (std::int64_t row = batch.rows() - member.outputs; row < batch.rows(); ++row)
     batch.outputs.push_back(static_cast<std::int32_t>(row));
@@ -102,12 +102,13 @@ bool Engine::wants_scores(const Member& member) const {
 
 // Of the rows that the step had of it: each says how probable the prompt's next token was. The
 // step's own logits are overwritten.
-void Engine::score_prompt(const Member& member) {
+void Engine::score_prompt(const Batch& batch, const Member& member) {
   Sequence& s = table_.at(member.id);
   const std::int64_t end = std::min(member.slot + member.rows, s.answer_begin - 1);
   while (ssize(s.scores) < end) {
     const std::int64_t slot = ssize(s.scores), rows = std::min(end - slot, arena_.outputs());
-    const Tensor logits = model_.logits_of(member.first_row + slot - member.slot, rows, arena_);
+    const Tensor logits =
+        model_.logits_of(batch, member.first_row + slot - member.slot, rows, arena_);
     for (std::int64_t row = 0; row < rows; ++row)
       s.scores.push_back(score_token(
           {logits.row<float>(row), static_cast<std::size_t>(logits.dim(1))},
@@ -200,7 +201,8 @@ DraftJob Engine::draft_job(const Member& member) const {
           .media = s.request.media,
           .pages = s.lease.pages,
           .sampling = s.request.sampling,
-          .history = s.history};
+          .history = s.history,
+          .adapter = s.request.adapter};
 }
 
 }  // namespace m3

@@ -1,10 +1,10 @@
 // The pages of a cache, and what is in them: sequences that begin alike share their full pages.
 //
 // A full page never changes again: what it holds is a function of the tokens up to its end (and of
-// the pictures among them). So full pages form a tree, each below the page that goes before it, and
-// stay in it when nobody holds them any more, until their room is wanted: a conversation's next
-// turn, another choice of the same prompt, a sequence that had to give way find them there.
-// Knows no model.
+// the pictures among them, and of the adapter that read them). So full pages form a tree, each
+// below the page that goes before it, and stay in it when nobody holds them any more, until their
+// room is wanted: a conversation's next turn, another choice of the same prompt, a sequence that
+// had to give way find them there. Knows no model.
 #pragma once
 
 #include <cstdint>

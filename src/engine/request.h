@@ -21,7 +21,8 @@ struct Request {
   std::vector<std::int32_t> stop_ids;  // the answer ends after one of these, which is reported too
   std::vector<std::vector<std::int32_t>> bad_words = {};  // ids that never follow so in the answer
   SplicePlan media = {};                                  // of the prompt
-  std::int64_t client = 0;  // whose it is: where requests wait, clients take turns
+  std::int32_t adapter = -1;  // of the model's adapters, by number; -1: none
+  std::int64_t client = 0;    // whose it is: where requests wait, clients take turns
   // On the clock of EngineOptions::seconds: what is not finished by then ends.
   double deadline = std::numeric_limits<double>::infinity();
 };

@@ -46,10 +46,12 @@ void SequenceTable::erase(SequenceId id) {
   sequences_.erase(id);
 }
 
+// With another adapter every page is another one. The first says so for those below it.
 PageText SequenceTable::text_of_page(const Sequence& s, std::int64_t page) const {
   const std::int64_t slot = page * options_.page_tokens;
   const auto begin = s.tokens.begin() + slot;
   std::vector<std::int64_t> items(begin, begin + options_.page_tokens);
+  if (page == 0) items.push_back(s.request.adapter);
   s.request.media.add_marks(slot, options_.page_tokens, items);
   return PageText(std::move(items));
 }

@@ -79,6 +79,7 @@ class Simulation {
       request.prompt.push_back(dice_.one_in(20) ? 9 : static_cast<std::int32_t>(i % 3));
     request.max_tokens = 1 + dice_.below(room - length + 1);
     request.client = dice_.below(3);
+    if (dice_.one_in(3)) request.adapter = static_cast<std::int32_t>(dice_.below(2));
     const std::int64_t most = request.max_tokens;
     alive_[table_.add(std::move(request))] = {most};
     ++came_;
@@ -119,7 +120,8 @@ class Simulation {
           continue;
         }
         const auto end = s.tokens.begin() + (i + 1) * options_.page_tokens;
-        const std::vector<std::int32_t> text(s.tokens.begin(), end);
+        std::vector<std::int32_t> text(s.tokens.begin(), end);
+        text.push_back(s.request.adapter);
         const auto [found, fresh] = texts.try_emplace(page, text);
         M3_CHECK(found->second == text, "page {} is shared by different texts", page);
         M3_CHECK(stored_[static_cast<std::size_t>(page)] == text, "page {} holds another text",
@@ -151,13 +153,15 @@ class Simulation {
              options_.sequences);
   }
 
-  // What a model writes into pages: here, of a page, all text up to its end.
+  // What a model writes into pages: here, of a page, all text up to its end, and who read it.
   void write(const Sequence& s, std::int64_t slot, std::int64_t rows,
              const std::vector<std::int32_t>& tokens) {
     for (std::int64_t i = slot; i < slot + rows; ++i) {
       const std::int32_t page = s.lease.pages[static_cast<std::size_t>(i / options_.page_tokens)];
       M3_CHECK(i / options_.page_tokens >= s.lease.shared, "a shared page is written");
-      stored_[static_cast<std::size_t>(page)].assign(tokens.begin(), tokens.begin() + i + 1);
+      std::vector<std::int32_t>& text = stored_[static_cast<std::size_t>(page)];
+      text.assign(tokens.begin(), tokens.begin() + i + 1);
+      text.push_back(s.request.adapter);
     }
   }
 

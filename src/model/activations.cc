@@ -17,6 +17,7 @@ std::vector<Placement> layout(Activations& a, const Config& c, std::int64_t toke
   return {{&a.ids, i32, {tokens}},
           {&a.slots, DType::kI64, {tokens}},
           {&a.sequences, i32, {tokens}},
+          {&a.adapters, i32, {tokens}},
           {&a.rotations, f32, {tokens, c.rotary_dim}},
           {&a.hidden, f32, {tokens, c.hidden}},
           {&a.normed, f32, {tokens, c.hidden}},
@@ -43,6 +44,7 @@ std::vector<Placement> layout(Activations& a, const Config& c, std::int64_t toke
           {&a.joined, f32, {tokens, 2 * c.hidden}},
           {&a.outputs, i32, {outputs}},
           {&a.kept, f32, {outputs, c.hidden}},
+          {&a.kept_adapters, i32, {outputs}},
           {&a.logits, f32, {outputs, c.vocab}}};
 }
 
@@ -92,12 +94,14 @@ Activations Activations::first(std::int64_t tokens, std::int64_t output_rows) co
                     &part.sources,
                     &part.joined})
     *t = t->rows(0, tokens);
-  if (part.log_sums) part.log_sums = part.log_sums.rows(0, tokens);
+  for (Tensor* t : {&part.log_sums, &part.adapters})
+    if (*t) *t = t->rows(0, tokens);
   const std::int64_t picks = tokens * experts.dim(1);
   for (Tensor* t : {&part.dispatch.rows, &part.expert_gate, &part.expert_up, &part.expert_product,
                     &part.expert_out})
     *t = t->rows(0, picks);
-  for (Tensor* t : {&part.outputs, &part.kept, &part.logits}) *t = t->rows(0, output_rows);
+  for (Tensor* t : {&part.outputs, &part.kept, &part.kept_adapters, &part.logits})
+    *t = t->rows(0, output_rows);
   return part;
 }
 

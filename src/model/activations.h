@@ -19,6 +19,7 @@ struct Activations {
   Tensor ids;        // [tokens] I32
   Tensor slots;      // [tokens] I64
   Tensor sequences;  // [tokens] I32
+  Tensor adapters;   // [tokens] I32, as Backend::linear() takes them; empty: no row names one
   Tensor rotations;  // [tokens, rotary_dim]
 
   Tensor hidden;  // [tokens, hidden] the residual stream
@@ -51,11 +52,12 @@ struct Activations {
   Tensor sources;    // [tokens] I32: of an MTP step, the row of `final_hidden` to continue
   Tensor joined;     // [tokens, 2 * hidden]: of an MTP step, what eh_proj reads
 
-  Tensor outputs;  // [outputs] I32: rows whose logits are wanted
-  Tensor kept;     // [outputs, hidden] the residual stream of those rows
-  Tensor logits;   // [outputs, vocab]
+  Tensor outputs;        // [outputs] I32: rows whose logits are wanted
+  Tensor kept;           // [outputs, hidden] the residual stream of those rows
+  Tensor kept_adapters;  // [outputs] I32: their `adapters`
+  Tensor logits;         // [outputs, vocab]
 
-  // Views of the first `tokens` rows (and `outputs` rows of the last three).
+  // Views of the first `tokens` rows (and `outputs` rows of the last four).
   Activations first(std::int64_t tokens, std::int64_t outputs) const;
 };
 

@@ -34,7 +34,8 @@ void Batch::splice_into(const Tensor& embedded, Backend& backend) const {
 }
 
 void Batch::add_sequence(std::span<const std::int32_t> tokens, std::int64_t slot,
-                         std::span<const std::int32_t> sequence_pages, bool all_outputs) {
+                         std::span<const std::int32_t> sequence_pages, bool all_outputs,
+                         std::int32_t adapter) {
   const auto needed = static_cast<std::int64_t>(sequence_pages.size());
   const auto sequence = static_cast<std::int32_t>(sequence_count());
   if (needed > pages_max) {
@@ -43,6 +44,8 @@ void Batch::add_sequence(std::span<const std::int32_t> tokens, std::int64_t slot
   }
   pages.insert(pages.end(), sequence_pages.begin(), sequence_pages.end());
   pages.insert(pages.end(), static_cast<std::size_t>(pages_max - needed), -1);
+  if (adapter >= 0) adapters.resize(ids.size(), -1);
+  if (adapter >= 0 || !adapters.empty()) adapters.insert(adapters.end(), tokens.size(), adapter);
   for (const std::int32_t token : tokens) {
     if (all_outputs) outputs.push_back(static_cast<std::int32_t>(rows()));
     ids.push_back(token);

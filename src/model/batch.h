@@ -29,6 +29,9 @@ struct Batch {
   RowMask mask = {};
   // Also every row's hidden state after the final norm, which MTP continues, wanted or not.
   bool keep_final = false;
+  // [rows]: which of the model's adapters each row runs with (model/adapters.h), -1: none. Empty
+  // where none does.
+  std::vector<std::int32_t> adapters = {};
 
   std::int64_t rows() const { return static_cast<std::int64_t>(ids.size()); }
   std::int64_t sequence_count() const {
@@ -37,9 +40,10 @@ struct Batch {
 
   // Appends the rows `tokens` of one more sequence, the first of them at `slot`. `pages` holds a
   // page for every slot up to the last. With `all_outputs` every row's logits are wanted, otherwise
-  // none; want_last() asks for the last row's.
+  // none; want_last() asks for the last row's. `adapter`: that of all of them.
   void add_sequence(std::span<const std::int32_t> tokens, std::int64_t slot,
-                    std::span<const std::int32_t> sequence_pages, bool all_outputs);
+                    std::span<const std::int32_t> sequence_pages, bool all_outputs,
+                    std::int32_t adapter = -1);
   // `pages` as ops read it; valid as long as the batch is not changed.
   Tensor page_table() const;
   // `positions` in the same manner; empty where slots are the positions.

@@ -21,5 +21,15 @@ TEST(Batch, WidensThePageTableForTheLongestSequence) {
   EXPECT_EQ(batch.outputs, (Ints{1, 2}));
 }
 
+TEST(Batch, NamesAdaptersWhereSomebodyHasOne) {
+  const Ints tokens = {7, 8};
+  Batch batch;
+  batch.add_sequence(tokens, 0, Ints{0}, /*all_outputs=*/false);
+  EXPECT_TRUE(batch.adapters.empty());
+  batch.add_sequence(tokens, 0, Ints{1}, /*all_outputs=*/false, /*adapter=*/2);
+  batch.add_sequence(tokens, 0, Ints{2}, /*all_outputs=*/false);
+  EXPECT_EQ(batch.adapters, (Ints{-1, -1, 2, 2, -1, -1}));
+}
+
 }  // namespace
 }  // namespace m3

@@ -49,14 +49,6 @@ void draw_xavier(std::uint64_t seed, const LoraModule& module) {
         static_cast<float>(std * normal_at(key, static_cast<std::uint64_t>(i), 0));
 }
 
-struct LinearOf {
-  Linear* operator()(Linear* linear) const { return linear; }
-  template <typename Other>
-  Linear* operator()(Other) const {
-    return nullptr;
-  }
-};
-
 }  // namespace
 
 LoraSites lora_sites(std::span<const WeightSpec> table) {
@@ -156,12 +148,18 @@ std::int64_t Lora::values() const {
   return values;
 }
 
-Status attach(const Lora& lora, Model& model) {
+Status for_each_linear(Model& model, const std::function<void(const WeightSpec&, Linear&)>& visit) {
   M3_TRY(const auto table, weight_table(model.config(), model.mtp_modules(), &model.weights()));
   for (const WeightSpec& spec : table)
-    if (Linear* linear = std::visit(LinearOf(), spec.place))
-      linear->addend = lora.addend_of(spec.name);
+    if (Linear* const* linear = std::get_if<Linear*>(&spec.place); linear && *linear)
+      visit(spec, **linear);
   return {};
+}
+
+Status attach(const Lora& lora, Model& model) {
+  return for_each_linear(model, [&](const WeightSpec& spec, Linear& linear) {
+    linear.addend = lora.addend_of(spec.name);
+  });
 }
 
 }  // namespace m3

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -116,6 +117,9 @@ class Lora {
   std::vector<Dropout> dropouts_;  // of each module
   std::map<std::string, LowRank, std::less<>> addends_;
 };
+
+// The model's linears, those that were loaded.
+Status for_each_linear(Model& model, const std::function<void(const WeightSpec&, Linear&)>& visit);
 
 // Lets the model's linears add the adapter, which outlives it. Weights that the model was loaded
 // without are left out. The backend reads A and B at every step, so they may change.

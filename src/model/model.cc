@@ -8,6 +8,21 @@
 #include "tensor/layout.h"
 
 namespace m3 {
+namespace {
+
+// Ops look nowhere where no row names an adapter.
+void name_adapters(const Batch& batch, Activations& a) {
+  if (batch.adapters.empty()) {
+    a.adapters = {};
+    return;
+  }
+  copy_into(a.adapters, batch.adapters);
+  std::int32_t* kept = a.kept_adapters.as<std::int32_t>();
+  for (const std::int32_t row : batch.outputs)
+    *kept++ = batch.adapters[static_cast<std::size_t>(row)];
+}
+
+}  // namespace
 
 Model::Model(Config config, Weights weights, Backend& backend, Group& group,
              const CacheTypes& types)
@@ -52,8 +67,12 @@ Tensor Model::forward(const Batch& batch, const PagedCache& cache, ActivationAre
   return a.logits;
 }
 
-Tensor Model::logits_of(std::int64_t first_row, std::int64_t rows, ActivationArena& arena) const {
+Tensor Model::logits_of(const Batch& batch, std::int64_t first_row, std::int64_t rows,
+                        ActivationArena& arena) const {
   Activations a = arena.activations().first(rows, rows);
+  a.adapters = batch.adapters.empty()
+                   ? Tensor()
+                   : arena.activations().adapters.rows(first_row, first_row + rows);
   a.normed = arena.activations().final_hidden.rows(first_row, first_row + rows);
   head(a);
   backend_.synchronize();
@@ -82,7 +101,7 @@ void Model::repeat_attention_half(std::int64_t layer, const Step& step) const {
   const Activations& a = step.a;
   const LayerWeights& w = layer_weights(layer);
   backend_.rms_norm(a.hidden, w.attention_norm, eps(), a.normed);
-  linear(a.normed, {{&w.attention.q, a.q}, {&w.attention.k, a.k}});
+  linear(a, a.normed, {{&w.attention.q, a.q}, {&w.attention.k, a.k}});
   backend_.norm_rope(a.q, {w.attention.q_norm, eps(), a.rotations}, a.q_rotated);
   attend(w.attention, step, step.cache.kv(layer), w.indexer ? &a.blocks : nullptr);
   backend_.add(a.branch, a.hidden);
@@ -111,8 +130,10 @@ Activations Model::activations_of(const Batch& batch, const ActivationArena& are
   return arena.activations().first(batch.rows(), outputs);
 }
 
-Model::Step Model::begin(const Batch& batch, const PagedCache& cache, const Activations& a,
+Model::Step Model::begin(const Batch& batch, const PagedCache& cache, const Activations& buffers,
                          Watch& watch) const {
+  Activations a = buffers;
+  name_adapters(batch, a);
   copy_into(a.ids, batch.ids);
   copy_into(a.slots, batch.slots);
   copy_into(a.sequences, batch.sequences);
@@ -132,13 +153,14 @@ void Model::attention(std::int64_t layer, const Step& step) const {
   const AttentionWeights& w = layer_weights(layer).attention;
   const auto& indexer = layer_weights(layer).indexer;
   if (indexer) {
-    linear(a.normed, {{&w.q, a.q},
-                      {&w.k, a.k},
-                      {&w.v, a.v},
-                      {&indexer->q, a.index_q},
-                      {&indexer->k, a.index_k}});
+    linear(a, a.normed,
+           {{&w.q, a.q},
+            {&w.k, a.k},
+            {&w.v, a.v},
+            {&indexer->q, a.index_q},
+            {&indexer->k, a.index_k}});
   } else {
-    linear(a.normed, {{&w.q, a.q}, {&w.k, a.k}, {&w.v, a.v}});
+    linear(a, a.normed, {{&w.q, a.q}, {&w.k, a.k}, {&w.v, a.v}});
   }
   const KvView kv = step.cache.kv(layer);
   backend_.norm_rope(a.q, {w.q_norm, eps(), a.rotations}, a.q_rotated);
@@ -152,7 +174,7 @@ void Model::attend(const AttentionWeights& w, const Step& step, const KvView& kv
   const Activations& a = step.a;
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
   backend_.attention(a.q_rotated, step.rows, kv, scale, blocks, a.attended, a.log_sums);
-  linear(a.attended, {{&w.o, a.branch}});
+  linear(a, a.attended, {{&w.o, a.branch}});
   group_.all_reduce_sum(a.branch);
 }
 
@@ -183,7 +205,7 @@ void Model::feed_forward(std::int64_t layer, const Activations& a, Watch& watch)
 // a.normed -> a.branch (spec: text-model §3.7).
 void Model::mlp(const MlpWeights& w, std::int64_t inner, const Activations& a) const {
   mlp_product(w, inner, a);
-  linear(shaped(a.product, a.normed.dim(0), inner), {{&w.down, a.branch}});
+  linear(a, shaped(a.product, a.normed.dim(0), inner), {{&w.down, a.branch}});
 }
 
 // a.normed -> a.product.
@@ -191,7 +213,7 @@ void Model::mlp_product(const MlpWeights& w, std::int64_t inner, const Activatio
   const std::int64_t rows = a.normed.dim(0);
   const Tensor gate = shaped(a.gate, rows, inner), up = shaped(a.up, rows, inner);
   const Tensor product = shaped(a.product, rows, inner);
-  linear(a.normed, {{&w.gate, gate, &config_.swiglu, product}, {&w.up, up}});
+  linear(a, a.normed, {{&w.gate, gate, &config_.swiglu, product}, {&w.up, up}});
 }
 
 // a.normed -> a.branch (spec: text-model §3.8). Routed and shared parts are added on each rank
@@ -212,7 +234,7 @@ void Model::moe(std::int64_t layer, const Activations& a, Watch& watch) const {
     shared_down[0] = {&w.shared->down, a.branch};
     beside = {shaped(a.product, a.normed.dim(0), config_.shared_inner), shared_down};
   }
-  grouped_linear(a.expert_product, a.dispatch, /*gather=*/false, down, beside);
+  grouped_linear(a, a.expert_product, /*gather=*/false, down, beside);
   const auto scale = static_cast<float>(config_.routed_scale);
   backend_.combine(a.expert_out, a.dispatch, a.expert_weights, scale,
                    w.shared ? a.branch : Tensor(), a.branch);
@@ -232,7 +254,7 @@ void Model::moe_products(const MoeWeights& w, const Activations& a) const {
     shared_gate_up[1] = {&w.shared->up, up};
     beside = {a.normed, shared_gate_up};
   }
-  grouped_linear(a.normed, a.dispatch, /*gather=*/true, gate_up, beside);
+  grouped_linear(a, a.normed, /*gather=*/true, gate_up, beside);
 }
 
 // The step's buffers narrowed to the rows whose logits are wanted.
@@ -241,23 +263,27 @@ Activations Model::keep_outputs(const Step& step) const {
   backend_.gather_rows(step.a.hidden, step.a.outputs, step.a.kept);
   Activations a = step.a.first(outputs, outputs);
   a.hidden = a.kept;
+  if (a.adapters) a.adapters = a.kept_adapters;
   return a;
 }
 
 void Model::head(const Activations& a) const {
-  linear(a.normed, {{&weights_.head, a.logits}});
+  linear(a, a.normed, {{&weights_.head, a.logits}});
   group_.all_gather_columns(a.logits, a.logits);
 }
 
-void Model::grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
+void Model::grouped_linear(const Activations& a, const Tensor& x, bool gather,
                            std::span<const GroupedOutput> outputs, const Beside& beside) const {
   const bool apart = drops(beside.outputs);
-  backend_.grouped_linear(x, dispatch, gather, outputs, apart ? Beside() : beside);
+  backend_.grouped_linear(x, a.dispatch, gather, outputs, apart ? Beside() : beside, a.adapters);
   if (apart) dropped_linear(backend_, beside.x, beside.outputs);
 }
 
-void Model::linear(const Tensor& x, std::initializer_list<LinearOutput> outputs) const {
-  dropped_linear(backend_, x, {outputs.begin(), outputs.size()});
+void Model::linear(const Activations& a, const Tensor& x,
+                   std::initializer_list<LinearOutput> outputs) const {
+  const std::span<const LinearOutput> all(outputs.begin(), outputs.size());
+  if (drops(all)) return dropped_linear(backend_, x, all);
+  backend_.linear(x, all, a.adapters);
 }
 
 }  // namespace m3

@@ -37,9 +37,11 @@ class Model {
                  Watch& watch) const;
   Tensor forward(const Batch& batch, const PagedCache& cache, ActivationArena& arena) const;
 
-  // Logits [rows, vocab] F32 of rows from `first_row` on of the last forward() in `arena`, which
-  // had Batch::keep_final; at most as many as the arena has outputs, whose place they take.
-  Tensor logits_of(std::int64_t first_row, std::int64_t rows, ActivationArena& arena) const;
+  // Logits [rows, vocab] F32 of rows from `first_row` on of `batch`, which had Batch::keep_final
+  // and was the last forward() in `arena`; at most as many as the arena has outputs, whose place
+  // they take.
+  Tensor logits_of(const Batch& batch, std::int64_t first_row, std::int64_t rows,
+                   ActivationArena& arena) const;
 
   // One step of an MTP module (model/mtp.h).
   MtpOutputs forward_mtp(const MtpInput& input, Batch batch, const PagedCache& cache,
@@ -94,8 +96,9 @@ class Model {
   void moe(std::int64_t layer, const Activations& a, Watch& watch) const;
   void moe_products(const MoeWeights& w, const Activations& a) const;
   Activations keep_outputs(const Step& step) const;
-  void linear(const Tensor& x, std::initializer_list<LinearOutput> outputs) const;
-  void grouped_linear(const Tensor& x, const Dispatch& dispatch, bool gather,
+  void linear(const Activations& a, const Tensor& x,
+              std::initializer_list<LinearOutput> outputs) const;
+  void grouped_linear(const Activations& a, const Tensor& x, bool gather,
                       std::span<const GroupedOutput> outputs, const Beside& beside) const;
 
   Config config_;

@@ -48,7 +48,7 @@ void Model::join(const MtpWeights& w, const MtpInput& input, const Activations& 
   backend_.rms_norm(a.branch, w.hidden_norm, eps(), a.branch);
   backend_.rms_norm(a.hidden, w.embedding_norm, eps(), a.normed);
   backend_.concat(a.normed, a.branch, a.joined);
-  linear(a.joined, {{&w.join, a.hidden}});
+  linear(a, a.joined, {{&w.join, a.hidden}});
 }
 
 }  // namespace m3

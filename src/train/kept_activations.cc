@@ -72,6 +72,7 @@ void KeptActivations::place(const Config& config, std::int64_t tokens, Keep keep
       layer = made->second;
     else
       layer.a = shared;
+    layer.a.adapters = {};  // what is trained, every row adds
     auto placements = inputs(layer, kind, config, tokens);
     if (!reuse) add_computed(layer, kind, config, tokens, placements);
     make(placements);
