@@ -16,7 +16,9 @@
 #include "apps/speculative_options.h"
 #include "apps/stop_signals.h"
 #include "base/machine.h"
+#include "model/adapters.h"
 #include "model/cache.h"
+#include "model/lora_files.h"
 #include "server/api.h"
 #include "server/engine_host.h"
 #include "server/http.h"
@@ -35,7 +37,8 @@ void allow_many_files() {
 ServedModel served_model(const ServeOptions& o, const LoadedModel& loaded,
                          const Vocabulary* vocabulary, std::int64_t context) {
   const Config& config = loaded.config();
-  ServedModel model{.names = o.names, .config = &config, .vocabulary = vocabulary};
+  ServedModel model{
+      .names = o.names, .adapters = o.adapters, .config = &config, .vocabulary = vocabulary};
   if (model.names.empty()) model.names.push_back(o.model.model);
   if (loaded.tokenizer) model.tokenizer = &*loaded.tokenizer;
   model.stop_ids = loaded.defaults.eos;
@@ -50,6 +53,24 @@ ServedModel served_model(const ServeOptions& o, const LoadedModel& loaded,
   model.created = static_cast<std::int64_t>(std::time(nullptr));
   model.version = M3_VERSION;
   return model;
+}
+
+// Errors: those of the files, and what requests could not be answered with one by one.
+Result<Adapters> load_adapters(const ServeOptions& o, Model& model) {
+  M3_TRY(const auto table, weight_table(model.config(), model.mtp_modules()));
+  Adapters adapters;
+  for (const auto& [name, directory] : o.adapters) {
+    auto lora = load_lora(directory, table);
+    if (!lora) return fail("--lora-modules {}: {}", name, lora.error().message);
+    if (model.weights().vision && adapts_vision(*lora, table))
+      return fail(
+          "--lora-modules {}: {} adapts the vision tower, which all requests share: merge it into "
+          "a model of its own (m3 merge), or serve without pictures (--language-model-only)",
+          name, directory);
+    adapters.add(std::move(*lora));
+  }
+  M3_TRY_STATUS(adapters.attach(model));
+  return adapters;
 }
 
 // A longer context than the model was made for would be served wrongly.
@@ -82,6 +103,7 @@ Status run_serve(ServeOptions o) {
   M3_TRY(const ModelOptions model_options, with_draft_model(o.model, o.speculative));
   M3_TRY(const auto loaded, load_model(model_options));
   M3_TRY_STATUS(check_context(o, loaded->config()));
+  M3_TRY(const Adapters adapters, load_adapters(o, *loaded->model));
   M3_TRY(auto drafter, make_drafter(o.speculative, *loaded));
   const Drafter* drafter_view = drafter.get();
   M3_TRY(const std::int64_t cache_tokens, cache_tokens_of(o, *loaded, drafter.get()));
@@ -90,7 +112,8 @@ Status run_serve(ServeOptions o) {
                                             .step_rows = o.step_rows,
                                             .sequences = o.sequences,
                                             .draft_tokens = o.speculative.draft_tokens,
-                                            .prefill_seconds = o.prefill_seconds},
+                                            .prefill_seconds = o.prefill_seconds,
+                                            .adapters = adapters.count()},
                                            std::move(drafter)));
   std::optional<Vocabulary> vocabulary;
   if (loaded->tokenizer) vocabulary.emplace(*loaded->tokenizer);

@@ -36,6 +36,8 @@ void print_serve_banner(const ServeOptions& o, const LoadedModel& loaded, const 
                std::string(loaded.backend->name()).c_str(),
                loaded.backend->isa().empty() ? "" : " ", std::string(loaded.backend->isa()).c_str(),
                loaded.pool.threads());
+  for (const auto& [name, directory] : model.adapters)
+    std::fprintf(stderr, "  adapter %s, %s\n", name.c_str(), directory.c_str());
   print_memory_plan(o, loaded, engine, drafter);
   std::fprintf(stderr,
                "  limits  %ld tokens a request, %ld sequences at a time, %ld more may wait; %s\n",

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
+#include <set>
 #include <sstream>
 
 #include "apps/option_checks.h"
@@ -30,6 +31,9 @@ void add_network_options(CLI::App& command, ServeOptions& o) {
                   "the model's name for clients (default: MODEL as typed); repeatable")
       ->allow_extra_args(false)
       ->take_all();
+  command.add_option("--lora-modules", o.lora_modules,
+                     "NAME=DIR ...: adapters that requests name as their model, as many as you "
+                     "like; those without are answered by the model itself");
   command.add_option("--max-body-mb", o.body_mb, "largest request, in MB")
       ->check(between(1, 4096))
       ->capture_default_str();
@@ -88,10 +92,12 @@ void add_request_options(CLI::App& command, ServeOptions& o) {
 }
 
 void add_known_flags(CLI::App& command, ServeOptions& o) {
-  for (const char* name : {"--tool-call-parser", "--reasoning-parser", "--reasoning-format"})
+  for (const char* name : {"--tool-call-parser", "--reasoning-parser", "--reasoning-format",
+                           "--max-loras", "--max-lora-rank", "--max-cpu-loras", "--lora-dtype"})
     command.add_option(name, o.known_values, "what this server does by itself; ignored")->group("");
-  for (const char* name : {"--enable-auto-tool-choice", "--jinja", "--trust-remote-code",
-                           "--enable-prefix-caching", "--enable-chunked-prefill", "--metrics"})
+  for (const char* name :
+       {"--enable-auto-tool-choice", "--jinja", "--trust-remote-code", "--enable-prefix-caching",
+        "--enable-chunked-prefill", "--metrics", "--enable-lora"})
     command.add_flag(name, o.known_flags, "what this server does by itself; ignored")->group("");
 }
 
@@ -133,6 +139,34 @@ Status read_media_limits(ServeOptions& o) {
   return {};
 }
 
+// NAME=DIR, or vLLM's {"name": NAME, "path": DIR}.
+Result<ServedAdapter> read_lora_module(const std::string& text) {
+  if (text.starts_with('{')) {
+    M3_TRY(const Json json, read_object(text, "--lora-modules"));
+    const std::string *name = find_string(json, "name"), *path = find_string(json, "path");
+    if (name == nullptr || path == nullptr)
+      return fail("--lora-modules: expected {{\"name\": NAME, \"path\": DIR}}, found {}", text);
+    return ServedAdapter{*name, *path};
+  }
+  const auto equals = text.find('=');
+  if (equals == text.npos) return fail("--lora-modules: expected NAME=DIR, found \"{}\"", text);
+  return ServedAdapter{text.substr(0, equals), text.substr(equals + 1)};
+}
+
+Status read_lora_modules(ServeOptions& o) {
+  std::set<std::string> names(o.names.begin(), o.names.end());
+  if (names.empty()) names.insert(o.model.model);
+  for (const std::string& text : o.lora_modules) {
+    M3_TRY(ServedAdapter adapter, read_lora_module(text));
+    if (adapter.name.empty() || adapter.directory.empty())
+      return fail("--lora-modules: expected NAME=DIR, found \"{}\"", text);
+    if (!names.insert(adapter.name).second)
+      return fail("--lora-modules: two models are called \"{}\"", adapter.name);
+    o.adapters.push_back(std::move(adapter));
+  }
+  return {};
+}
+
 }  // namespace
 
 void add_serve_options(CLI::App& command, ServeOptions& o) {
@@ -149,6 +183,7 @@ Status finish_serve_options(ServeOptions& o) {
   if (std::ranges::count(o.names, "") > 0) return fail("--served-model-name is empty");
   M3_TRY_STATUS(read_keys(o));
   M3_TRY_STATUS(read_media_limits(o));
+  M3_TRY_STATUS(read_lora_modules(o));
   if (!o.template_kwargs.empty()) {
     M3_TRY(Json kwargs, read_object(o.template_kwargs, "--default-chat-template-kwargs"));
     auto mode = thinking_mode_from({{"chat_template_kwargs", std::move(kwargs)}});

@@ -14,6 +14,7 @@ struct ServeOptions {
   HttpOptions http;
   ServerOptions server;
   std::vector<std::string> names;
+  std::vector<ServedAdapter> adapters;
   std::optional<std::int64_t> context_per_request;
   std::optional<std::int64_t> cache_tokens;  // of all requests together
   std::int64_t sequences = 16;
@@ -24,7 +25,7 @@ struct ServeOptions {
   bool quiet = false;
 
   // As typed.
-  std::vector<std::string> keys;
+  std::vector<std::string> keys, lora_modules;
   std::string key_file, template_kwargs, media_limits;
   std::int64_t body_mb = 64;
   // What other servers need to be told, and this one does anyway.

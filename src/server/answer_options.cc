@@ -196,7 +196,9 @@ ApiStatus read_stream_options(const Json& request, AnswerOptions& options) {
 
 ApiResult<AnswerOptions> read_answer_options(const Json& request, const ServedModel& model,
                                              const ServerOptions& server) {
-  AnswerOptions options{.sampling = model.sampling};
+  M3_TRY(NamedModel named, named_model(request, model));
+  AnswerOptions options{
+      .model = std::move(named.name), .adapter = named.adapter, .sampling = model.sampling};
   M3_TRY_STATUS(check_unknown(request));
   M3_TRY_STATUS(read_lengths(request, options));
   M3_TRY_STATUS(read_sampling(request, model, options.sampling));
@@ -214,14 +216,20 @@ ApiResult<AnswerOptions> read_answer_options(const Json& request, const ServedMo
   return options;
 }
 
-ApiStatus check_model(const Json& request, const ServedModel& model) {
+ApiResult<NamedModel> named_model(const Json& request, const ServedModel& model) {
   M3_TRY(const auto name, string_field(request, "model"));
-  if (!name || std::ranges::count(model.names, *name) > 0) return {};
-  return tl::unexpected(
-      ApiError(404,
-               fmt::format("the model \"{}\" does not exist; this server has \"{}\"",
-                           name->substr(0, 200), model.names.front()),
-               "model"));
+  const std::string& own = model.names.front();
+  if (!name || std::ranges::count(model.names, *name) > 0) return NamedModel{own};
+  std::string known = fmt::format("\"{}\"", own);
+  for (std::size_t i = 0; i < model.adapters.size(); ++i) {
+    const std::string& adapter = model.adapters[i].name;
+    if (adapter == *name) return NamedModel{adapter, static_cast<std::int32_t>(i)};
+    known += fmt::format(", \"{}\"", adapter);
+  }
+  return tl::unexpected(ApiError(404,
+                                 fmt::format("the model \"{}\" does not exist; this server has {}",
+                                             name->substr(0, 200), known),
+                                 "model"));
 }
 
 ApiResult<Request> make_request(std::vector<std::int32_t> prompt, const AnswerOptions& options,
@@ -242,7 +250,8 @@ ApiResult<Request> make_request(std::vector<std::int32_t> prompt, const AnswerOp
                   .min_tokens = options.min_tokens,
                   .sampling = options.sampling,
                   .stop_ids = options.stop_ids,
-                  .bad_words = options.bad_words};
+                  .bad_words = options.bad_words,
+                  .adapter = options.adapter};
   if (choice % options.choices == 0) request.prompt_logprobs = options.prompt_logprobs;
   if (choice > 0)
     request.sampling.seed =

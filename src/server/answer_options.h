@@ -10,6 +10,8 @@ namespace m3 {
 constexpr int kLogprobsMax = 20;  // probable tokens that are told with each
 
 struct AnswerOptions {
+  std::string model;                       // the name of the model that answers
+  std::int32_t adapter = -1;               // as Request has it
   std::optional<std::int64_t> max_tokens;  // absent: what the context has room for
   std::int64_t min_tokens = 0;
   SamplingParams sampling;
@@ -34,8 +36,13 @@ struct AnswerOptions {
 ApiResult<AnswerOptions> read_answer_options(const Json& request, const ServedModel& model,
                                              const ServerOptions& options);
 
-// The model that a request names. Errors: 404.
-ApiStatus check_model(const Json& request, const ServedModel& model);
+// The model that a request names: ours, or an adapter of it.
+struct NamedModel {
+  std::string name;
+  std::int32_t adapter = -1;
+};
+// Errors: 404.
+ApiResult<NamedModel> named_model(const Json& request, const ServedModel& model);
 
 // An engine's request for this prompt. `choice` sets its draws apart from its neighbours'. Errors:
 // a prompt that leaves no room for an answer.

@@ -232,8 +232,8 @@ ApiResult<Json> Api::read_body(const Call& call) const {
   return std::move(*body);
 }
 
-AnswerLabel Api::label(const std::string& prefix) const {
-  return {random_id(prefix), model_.names.front(), unix_seconds()};
+AnswerLabel Api::label(const std::string& prefix, const AnswerPlan& plan) const {
+  return {random_id(prefix), plan.options.model, unix_seconds()};
 }
 
 // Requests of one key, or of one address, take turns with those of others; `user` tells apart who
@@ -250,14 +250,17 @@ ApiStatus Api::run(Call& call, AnswerPlan plan, std::unique_ptr<AnswerWriter> wr
   plan.client = client_of(call, plan.options.user);
   if (options_.request_seconds_max > 0)
     plan.deadline = steady_seconds() + options_.request_seconds_max;
-  const auto done = [this, logged = Call{.request = {.method = call.request.method,
-                                                     .path = call.request.path,
-                                                     .peer = call.request.peer},
-                                         .id = call.id,
-                                         .began = call.began}](const AnswerRecord& record) {
+  const auto done = [this,
+                     logged = Call{.request = {.method = call.request.method,
+                                               .path = call.request.path,
+                                               .peer = call.request.peer},
+                                   .id = call.id,
+                                   .began = call.began},
+                     model = plan.options.model](const AnswerRecord& record) {
     metrics_.answered(record);
     log(logged, record.outcome == "cancelled" ? kClientGone : 200,
-        {{"outcome", record.outcome},
+        {{"model", model},
+         {"outcome", record.outcome},
          {"prompt_tokens", record.usage.prompt_tokens},
          {"cached_tokens", record.usage.cached_tokens},
          {"completion_tokens", record.usage.completion_tokens},

@@ -55,10 +55,10 @@ class Api {
   void refuse(Call& call, const ApiError& error);
   void log(const Call& call, int status, const Json& more);
   ApiStatus run(Call& call, AnswerPlan plan, std::unique_ptr<AnswerWriter> writer);
-  AnswerLabel label(const std::string& prefix) const;
+  AnswerLabel label(const std::string& prefix, const AnswerPlan& plan) const;
   std::int64_t client_of(const Call& call, const std::string& user) const;
   ApiStatus need_tokenizer() const;
-  Json model_entry(const std::string& name) const;
+  Json model_entry(const NamedModel& model) const;
 
   ApiStatus health(Call& call);
   ApiStatus version(Call& call);

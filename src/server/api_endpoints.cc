@@ -48,35 +48,41 @@ ApiStatus Api::metrics_text(Call& call) {
   return {};
 }
 
-Json Api::model_entry(const std::string& name) const {
+Json Api::model_entry(const NamedModel& model) const {
   const Config& config = *model_.config;
   Json modalities = Json::array({"text"});
   if (model_.preprocess) modalities.insert(modalities.end(), {"image", "video"});
-  return {{"id", name},
-          {"object", "model"},
-          {"created", model_.created},
-          {"owned_by", "m3.cpp"},
-          {"root", model_.names.front()},
-          {"parent", nullptr},
-          {"max_model_len", model_.context_tokens},
-          {"modalities", std::move(modalities)},
-          {"meta",
-           {{"n_vocab", config.vocab},
-            {"n_ctx_train", config.positions_max},
-            {"n_embd", config.hidden}}}};
+  const std::string& own = model_.names.front();
+  const bool adapter = model.adapter >= 0;
+  return {
+      {"id", model.name},
+      {"object", "model"},
+      {"created", model_.created},
+      {"owned_by", "m3.cpp"},
+      {"root", adapter ? model_.adapters[static_cast<std::size_t>(model.adapter)].directory : own},
+      {"parent", adapter ? Json(own) : Json()},
+      {"max_model_len", model_.context_tokens},
+      {"modalities", std::move(modalities)},
+      {"meta",
+       {{"n_vocab", config.vocab},
+        {"n_ctx_train", config.positions_max},
+        {"n_embd", config.hidden}}}};
 }
 
 ApiStatus Api::models(Call& call) {
   Json list = Json::array();
-  for (const std::string& name : model_.names) list.push_back(model_entry(name));
+  for (const std::string& name : model_.names) list.push_back(model_entry({name}));
+  for (std::size_t i = 0; i < model_.adapters.size(); ++i)
+    list.push_back(model_entry({model_.adapters[i].name, static_cast<std::int32_t>(i)}));
   answer(call, Json{{"object", "list"}, {"data", std::move(list)}});
   return {};
 }
 
 ApiStatus Api::one_model(Call& call) {
   const std::string name = call.request.path.substr(std::string_view("/v1/models/").size());
-  M3_TRY_STATUS(check_model({{"model", name}}, model_));
-  answer(call, model_entry(name));
+  M3_TRY(NamedModel named, named_model({{"model", name}}, model_));
+  named.name = name;  // of several names the one that was asked for
+  answer(call, model_entry(named));
   return {};
 }
 
@@ -135,17 +141,17 @@ ApiStatus Api::apply_template(Call& call) {
 ApiStatus Api::chat_completions(Call& call) {
   M3_TRY_STATUS(need_tokenizer());
   M3_TRY(const Json body, read_body(call));
-  M3_TRY_STATUS(check_model(body, model_));
+  M3_TRY_STATUS(named_model(body, model_));
   M3_TRY(ChatRequest chat, read_chat_request(body, model_, options_));
-  chat.form.label = label("chatcmpl-");
+  chat.form.label = label("chatcmpl-", chat.plan);
   return run(call, std::move(chat.plan), make_chat_writer(call.reply, std::move(chat.form)));
 }
 
 ApiStatus Api::completions(Call& call) {
   M3_TRY(const Json body, read_body(call));
-  M3_TRY_STATUS(check_model(body, model_));
+  M3_TRY_STATUS(named_model(body, model_));
   M3_TRY(CompletionRequest completion, read_completion_request(body, model_, options_));
-  completion.form.label = label("cmpl-");
+  completion.form.label = label("cmpl-", completion.plan);
   return run(call, std::move(completion.plan),
              make_completion_writer(call.reply, std::move(completion.form)));
 }
@@ -153,18 +159,19 @@ ApiStatus Api::completions(Call& call) {
 ApiStatus Api::messages(Call& call) {
   M3_TRY_STATUS(need_tokenizer());
   M3_TRY(const Json body, read_body(call));
-  M3_TRY_STATUS(check_model(body, model_));
+  M3_TRY_STATUS(named_model(body, model_));
   if (find_set_member(body, "max_tokens") == nullptr) return m3::refuse("max_tokens", "is missing");
   M3_TRY(const Json chat_body, chat_from_messages(body));
   M3_TRY(ChatRequest chat, read_chat_request(chat_body, model_, options_, "toolu_"));
-  auto writer = make_messages_writer(call.reply, {label("msg_"), chat.form.options.stream});
+  auto writer =
+      make_messages_writer(call.reply, {label("msg_", chat.plan), chat.form.options.stream});
   return run(call, std::move(chat.plan), std::move(writer));
 }
 
 ApiStatus Api::count_tokens(Call& call) {
   M3_TRY_STATUS(need_tokenizer());
   M3_TRY(const Json body, read_body(call));
-  M3_TRY_STATUS(check_model(body, model_));
+  M3_TRY_STATUS(named_model(body, model_));
   M3_TRY(const Json chat_body, chat_from_messages(body));
   M3_TRY(const RenderedChat chat, render_chat_request(chat_body, model_, options_));
   answer(call, Json{{"input_tokens", chat.plan.ids.size()}});
@@ -174,11 +181,11 @@ ApiStatus Api::count_tokens(Call& call) {
 ApiStatus Api::responses(Call& call) {
   M3_TRY_STATUS(need_tokenizer());
   M3_TRY(const Json body, read_body(call));
-  M3_TRY_STATUS(check_model(body, model_));
+  M3_TRY_STATUS(named_model(body, model_));
   M3_TRY(const Json chat_body, chat_from_responses(body));
   M3_TRY(ChatRequest chat, read_chat_request(chat_body, model_, options_));
   auto writer = make_responses_writer(
-      call.reply, {label("resp_"), responses_echo(body), chat.form.options.stream});
+      call.reply, {label("resp_", chat.plan), responses_echo(body), chat.form.options.stream});
   return run(call, std::move(chat.plan), std::move(writer));
 }
 

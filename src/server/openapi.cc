@@ -156,7 +156,7 @@ Json openapi_description(const std::string& version) {
   paths["/version"] = get("The server's version.");
   paths["/metrics"] = get("Counters, as Prometheus reads them.", "text/plain");
   paths["/openapi.json"] = get("This description.");
-  paths["/v1/models"] = get("The models that are served, and their limits.");
+  paths["/v1/models"] = get("The models and adapters that are served, and their limits.");
   paths["/v1/models/{model}"] = get("One of them.");
   paths["/v1/models/{model}"]["get"]["parameters"] = Json::array(
       {{{"name", "model"}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}}}}});

@@ -14,9 +14,16 @@
 
 namespace m3 {
 
+// An adapter, which requests name as they name a model.
+struct ServedAdapter {
+  std::string name;
+  std::string directory;
+};
+
 // The model, as far as requests are concerned. Everything it names outlives the server.
 struct ServedModel {
   std::vector<std::string> names;  // the first is the model's own, the others are accepted, too
+  std::vector<ServedAdapter> adapters = {};  // by number, as Request::adapter counts them
   const Config* config = nullptr;
   const Tokenizer* tokenizer = nullptr;              // null: /v1/completions of ids alone
   const Vocabulary* vocabulary = nullptr;            // of the tokenizer
