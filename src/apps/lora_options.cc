@@ -8,12 +8,14 @@
 #include <map>
 
 #include "apps/option_checks.h"
+#include "model/lora_training.h"
 
 namespace m3 {
 namespace {
 
 constexpr std::int64_t kRankMax = 1 << 14;
 constexpr double kAlphaMax = 1e6;
+constexpr const char *kRank = "8", *kAlpha = "32";  // of new adapters
 
 Result<std::size_t> group_named(const std::string& name) {
   const auto found = std::find(kLoraGroupNames.begin(), kLoraGroupNames.end(), name);
@@ -53,57 +55,111 @@ Result<std::array<double, kLoraGroupNames.size()>> numbers_of(
   return numbers;
 }
 
+using Adapted = std::array<bool, kLoraGroupNames.size()>;
+
+Result<Adapted> adapted_groups(const std::vector<std::string>& names) {
+  Adapted adapted{};
+  for (const std::string& name : names) {
+    M3_TRY(const std::size_t group, group_named(name));
+    adapted[group] = true;
+  }
+  return adapted;
+}
+
+Status expect_droppable(const NewLoraOptions& options, const Adapted& adapted) {
+  if (options.dropout > 0 && adapted[static_cast<std::size_t>(LoraGroup::kExperts)])
+    return fail("--lora-dropout does not go with experts, for which peft has none either");
+  return {};
+}
+
+std::size_t group_of(const LoraModule& module) {
+  return static_cast<std::size_t>(*lora_group(module.targets.front().kind));
+}
+
+// That a list like "16,experts=4", if it was typed, says what the modules have.
+Status expect_numbers(const char* option, const std::vector<std::string>& list,
+                      const Adapted& adapted, const Lora& lora,
+                      double (*number_of)(const LoraModule&)) {
+  if (list.empty()) return {};
+  M3_TRY(const auto numbers, numbers_of(option, list, adapted));
+  for (const LoraModule& module : lora.modules())
+    if (const std::size_t g = group_of(module); number_of(module) != numbers[g])
+      return fail("{} {}: the adapter has {} for {}, as in {}; leave the option out", option,
+                  numbers[g], number_of(module), kLoraGroupNames[g], module.name);
+  return {};
+}
+
+// That what was typed is what the files have.
+Status expect_as_asked(const NewLoraOptions& options, const Lora& lora) {
+  Adapted adapted{};
+  for (const LoraModule& module : lora.modules()) adapted[group_of(module)] = true;
+  M3_TRY_STATUS(expect_droppable(options, adapted));
+  M3_TRY(const Adapted asked, adapted_groups(options.groups));
+  for (std::size_t g = 0; g < adapted.size(); ++g)
+    if (!options.groups.empty() && asked[g] != adapted[g])
+      return fail("--lora {} {}, and {} {}: leave the option out",
+                  asked[g] ? "names" : "is without", kLoraGroupNames[g], options.adapter,
+                  adapted[g] ? "adapts it" : "does not adapt it");
+  M3_TRY_STATUS(expect_numbers("--rank", options.rank, adapted, lora, [](const LoraModule& module) {
+    return static_cast<double>(module.size.rank);
+  }));
+  return expect_numbers("--alpha", options.alpha, adapted, lora,
+                        [](const LoraModule& module) { return module.size.alpha; });
+}
+
 }  // namespace
 
 void add_new_lora_options(CLI::App& command, NewLoraOptions& options) {
-  CLI::Option* lora =
-      command
-          .add_option(
-              "--lora", options.groups,
-              "train an adapter instead: any of attn (q, k, v, o), dense, shared and experts "
-              "(gate, up, down), as in attn,shared")
-          ->delimiter(',');
-  command.add_option("--rank", options.rank, "the adapter's ranks, as in 16 or attn=16,experts=4")
-      ->delimiter(',')
-      ->needs(lora)
-      ->capture_default_str();
   command
-      .add_option("--alpha", options.alpha, "what it adds counts alpha / rank; given as the ranks")
-      ->delimiter(',')
-      ->needs(lora)
-      ->capture_default_str();
+      .add_option("--lora", options.groups,
+                  "train an adapter instead: any of attn (q, k, v, o), dense, shared and experts "
+                  "(gate, up, down), as in attn,shared")
+      ->delimiter(',');
+  command
+      .add_option("--adapter", options.adapter,
+                  "go on with this adapter, a directory of m3 train or peft: groups, ranks and "
+                  "alphas are its own")
+      ->check(CLI::ExistingDirectory);
+  command
+      .add_option("--rank", options.rank,
+                  "the adapter's ranks, as in 16 or attn=16,experts=4 (default: 8)")
+      ->delimiter(',');
+  command
+      .add_option("--alpha", options.alpha,
+                  "what it adds counts alpha / rank; given as the ranks (default: 32)")
+      ->delimiter(',');
   command
       .add_option("--lora-dropout", options.dropout,
                   "share of what A reads that is zero in a step, at random; not of experts")
       ->check(between(0, 0.99))
-      ->needs(lora)
       ->capture_default_str();
   command
       .add_option("--lora-names", options.names,
-                  "transformers: what peft over the official classes reads; released: an entry for "
-                  "each weight of the released checkpoint")
-      ->check(CLI::IsMember({"transformers", "released"}))
-      ->needs(lora)
-      ->capture_default_str();
+                  "transformers (default): what peft over the official classes reads; released: an "
+                  "entry for each weight of the released checkpoint")
+      ->check(CLI::IsMember({"transformers", "released"}));
   command
       .add_option("--lora-seed", options.seed,
                   "of the numbers that an adapter begins with, and of dropout")
       ->check(whole_number())
-      ->needs(lora)
       ->capture_default_str();
+}
+
+void expect_adapter(const CLI::App& command) {
+  if (command.count("--lora") + command.count("--adapter") > 0) return;
+  for (const char* name : {"--rank", "--alpha", "--lora-dropout", "--lora-names", "--lora-seed"})
+    if (command.count(name) > 0) throw CLI::RequiresError(name, "--lora or --adapter");
 }
 
 Result<LoraOptions> new_lora(const NewLoraOptions& options) {
   LoraOptions lora{.groups = {}, .seed = options.seed};
-  std::array<bool, kLoraGroupNames.size()> adapted{};
-  for (const std::string& name : options.groups) {
-    M3_TRY(const std::size_t group, group_named(name));
-    adapted[group] = true;
-  }
-  if (options.dropout > 0 && adapted[static_cast<std::size_t>(LoraGroup::kExperts)])
-    return fail("--lora-dropout does not go with experts, for which peft has none either");
-  M3_TRY(const auto ranks, numbers_of("--rank", options.rank, adapted));
-  M3_TRY(const auto alphas, numbers_of("--alpha", options.alpha, adapted));
+  M3_TRY(const Adapted adapted, adapted_groups(options.groups));
+  M3_TRY_STATUS(expect_droppable(options, adapted));
+  const auto or_default = [](const std::vector<std::string>& list, const char* number) {
+    return list.empty() ? std::vector<std::string>{number} : list;
+  };
+  M3_TRY(const auto ranks, numbers_of("--rank", or_default(options.rank, kRank), adapted));
+  M3_TRY(const auto alphas, numbers_of("--alpha", or_default(options.alpha, kAlpha), adapted));
   for (std::size_t g = 0; g < adapted.size(); ++g) {
     if (!adapted[g]) continue;
     const auto rank = static_cast<std::int64_t>(ranks[g]);
@@ -114,8 +170,28 @@ Result<LoraOptions> new_lora(const NewLoraOptions& options) {
   return lora;
 }
 
-LoraNames lora_names(const NewLoraOptions& options) {
-  return options.names == "released" ? LoraNames::kReleased : LoraNames::kTransformers;
+Result<Lora> lora_to_begin_with(const NewLoraOptions& options, const Model& model) {
+  M3_TRY(const auto table, weight_table(model.config(), model.mtp_modules()));
+  if (options.adapter.empty()) {
+    M3_TRY(const LoraOptions sizes, new_lora(options));
+    return Lora::create(model.config(), table, sizes);
+  }
+  M3_TRY(const Lora stored, load_lora(options.adapter, table));
+  auto lora = lora_to_train(stored, model.config(), table);
+  if (!lora) return fail("--adapter {}: {}", options.adapter, lora.error().message);
+  M3_TRY_STATUS(expect_as_asked(options, *lora));
+  return lora;
+}
+
+Result<LoraNames> lora_names(const NewLoraOptions& options, const Lora& lora, const Model& model) {
+  if (options.names == "released") return LoraNames::kReleased;
+  M3_TRY(const auto table, weight_table(model.config(), model.mtp_modules()));
+  if (fits_transformers(lora, model.config(), table)) return LoraNames::kTransformers;
+  if (options.names.empty()) return LoraNames::kReleased;
+  return fail(
+      "--lora-names transformers: a gate and its up read one A under these names, and {} has other "
+      "modules: expected --lora-names released",
+      options.adapter);
 }
 
 std::string lora_table(const Lora& lora) {

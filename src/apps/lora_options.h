@@ -15,23 +15,34 @@ class App;
 
 namespace m3 {
 
-// A new adapter, as `m3 train` is asked for one.
+// An adapter that `m3 train` is asked for: a new one, or one from files to go on with.
 struct NewLoraOptions {
-  std::vector<std::string> groups;  // names; none: no adapter
-  std::vector<std::string> rank = {"8"};
-  std::vector<std::string> alpha = {"32"};
-  std::string names = "transformers";
+  std::vector<std::string> groups;  // names
+  std::string adapter;              // directory of the one to go on with; "": a new one
+  std::vector<std::string> rank;    // as typed; none: the default, or what the files have
+  std::vector<std::string> alpha;
+  std::string names;
   double dropout = 0;
   std::uint64_t seed = 0;
+
+  bool any() const { return !groups.empty() || !adapter.empty(); }
 };
 
-// --lora GROUPS, --rank, --alpha, --lora-dropout, --lora-names and --lora-seed.
+// --lora GROUPS, --adapter, --rank, --alpha, --lora-dropout, --lora-names and --lora-seed.
 void add_new_lora_options(CLI::App& command, NewLoraOptions& options);
+// The last five mean nothing without one of the first two: throws what CLI11 reports.
+void expect_adapter(const CLI::App& command);
 
-// Errors: an unknown group, one without a rank or alpha, a rank or alpha for a group that is not
-// adapted or out of range, dropout of experts.
+// Of a new one. Errors: an unknown group, one without a rank or alpha, a rank or alpha for a group
+// that is not adapted or out of range, dropout of experts.
 Result<LoraOptions> new_lora(const NewLoraOptions& options);
-LoraNames lora_names(const NewLoraOptions& options);
+
+// The adapter that training begins with. Errors: those of new_lora(), load_lora() and
+// lora_to_train(); groups, ranks or alphas that are not those of the files.
+Result<Lora> lora_to_begin_with(const NewLoraOptions& options, const Model& model);
+// Under which it is saved. Unless they are given: those that peft reads, where its modules fit
+// them. Errors: names were given that they do not fit.
+Result<LoraNames> lora_names(const NewLoraOptions& options, const Lora& lora, const Model& model);
 
 // Which weights an adapter changes: a line for each kind, rank and alpha, and their sum.
 std::string lora_table(const Lora& lora);

@@ -2,11 +2,14 @@
 
 #include <fmt/ranges.h>
 
+#include <set>
+
 #include "apps/run_folder.h"
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checksum.h"
 #include "checkpoint/pack_file.h"
+#include "model/lora_training.h"
 
 namespace m3 {
 namespace {
@@ -26,6 +29,23 @@ std::string weights_fact(const Checkpoint& checkpoint) {
 template <typename Number>
 std::string text_of(Number number) {
   return fmt::format("{}", number);
+}
+
+std::string joined(std::span<const std::set<std::string>> of_groups) {
+  std::vector<std::string> all;
+  for (const auto& entries : of_groups) all.insert(all.end(), entries.begin(), entries.end());
+  return fmt::format("{}", fmt::join(all, ","));
+}
+
+std::string numbers_fact(const Lora& lora) {
+  Checksum checksum;
+  for (const LoraModule& module : lora.modules()) {
+    checksum.add(module.name);
+    for (const Tensor& values : {module.a, module.b})
+      checksum.add(std::as_bytes(
+          std::span(values.as<float>(), static_cast<std::size_t>(values.elements()))));
+  }
+  return fmt::format("{} numbers of xxh3 {:016x}", lora.values(), checksum.value());
 }
 
 }  // namespace
@@ -61,18 +81,23 @@ std::vector<RunFact> trainer_facts(const TrainerOptions& o, const std::string& s
           {"--clip", text_of(o.clip)}};
 }
 
-std::vector<RunFact> lora_facts(const LoraOptions& options) {
-  std::vector<std::string> groups, ranks, alphas;
-  for (std::size_t g = 0; g < options.groups.size(); ++g) {
-    if (options.groups[g].rank == 0) continue;
-    groups.emplace_back(kLoraGroupNames[g]);
-    ranks.push_back(fmt::format("{}={}", kLoraGroupNames[g], options.groups[g].rank));
-    alphas.push_back(fmt::format("{}={}", kLoraGroupNames[g], options.groups[g].alpha));
+std::vector<RunFact> lora_facts(const Lora& lora, const NewLoraOptions& options) {
+  std::array<std::set<std::string>, kLoraGroupNames.size()> ranks, alphas;
+  for (const LoraModule& module : lora.modules()) {
+    const auto g = static_cast<std::size_t>(*lora_group(module.targets.front().kind));
+    ranks[g].insert(fmt::format("{}={}", kLoraGroupNames[g], module.size.rank));
+    alphas[g].insert(fmt::format("{}={}", kLoraGroupNames[g], module.size.alpha));
   }
-  return {{"--lora", fmt::format("{}", fmt::join(groups, ","))},
-          {"--rank", fmt::format("{}", fmt::join(ranks, ","))},
-          {"--alpha", fmt::format("{}", fmt::join(alphas, ","))},
-          {"--lora-seed", text_of(options.seed)}};
+  std::vector<std::string_view> groups;
+  for (std::size_t g = 0; g < ranks.size(); ++g)
+    if (!ranks[g].empty()) groups.push_back(kLoraGroupNames[g]);
+  std::vector<RunFact> facts = {{"--lora", fmt::format("{}", fmt::join(groups, ","))},
+                                {"--rank", joined(ranks)},
+                                {"--alpha", joined(alphas)},
+                                {"--lora-seed", text_of(options.seed)},
+                                {"--lora-dropout", text_of(options.dropout)}};
+  if (!options.adapter.empty()) facts.push_back({"--adapter", numbers_fact(lora)});
+  return facts;
 }
 
 }  // namespace m3

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/lora_options.h"
 #include "apps/model_options.h"
 #include "base/result.h"
 #include "model/lora.h"
@@ -19,6 +20,7 @@ Result<std::vector<RunFact>> model_facts(const ModelOptions& options, const Load
 // Of optimiser and schedule, the latter under the name that `schedule` is.
 std::vector<RunFact> trainer_facts(const TrainerOptions& options, const std::string& schedule);
 
-std::vector<RunFact> lora_facts(const LoraOptions& options);
+// Of an adapter before its first step; where it comes from files, also the numbers in them.
+std::vector<RunFact> lora_facts(const Lora& lora, const NewLoraOptions& options);
 
 }  // namespace m3

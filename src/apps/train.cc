@@ -111,9 +111,11 @@ struct ResultWriter {
   }
 
   Status write(const RunFolder& folder, const Trainer& trainer) const {
-    if (adapter != nullptr)
-      return save_lora(*adapter, {folder.result_directory(), options.model.model,
-                                  lora_names(options.lora), options.lora.dropout});
+    if (adapter != nullptr) {
+      M3_TRY(const LoraNames names, lora_names(options.lora, *adapter, *loaded.model));
+      return save_lora(
+          *adapter, {folder.result_directory(), options.model.model, names, options.lora.dropout});
+    }
     SaveOptions shown = saving(folder);
     ProgressBar bar("writing " + options.folder.directory, "B");
     shown.progress = bar.callback();
@@ -128,9 +130,11 @@ struct ResultWriter {
 
 // Defaults: spec, training §8.1.
 Status check_kind(TrainOptions& o) {
-  const bool adapter = !o.lora.groups.empty();
+  const bool adapter = o.lora.any();
   if (o.full == adapter)
-    return fail("expected one of --full, to train all weights, and --lora, to train an adapter");
+    return fail(
+        "expected one of --full, to train all weights, and --lora or --adapter, to train an "
+        "adapter");
   if (adapter && o.train != TrainOptions().train)
     return fail("--train goes with --full; --lora names what an adapter is for");
   if (adapter && o.precision != TrainOptions().precision)
@@ -142,24 +146,21 @@ Status check_kind(TrainOptions& o) {
   return {};
 }
 
-// A new one, shown and attached.
-Result<Lora> add_new_lora(const NewLoraOptions& options, Model& model, bool json) {
-  M3_TRY(const LoraOptions sizes, new_lora(options));
-  M3_TRY(const auto table, weight_table(model.config(), model.mtp_modules()));
-  M3_TRY(Lora lora, Lora::create(model.config(), table, sizes));
+// Shown and attached.
+Result<Lora> begin_lora(const NewLoraOptions& options, Model& model, bool json) {
+  M3_TRY(Lora lora, lora_to_begin_with(options, model));
   std::fprintf(json ? stderr : stdout, "%s", lora_table(lora).c_str());
+  M3_TRY_STATUS(lora_names(options, lora, model));
   M3_TRY_STATUS(attach(lora, model));
   return lora;
 }
 
-Result<TrainingWork> count_work(const TrainOptions& o, const Model& model) {
-  std::optional<LoraOptions> lora;
-  if (!o.full) {
-    M3_TRY(lora, new_lora(o.lora));
-  }
+Result<TrainingWork> count_work(const TrainOptions& o, const Model& model, const Lora* adapter) {
   const std::int64_t modules = o.trainer.parts.mtp ? model.mtp_modules() : 0;
   M3_TRY(const auto table, weight_table(model.config(), modules));
-  return TrainingWork::create(model.config(), table, o.trainer.parts, lora);
+  const bool full = adapter == nullptr;
+  return TrainingWork(model.config(), table, o.trainer.parts,
+                      full ? std::nullopt : std::optional(adapted_by(*adapter)));
 }
 
 Result<std::vector<RunFact>> facts_of(const TrainOptions& o, const LoadedModel& loaded,
@@ -171,9 +172,7 @@ Result<std::vector<RunFact>> facts_of(const TrainOptions& o, const LoadedModel& 
   if (o.full) {
     append({{"--full", "given"}, {"--precision", o.precision}});
   } else {
-    M3_TRY(const LoraOptions lora, new_lora(o.lora));
-    append(lora_facts(lora));
-    append({{"--lora-dropout", fmt::format("{}", o.lora.dropout)}});
+    append(lora_facts(*loaded.lora, o.lora));
   }
   M3_TRY(const std::vector<RunFact> steps, batches.facts(o.steps));
   append(steps);
@@ -219,6 +218,8 @@ Status run_plan(const TrainOptions& o) {
                            .precision = o.trainer.precision,
                            .keep = o.recompute ? Keep::kInputs : Keep::kAll,
                            .rows = o.pack};
+  if (!o.lora.adapter.empty() && o.lora.groups.empty())
+    return fail("--plan reads no adapter: say by --lora and --rank what --adapter has");
   if (!o.full) {
     M3_TRY(training.lora, new_lora(o.lora));
   }
@@ -251,13 +252,13 @@ Status run_train(TrainOptions o) {
   o.trainer.rows = std::max(o.pack, batches.longest());
   o.trainer.keep = o.recompute ? Keep::kInputs : Keep::kAll;
   if (!o.full) {
-    M3_TRY(loaded->lora, add_new_lora(o.lora, *loaded->model, o.json));
+    M3_TRY(loaded->lora, begin_lora(o.lora, *loaded->model, o.json));
   }
   Lora* adapter = o.full ? nullptr : &*loaded->lora;
   o.trainer.dropout = o.lora.dropout;
   o.trainer.seed = o.lora.seed;
   M3_TRY(const auto trainer, Trainer::create(*loaded->model, o.trainer, loaded->pool, adapter));
-  M3_TRY(const TrainingWork work, count_work(o, *loaded->model));
+  M3_TRY(const TrainingWork work, count_work(o, *loaded->model, adapter));
   double peak = 0;
   if (!loaded->backend->isa().empty()) {
     M3_TRY(peak, probe_matrix(loaded->pool, loaded->backend->isa()));
@@ -376,8 +377,9 @@ void add_train(CLI::App& app, Run& run) {
   add_sample_options(*command, o->samples);
   add_plan_options(*command, o->plan);
   command->add_flag("--json", o->json, "on stdout the lines of the log, one JSON object each");
-  command->callback([o, &run] {
+  command->callback([o, command, &run] {
     if (!o->plan.plan) expect_steps(o->steps);
+    expect_adapter(*command);
     run = [o] { return run_train(*o); };
   });
 }

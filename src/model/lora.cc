@@ -61,6 +61,10 @@ LoraSites lora_sites(std::span<const WeightSpec> table) {
   return sites;
 }
 
+std::string released_site(const WeightSpec& spec) {
+  return spec.name.substr(0, spec.name.size() - kWeight.size());
+}
+
 std::string transformers_site(const WeightSpec& spec, bool flat) {
   for (const Source& source : spec.others) {
     if (!source.name.starts_with(kTransformers)) continue;

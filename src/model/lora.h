@@ -56,6 +56,8 @@ struct LoraSite {
 using LoraSites = std::map<std::string, LoraSite, std::less<>>;
 LoraSites lora_sites(std::span<const WeightSpec> table);
 
+// The name of a linear's site in the release: it alone.
+std::string released_site(const WeightSpec& spec);
 // The name of a weight's site in transformers; `flat`: in its class of the text model alone.
 std::string transformers_site(const WeightSpec& spec, bool flat);
 

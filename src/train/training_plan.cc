@@ -90,8 +90,12 @@ Result<TrainingPlan> plan_training(const Config& config, const Checkpoint* check
   M3_TRY(auto all, weight_table(config, held));
   M3_TRY(const std::vector<StoredWeight> weights, stored_weights(config, all, checkpoint));
   M3_TRY(const auto table, weight_table(config, modules));
-  M3_TRY(const TrainingWork work,
-         TrainingWork::create(config, table, training.parts, training.lora));
+  std::optional<AdaptedMatrices> adapted;
+  if (training.lora) {
+    M3_TRY(const std::vector<LoraChoice> choices, choose_sites(config, table, *training.lora));
+    adapted = adapted_by(choices);
+  }
+  const TrainingWork work(config, table, training.parts, adapted);
 
   TrainingPlan plan;
   const bool repeats = training.keep == Keep::kInputs;

@@ -33,32 +33,45 @@ double pairs_of(std::int64_t length, std::int64_t block_tokens, std::int64_t blo
 
 }  // namespace
 
-Result<TrainingWork> TrainingWork::create(const Config& config, std::span<const WeightSpec> table,
-                                          const TrainedParts& parts,
-                                          const std::optional<LoraOptions>& lora) {
-  TrainingWork work;
+AdaptedMatrices adapted_by(const Lora& lora) {
+  AdaptedMatrices matrices;
+  for (const LoraModule& module : lora.modules())
+    matrices.push_back({std::max<std::int64_t>(0, module.layer), module.a.dim(0),
+                        module.size.rank * (module.a.dim(2) + module.b.dim(1))});
+  return matrices;
+}
+
+AdaptedMatrices adapted_by(std::span<const LoraChoice> choices) {
+  AdaptedMatrices matrices;
+  for (const auto& [site, size] : choices)
+    matrices.push_back({std::max<std::int64_t>(0, site.parts.front().spec->layer), site.experts,
+                        size.rank * (site.rows + site.cols)});
+  return matrices;
+}
+
+TrainingWork::TrainingWork(const Config& config, std::span<const WeightSpec> table,
+                           const TrainedParts& parts,
+                           const std::optional<AdaptedMatrices>& adapted) {
   std::int64_t lowest = 0, modules = 0;
-  if (lora) {
-    M3_TRY(const std::vector<LoraChoice> choices, choose_sites(config, table, *lora));
+  if (adapted) {
     lowest = std::numeric_limits<std::int64_t>::max();
-    for (const LoraChoice& choice : choices) {
-      lowest = std::min(lowest, choice.site.parts.front().spec->layer);
-      work.add_adapter(choice, config);
+    for (const AdaptedMatrix& matrix : *adapted) {
+      lowest = std::min(lowest, matrix.layer);
+      add_adapter(matrix, config);
     }
   }
   for (const WeightSpec& weight : table) {
     if (weight.part == Part::kVision) continue;
-    const bool trained = !lora && is_trained(weight, parts);
-    if (trained) work.trained_ += weight.elements();
+    const bool trained = !adapted && is_trained(weight, parts);
+    if (trained) trained_ += weight.elements();
     if (weight.part == Part::kMtp) modules = std::max(modules, weight.layer + 1);
     if (weight.shape.size() < 2 || weight.kind == Kind::kEmbedding) continue;
     // Of each expert's weights a row meets as many as it picks.
     if (weight.expert >= config.experts_per_token) continue;
     const bool above = weight.layer < 0 || layer_of(weight, config) >= lowest;
-    work.add_linear(weight, trained, above);
+    add_linear(weight, trained, above);
   }
-  work.add_pairs(config, modules, lowest);
-  return work;
+  add_pairs(config, modules, lowest);
 }
 
 // `passes`: a derivative goes through it.
@@ -71,14 +84,11 @@ void TrainingWork::add_linear(const WeightSpec& weight, bool trained, bool passe
   if (is_repeated(weight)) to.repeated += flops;
 }
 
-void TrainingWork::add_adapter(const LoraChoice& choice, const Config& config) {
-  const LoraSite& site = choice.site;
-  const std::int64_t each = choice.size.rank * (site.rows + site.cols);
-  trained_ += site.experts * each;
-  const auto met =
-      static_cast<double>(std::min(site.experts == 1 ? 1 : config.experts_per_token, site.experts));
-  row_.forward += 2 * met * static_cast<double>(each);
-  row_.backward += 4 * met * static_cast<double>(each);
+void TrainingWork::add_adapter(const AdaptedMatrix& matrix, const Config& config) {
+  trained_ += matrix.experts * matrix.numbers;
+  const std::int64_t met = matrix.experts == 1 ? 1 : config.experts_per_token;
+  row_.forward += 2 * static_cast<double>(met * matrix.numbers);
+  row_.backward += 4 * static_cast<double>(met * matrix.numbers);
 }
 
 void TrainingWork::add_pairs(const Config& config, std::int64_t modules, std::int64_t lowest) {

@@ -23,13 +23,22 @@ struct TrainingFlops {
   double useful() const { return forward + backward; }
 };
 
+// A matrix, or one of each expert, with an adapter's A and B.
+struct AdaptedMatrix {
+  std::int64_t layer = 0;
+  std::int64_t experts = 1;
+  std::int64_t numbers = 0;  // of A and B, for each expert
+};
+using AdaptedMatrices = std::vector<AdaptedMatrix>;
+AdaptedMatrices adapted_by(const Lora& lora);
+AdaptedMatrices adapted_by(std::span<const LoraChoice> choices);
+
 class TrainingWork {
  public:
-  // All weights of these parts are trained, or with `lora` an adapter. `table`: of the text model,
-  // and of as many MTP modules as are trained. Errors: those of choose_sites().
-  static Result<TrainingWork> create(const Config& config, std::span<const WeightSpec> table,
-                                     const TrainedParts& parts,
-                                     const std::optional<LoraOptions>& lora);
+  // All weights of these parts are trained, or with `adapted` an adapter. `table`: of the text
+  // model, and of as many MTP modules as are trained.
+  TrainingWork(const Config& config, std::span<const WeightSpec> table, const TrainedParts& parts,
+               const std::optional<AdaptedMatrices>& adapted);
 
   // Of sequences of these lengths, `scored` of whose rows have a label. Counts only what is needed:
   // the head on rows with labels, of attention the keys that are seen, derivatives by what lies
@@ -41,9 +50,8 @@ class TrainingWork {
   std::int64_t trained() const { return trained_; }
 
  private:
-  TrainingWork() = default;
   void add_linear(const WeightSpec& weight, bool trained, bool passes);
-  void add_adapter(const LoraChoice& choice, const Config& config);
+  void add_adapter(const AdaptedMatrix& matrix, const Config& config);
   void add_pairs(const Config& config, std::int64_t modules, std::int64_t lowest_layer);
 
   struct Attention {
