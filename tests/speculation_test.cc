@@ -7,6 +7,7 @@
 #include "base/random.h"
 #include "engine/eagle3_drafter.h"
 #include "engine/engine.h"
+#include "engine/mtp_chain_drafter.h"
 #include "engine/mtp_drafter.h"
 #include "engine/ngram_drafter.h"
 #include "engine/scripted_drafter.h"
@@ -107,8 +108,7 @@ bool often(SequenceId sequence, std::int64_t position) {
 
 class Speculation : public testing::Test {
  protected:
-  explicit Speculation(const std::string& model)
-      : tiny_(tiny_model_directory(model), {"cpu", ""}, 2) {}
+  explicit Speculation(const std::string& directory) : tiny_(directory, {"cpu", ""}, 2) {}
 
   std::unique_ptr<Engine> engine(const Setting& s, std::unique_ptr<Drafter> drafter,
                                  std::function<double()> clock = ticks()) {
@@ -187,12 +187,12 @@ class Speculation : public testing::Test {
 
 class SpeculationOnNano : public Speculation {
  protected:
-  SpeculationOnNano() : Speculation("nano") {}
+  SpeculationOnNano() : Speculation(tiny_model_directory("nano")) {}
 };
 
 class SpeculationWithEagle3 : public Speculation {
  protected:
-  SpeculationWithEagle3() : Speculation("nano") {
+  SpeculationWithEagle3() : Speculation(tiny_model_directory("nano")) {
     EXPECT_TRUE(synth_eagle3_nano(directory_.path(), 3));
   }
   std::unique_ptr<Drafter> drafter() {
@@ -206,9 +206,14 @@ class SpeculationWithEagle3 : public Speculation {
   TemporaryDirectory directory_;
 };
 
+class SpeculationOnMtpChain : public Speculation {
+ protected:
+  SpeculationOnMtpChain() : Speculation(chained_model_directory("nano-mtp")) {}
+};
+
 class SpeculationOnMtp : public Speculation {
  protected:
-  SpeculationOnMtp() : Speculation("nano-mtp") {}
+  SpeculationOnMtp() : Speculation(tiny_model_directory("nano-mtp")) {}
 };
 
 TEST_F(SpeculationOnNano, BatchedTextIsTheSame) {
@@ -335,23 +340,31 @@ struct Drafted {
 
 class RecordingDrafter final : public Drafter {
  public:
-  RecordingDrafter(std::unique_ptr<Drafter> drafter, std::vector<Drafted>& record)
-      : drafter_(std::move(drafter)), record_(record) {}
+  // With `least`, so many are drafted wherever any are wanted.
+  RecordingDrafter(std::unique_ptr<Drafter> drafter, std::vector<Drafted>& record,
+                   std::int64_t least = 0)
+      : drafter_(std::move(drafter)), record_(record), least_(least) {}
   Status attach(const PagedCache& cache, std::int64_t rows, std::int64_t sequences) override {
     return drafter_->attach(cache, rows, sequences);
   }
   bool needs_final_hidden() const override { return drafter_->needs_final_hidden(); }
   Watch* watch() override { return drafter_->watch(); }
-  std::vector<Ids> draft(const VerifiedStep& step) override {
+  std::vector<Ids> draft(const VerifiedStep& given) override {
+    VerifiedStep step = given;
+    for (DraftJob& job : step.jobs)
+      if (job.count > 0) job.count = std::max(job.count, least_);
     auto drafts = drafter_->draft(step);
     for (std::size_t i = 0; i < drafts.size(); ++i)
       record_.push_back({{step.jobs[i].tokens.begin(), step.jobs[i].tokens.end()}, drafts[i]});
+    for (std::size_t i = 0; i < drafts.size(); ++i)
+      drafts[i].resize(std::min(drafts[i].size(), static_cast<std::size_t>(given.jobs[i].count)));
     return drafts;
   }
 
  private:
   std::unique_ptr<Drafter> drafter_;
   std::vector<Drafted>& record_;
+  std::int64_t least_;
 };
 
 std::int32_t arg_max(const Tensor& logits, std::int64_t row) {
@@ -403,6 +416,117 @@ TEST_F(SpeculationOnMtp, DraftsDoNotDependOnHowTheStepsWereCut) {
     ++compared;
   }
   EXPECT_GT(compared, 10);
+}
+
+// A chain of modules over one sequence (spec: training §3.1), each over all rows at once.
+class ChainFromScratch {
+ public:
+  ChainFromScratch(const Model& model, const Ids& tokens)
+      : model_(model),
+        tokens_(tokens),
+        known_(std::ssize(tokens)),
+        cache_(std::move(
+            *PagedCache::create(model.config(), model.cache_format(), 64, model.mtp_modules()))),
+        arena_(model.config(), std::ssize(tokens) + model.mtp_modules(), std::ssize(tokens)),
+        pages_(64) {
+    std::iota(pages_.begin(), pages_.end(), 0);
+  }
+
+  Ids drafts(std::size_t count) {
+    const std::int64_t modules = model_.mtp_modules();
+    Batch main;
+    main.add_sequence(std::span(tokens_).first(tokens_.size() - 1), 0, pages_, false);
+    main.keep_final = true;
+    model_.forward(main, cache_, arena_);
+    std::vector<float> states = floats(arena_.activations().final_hidden, known_ - 1);
+    for (std::int64_t first = 0;;) {
+      const std::int64_t end = first == 0 ? known_ - 1 : first + modules;
+      std::vector<float> ahead;
+      for (std::int64_t module = 0; module < modules; ++module) {
+        states = run(module, first, end, states);
+        ahead.insert(ahead.end(), states.end() - model_.config().hidden, states.end());
+        if (tokens_.size() - static_cast<std::size_t>(known_) == count)
+          return {tokens_.begin() + known_, tokens_.end()};
+      }
+      states = ahead;
+      first = end;
+    }
+  }
+
+ private:
+  static std::vector<float> floats(const Tensor& t, std::int64_t rows) {
+    return {t.as<float>(), t.as<float>() + rows * t.dim(1)};
+  }
+  // States [rows, hidden] of the module before at slots [first, end) -> of this one. Drafts.
+  std::vector<float> run(std::int64_t module, std::int64_t first, std::int64_t end,
+                         std::vector<float>& states) {
+    Batch batch;
+    batch.keep_final = true;
+    batch.add_sequence(std::span(tokens_).subspan(static_cast<std::size_t>(first + 1 + module),
+                                                  static_cast<std::size_t>(end - first)),
+                       first, pages_, false);
+    batch.want_last();
+    MtpInput input{
+        .module = module,
+        .hidden = Tensor(states.data(), DType::kF32, {end - first, model_.config().hidden}),
+        .sources = {}};
+    for (std::int32_t row = 0; row < end - first; ++row) input.sources.push_back(row);
+    const MtpOutputs out = model_.forward_mtp(input, batch, cache_, arena_);
+    EXPECT_EQ(floats(out.hidden, 1),
+              floats(arena_.activations().final_hidden.rows(end - first - 1, end - first), 1));
+    tokens_.push_back(arg_max(out.logits, 0));
+    return floats(arena_.activations().final_hidden, end - first);
+  }
+
+  const Model& model_;
+  Ids tokens_;
+  std::int64_t known_;
+  PagedCache cache_;
+  ActivationArena arena_;
+  Ids pages_;
+};
+
+TEST_F(SpeculationOnMtpChain, TextIsTheSame) {
+  const auto requests = mixed_requests(40);
+  const auto expected = plain(requests);
+  const auto drafter = [&] { return make_mtp_drafter(*tiny_.model); };
+  for (const std::int64_t draft_tokens : {1, 3, 8}) {
+    expect_same(requests, expected, {.draft_tokens = draft_tokens}, drafter(), ticks());
+    expect_same(requests, expected, {.rows = 9, .sequences = 3, .draft_tokens = draft_tokens},
+                drafter(), dice());
+    expect_same({requests[1]}, {expected[1]}, {.sequences = 1, .draft_tokens = draft_tokens},
+                drafter(), ticks());
+  }
+}
+
+// More drafts than modules, prompts in pieces and in one, shorter than there are modules.
+TEST_F(SpeculationOnMtpChain, DraftsAreThoseOfTheWholeChain) {
+  for (const Setting& setting : {Setting{.rows = 17, .sequences = 2, .draft_tokens = 5},
+                                 Setting{.sequences = 3, .draft_tokens = 3}}) {
+    std::vector<Drafted> record;
+    auto e = engine(setting,
+                    std::make_unique<RecordingDrafter>(make_mtp_drafter(*tiny_.model), record, 5));
+    for (const auto& [seed, length] : {std::pair(1, 40), std::pair(2, 25), std::pair(3, 1)})
+      ASSERT_TRUE(e->start(greedy(prompt_of(seed, length), 12)));
+    run(*e);
+    int compared = 0;
+    for (const Drafted& drafted : record) {
+      if (drafted.drafts.empty()) continue;
+      EXPECT_EQ(drafted.drafts,
+                ChainFromScratch(*tiny_.model, drafted.tokens).drafts(drafted.drafts.size()));
+      compared += drafted.drafts.size() == 5;
+    }
+    EXPECT_GT(compared, 10);
+  }
+}
+
+// The same prompt several times: its full pages are shared, and written by one of them.
+TEST_F(SpeculationOnMtpChain, SequencesThatShareTheirPagesDraftAsWell) {
+  std::vector<Request> requests;
+  for (std::uint64_t seed = 1; seed <= 3; ++seed)
+    requests.push_back(seeded(prompt_of(1, 47), 40, seed));
+  expect_same(requests, plain(requests), {.draft_tokens = 3}, make_mtp_drafter(*tiny_.model),
+              ticks());
 }
 
 TEST_F(SpeculationWithEagle3, TextIsTheSame) {

@@ -4,10 +4,12 @@
 
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "backend/registry.h"
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
+#include "model/model_writer.h"
 #include "model/synth.h"
 #include "model/weights.h"
 #include "tests/temporary_directory.h"
@@ -40,6 +42,17 @@ std::string tiny_model_directory(const std::string& name) {
   static const TemporaryDirectory root;
   const std::string directory = root.path() + "/" + name;
   if (!std::filesystem::exists(directory)) synthesise(name, directory);
+  return directory;
+}
+
+std::string chained_model_directory(const std::string& name) {
+  static const TemporaryDirectory root;
+  const std::string directory = root.path() + "/" + name, config = directory + "/config.json";
+  if (std::filesystem::exists(directory)) return directory;
+  std::filesystem::copy(tiny_model_directory(name), directory);
+  auto json = nlohmann::ordered_json::parse(*read_text_file(config));
+  json["text_config"][kMtpChainKey] = "post_norm";
+  EXPECT_TRUE(write_text_file(config, json.dump()));
   return directory;
 }
 

@@ -15,6 +15,9 @@ namespace m3 {
 // The directory of model NAME of tests/data/models, synthesised in a temporary place.
 std::string tiny_model_directory(const std::string& name);
 
+// The same model, whose MTP modules its config calls a chain (MtpChain::kPostNorm).
+std::string chained_model_directory(const std::string& name);
+
 // A backend with an instruction set, as in "cpu/avx2" or "reference".
 struct Platform {
   std::string backend;

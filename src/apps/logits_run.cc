@@ -95,22 +95,33 @@ Batch compose(const std::vector<Part>& parts, const std::vector<Job>& jobs, std:
   return batch;
 }
 
-// Every MTP module over the rows of the last forward that have a next token.
+// Every MTP module over the rows of the last forward that have the token that it reads. Of a chain
+// each continues the one before, and reads a token further on.
 void run_mtp(const Model& model, std::vector<Part> parts, const std::vector<Job>& jobs,
              const PagedCache& cache, ActivationArena& arena, Recorder& recorder) {
-  MtpInput input{.hidden = arena.activations().final_hidden};
-  std::int32_t row = 0;
-  for (Part& part : parts) {
-    const std::int32_t end = row + static_cast<std::int32_t>(part.rows);
-    part.rows = std::min(part.rows, jobs[part.job].length() - 1 - part.slot);
-    for (std::int64_t i = 0; i < part.rows; ++i) input.sources.push_back(row++);
-    row = end;
+  const bool chained = model.config().mtp_chain == MtpChain::kPostNorm;
+  MtpInput input{.hidden = arena.activations().final_hidden, .sources = {}};
+  for (; input.module < model.mtp_modules(); ++input.module) {
+    const std::int64_t ahead = chained ? 1 + input.module : 1;
+    std::vector<Part> shorter;
+    input.sources.clear();
+    std::int32_t row = 0;
+    for (Part part : parts) {
+      const std::int32_t end = row + static_cast<std::int32_t>(part.rows);
+      part.rows = std::min(part.rows, jobs[part.job].length() - ahead - part.slot);
+      for (std::int64_t i = 0; i < part.rows; ++i) input.sources.push_back(row++);
+      row = end;
+      if (part.rows > 0) shorter.push_back(part);
+    }
+    if (shorter.empty()) return;
+    Batch batch = compose(shorter, jobs, ahead, cache.page_tokens(), recorder);
+    if (chained) {
+      batch.splices.clear();
+      batch.keep_final = true;
+      parts = shorter;
+    }
+    recorder.keep_mtp(input.module, model.forward_mtp(input, std::move(batch), cache, arena));
   }
-  std::erase_if(parts, [](const Part& part) { return part.rows == 0; });
-  if (parts.empty()) return;
-  const Batch batch = compose(parts, jobs, /*ahead=*/1, cache.page_tokens(), recorder);
-  for (; input.module < model.mtp_modules(); ++input.module)
-    recorder.keep_mtp(input.module, model.forward_mtp(input, batch, cache, arena));
 }
 
 }  // namespace

@@ -134,6 +134,7 @@ Result<std::unique_ptr<LoadedModel>> load_model(const ModelOptions& options) {
                     .backend = options.packed ? loaded->backend.get() : nullptr};
   if (!options.mtp_model.empty()) {
     M3_TRY(parts.standalone_mtp, open_mtp(options.mtp_model, config));
+    config.mtp_chain = parts.standalone_mtp->config.mtp_chain;
     show_warnings(parts.standalone_mtp->config.warnings);
     show_warnings(parts.standalone_mtp->checkpoint->warnings());
   }

@@ -29,8 +29,10 @@ Recorder::Recorder(const Model& model, std::vector<std::int64_t> lengths, bool t
     : model_(model), lengths_(std::move(lengths)), trace_(trace), kept_(lengths_.size()) {}
 
 void Recorder::keep_mtp(std::int64_t module, const MtpOutputs& outputs) {
-  keep(fmt::format("mtp.{}.hidden", module), outputs.hidden, /*without=*/1);
-  keep(fmt::format("mtp.{}.logits", module), outputs.logits, /*without=*/1);
+  const bool chained = model_.config().mtp_chain == MtpChain::kPostNorm;
+  const std::int64_t without = chained ? 1 + module : 1;
+  keep(fmt::format("mtp.{}.hidden", module), outputs.hidden, without);
+  keep(fmt::format("mtp.{}.logits", module), outputs.logits, without);
 }
 
 void Recorder::keep(const std::string& name, const Tensor& rows, std::int64_t without) {

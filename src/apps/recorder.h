@@ -36,7 +36,7 @@ class Recorder final : public Watch {
   // After it: every row's logits.
   void keep_logits(const Tensor& logits) { keep("logits", logits); }
   // After a step of MTP module `module`, which begins and names its rows like a forward: of all
-  // rows but a sequence's last, which has no next token.
+  // rows but a sequence's last, which has no next token; of module k of a chain, its last 1 + k.
   void keep_mtp(std::int64_t module, const MtpOutputs& outputs);
 
   // Everything kept, under the names of `m3 logits`, prefixed "0.", "1." where there are several

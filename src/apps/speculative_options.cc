@@ -3,7 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "engine/eagle3_drafter.h"
-#include "engine/mtp_drafter.h"
+#include "engine/mtp_chain_drafter.h"
 #include "engine/ngram_drafter.h"
 #include "model/eagle3_checkpoint.h"
 
@@ -50,7 +50,7 @@ Result<std::unique_ptr<Drafter>> make_drafter(const SpeculativeOptions& o,
            load_eagle3(o.draft_model, model.config(), model.weights(), model.backend()));
     return std::make_unique<Eagle3Drafter>(model, std::move(draft_model));
   }
-  if (o.kind == "mtp") return std::make_unique<MtpDrafter>(model);
+  if (o.kind == "mtp") return make_mtp_drafter(model);
   if (o.kind == "ngram") return std::make_unique<NgramDrafter>();
   return std::unique_ptr<Drafter>();
 }

@@ -39,16 +39,16 @@ ChainRows drafted_rows(const VerifiedStep& step, const std::vector<Chain>& chain
   return rows;
 }
 
-std::int32_t draw(const DraftJob& job, std::int64_t drafted, const Tensor& logits,
-                  std::int64_t output, Sampler& sampler) {
+}  // namespace
+
+std::int32_t draw_draft(const DraftJob& job, std::int64_t drafted, const Tensor& logits,
+                        std::int64_t output, Sampler& sampler) {
   SamplingParams sampling = job.sampling;
   sampling.logprobs = -1;
   const std::span<const float> row(logits.row<float>(output),
                                    static_cast<std::size_t>(logits.dim(1)));
   return sampler.sample(row, sampling, job.history, std::ssize(job.tokens) + drafted).id;
 }
-
-}  // namespace
 
 ChainRows verified_rows(const VerifiedStep& step) {
   ChainRows rows;
@@ -74,7 +74,7 @@ Drafts draft_chains(const VerifiedStep& step, ChainOutputs outputs, const RunCha
     std::vector<Chain> longer;
     for (const Chain& chain : chains) {
       const DraftJob& job = step.jobs[chain.job];
-      const std::int32_t id = draw(job, drafted, outputs.logits, chain.output, sampler);
+      const std::int32_t id = draw_draft(job, drafted, outputs.logits, chain.output, sampler);
       if (id < 0) continue;
       drafts[chain.job].push_back(id);
       if (drafted + 1 < job.count) longer.push_back(chain);

@@ -63,7 +63,13 @@ void read_sizes(Fields& text, Config& c) {
   c.head_dim = text.integer("head_dim", {1, kWidthMax});
   c.vocab = text.integer("vocab_size", {1, kVocabMax});
   c.norm_eps = text.number("rms_norm_eps", {0, 1}, 1e-6);
+}
+
+void read_mtp(Fields& text, Config& c) {
+  constexpr std::string_view kChains[] = {"pre_norm", "post_norm"};
   c.mtp_modules = text.integer("num_mtp_modules", {0, 64}, 0);
+  c.mtp_chain =
+      text.choice(kMtpChainKey, kChains, 0) == 0 ? MtpChain::kPreNorm : MtpChain::kPostNorm;
 }
 
 void read_activation(Fields& text, Config& c) {
@@ -120,6 +126,7 @@ void refuse_other_models(Fields& text) {
 
 void read_text(Fields& text, Config& config) {
   read_sizes(text, config);
+  read_mtp(text, config);
   read_activation(text, config);
   read_layers(text, config);
   read_feed_forward(text, config);

@@ -24,6 +24,13 @@ struct Yarn {
   double attention_factor = 1;  // m: multiplies cosine and sine
 };
 
+// What an MTP module hands to the next one (spec: text-model §5.3). kPreNorm: its residual stream;
+// the row at position 0 has an embedding of zeros. kPostNorm, as modules are trained here (spec:
+// training §3.1): what its last norm gives; position 0 is as any other, and the module after it
+// goes over the same rows, each with the token behind.
+enum class MtpChain : std::uint8_t { kPreNorm, kPostNorm };
+inline constexpr const char* kMtpChainKey = "mtp_chain";  // of config.json
+
 struct VisionConfig {
   std::int64_t hidden = 0;
   std::int64_t heads = 0;
@@ -89,6 +96,7 @@ struct Config {
   Selection selection;
 
   std::int64_t mtp_modules = 0;  // as declared; the checkpoint may hold fewer
+  MtpChain mtp_chain = MtpChain::kPreNorm;
   Quantisation quantisation;
   std::optional<VisionConfig> vision;
   std::int32_t image_token = -1;  // placeholder ids; -1: none

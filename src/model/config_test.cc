@@ -112,6 +112,7 @@ TEST(Config, ReadsTheReleasedModel) {
   EXPECT_EQ(config->routed_scale, 2);
   EXPECT_TRUE(config->router_bias);
   EXPECT_EQ(config->mtp_modules, 7);
+  EXPECT_EQ(config->mtp_chain, MtpChain::kPreNorm);
   EXPECT_EQ(config->image_token, 200025);
   EXPECT_EQ(config->video_token, 200026);
   EXPECT_FALSE(config->flat);
@@ -184,6 +185,7 @@ TEST(Config, Defaults) {
   EXPECT_EQ(parsed(text_with("n_shared_experts", 3)).shared_inner, 192);
   EXPECT_EQ(parsed(text_with("swiglu_limit", nullptr)).swiglu.limit, 7.0f);
   EXPECT_EQ(parsed(text_with("swiglu_beta", 0.5)).swiglu.beta, 0.5f);
+  EXPECT_EQ(parsed(text_with("mtp_chain", "post_norm")).mtp_chain, MtpChain::kPostNorm);
   EXPECT_EQ(parsed(text_with("scoring_func", "softmax")).router_score, RouterScore::kSoftmax);
 }
 

@@ -26,20 +26,25 @@ MtpOutputs Model::forward_mtp(const MtpInput& input, Batch batch, const PagedCac
            mtp_modules());
   const MtpWeights& w = weights_.mtp[static_cast<std::size_t>(input.module)];
   const std::int64_t layer = config_.layers + input.module;
+  const bool chained = config_.mtp_chain == MtpChain::kPostNorm;
   Watch nobody;
-  leave_out_first(batch);
+  if (!chained) leave_out_first(batch);
   const Step step = begin(batch, cache, activations_of(batch, arena), nobody);
   embed(batch, step.a);
   join(w, input, step.a);
   attention_half(layer, step);
+  if (batch.keep_final) {
+    feed_forward_half(layer, step.a, nobody);
+    backend_.rms_norm(step.a.hidden, w.final_norm, eps(), step.a.final_hidden);
+  }
   const Activations a = keep_outputs(step);
   if (a.hidden.dim(0) > 0) {
-    feed_forward_half(layer, a, nobody);
+    if (!batch.keep_final) feed_forward_half(layer, a, nobody);
     backend_.rms_norm(a.hidden, w.final_norm, eps(), a.normed);
     head(a);
   }
   backend_.synchronize();
-  return {.hidden = a.hidden, .logits = a.logits};
+  return {.hidden = chained ? a.normed : a.hidden, .logits = a.logits};
 }
 
 void Model::join(const MtpWeights& w, const MtpInput& input, const Activations& a) const {

@@ -8,6 +8,11 @@
 // `final_hidden` of that step. Each further draft is a row at the next slot, whose id is the last
 // draft and which continues `hidden` of the row that drafted it: before the module's own last norm.
 // What drafts have stored is overwritten when their slots are verified.
+//
+// That is MtpChain::kPreNorm. Modules that were trained here, kPostNorm, form a chain instead
+// (spec: training §3.1): module k at slot i joins token i + 1 + k with `hidden` of module k - 1 at
+// the same slot, after that one's last norm, and its logits are of token i + 2 + k. With
+// Batch::keep_final every row's is in the arena's final_hidden.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +32,7 @@ struct MtpInput {
 
 // Of the rows that the batch lists as outputs, in the arena until its next step.
 struct MtpOutputs {
-  Tensor hidden;  // [outputs, hidden] F32, before final_layernorm
+  Tensor hidden;  // [outputs, hidden] F32, before final_layernorm; of a chain, after it
   Tensor logits;  // [outputs, vocab] F32
 };
 
