@@ -232,10 +232,6 @@ Status run_train(TrainOptions o) {
   M3_TRY_STATUS(check_kind(o));
   M3_TRY(o.trainer.parts, trained_parts(o));
   if (o.plan.plan) return run_plan(o);
-  if (!o.folder.directory.empty() && o.trainer.parts.mtp)
-    return fail(
-        "--out: trained MTP modules cannot be saved yet, as drafting would not read them "
-        "as they were trained");
   if (o.betas.size() != 2) return fail("--betas: expected two numbers, found {}", o.betas.size());
   o.trainer.adam.beta1 = o.betas[0];
   o.trainer.adam.beta2 = o.betas[1];

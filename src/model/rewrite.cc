@@ -51,6 +51,15 @@ std::string config_text(const std::string& json, std::span<const FormattedWeight
   return with_quantization(json, quantization);
 }
 
+// The config of a model whose MTP modules are a chain.
+std::string with_mtp_chain(const std::string& config_json) {
+  auto json = nlohmann::ordered_json::parse(config_json);  // parse_config() has read it
+  const bool nested = json.contains("text_config") && json["text_config"].is_object();
+  json.erase(kMtpChainKey);
+  (nested ? json["text_config"] : json)[kMtpChainKey] = "post_norm";
+  return json.dump(2) + "\n";
+}
+
 // out += scale * B[row] A.
 void add_row(const LowRank& addend, std::int64_t row, std::int64_t cols, float* out) {
   for (std::int64_t j = 0; j < addend.a.dim(0); ++j) {
@@ -135,7 +144,8 @@ Result<RewriteReport> rewrite_model(const ModelSource& source,
   report.bytes = files.bytes();
   report.warnings = source.checkpoint->warnings();
   M3_TRY(const std::string json, read_text_file(source.directory + "/config.json"));
-  const std::string text = config_text(json, formats, options.main);
+  std::string text = config_text(json, formats, options.main);
+  if (options.mtp_chain) text = with_mtp_chain(text);
   M3_TRY_STATUS(claim_output(
       {options.directory, text, files.names, files.indexed, options.note.c_str()}, report.bytes));
   M3_TRY_STATUS(write_text_file(options.directory + "/config.json", text));

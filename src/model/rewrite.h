@@ -43,6 +43,7 @@ struct RewriteOptions {
   std::string note;              // key of an entry in the metadata: what wrote the files
   Metadata metadata;             // of every file
   Format main = Format::kMxfp4;  // what most linears have, if anything is quantised
+  bool mtp_chain = false;        // its MTP modules are a chain (MtpChain::kPostNorm) from now on
   std::int64_t shard_bytes = 5'000'000'000;
   Progress progress;           // counts bytes
   ThreadPool* pool = nullptr;  // null: this thread alone

@@ -65,6 +65,7 @@ Result<RewriteReport> save_trained(const SaveOptions& options, std::span<const W
                                               .note = kTrainedKey,
                                               .metadata = {{kTrainedKey, "m3 train"}},
                                               .main = main,
+                                              .mtp_chain = parts.contains(Part::kMtp),
                                               .progress = options.progress,
                                               .pool = options.pool}));
   std::error_code error;

@@ -24,9 +24,9 @@ Status expect_savable(const SaveOptions& options, std::span<const WeightSpec> we
 
 // The source with `values`, float32, in place of `weights`. Parts of the model that were trained
 // are written in the types of the released checkpoint (bfloat16, nearest even; float32 what is
-// float32 there), frozen weights among them too; other parts as they are stored. The directory
-// appears when all of it is written: before, it is DIRECTORY.part. Errors: as expect_savable() and
-// rewrite_model().
+// float32 there), frozen weights among them too; other parts as they are stored. Trained MTP
+// modules are a chain, and the config says so (MtpChain::kPostNorm). The directory appears when all
+// of it is written: before, it is DIRECTORY.part. Errors: as expect_savable() and rewrite_model().
 Result<RewriteReport> save_trained(const SaveOptions& options, std::span<const WeightSpec> weights,
                                    std::span<const Tensor> values);
 
