@@ -375,6 +375,185 @@ TEST_P(GradientTest, Router) {
   }
 }
 
+// The load balance of a router: f is a constant, so the loss is differentiated with it held.
+TEST_P(GradientTest, LoadBalance) {
+  const std::int64_t rows = 5, hidden = 6, count = 4;
+  for (const RouterScore score : {RouterScore::kSigmoid, RouterScore::kSoftmax}) {
+    const Tensor x = arena_.random({rows, hidden}), gate = arena_.random({count, hidden});
+    const Router router{f32_matrix(gate), {}, score};
+    const Tensor experts = arena_.of<std::int32_t>({rows, 2}, {0, 2, 0, 1, 0, 2, 1, 2, 0, 2});
+    const double loads[] = {4 * 0.4, 4 * 0.2, 4 * 0.4, 0};
+    const auto loss = [&] {
+      const Tensor z = run_linear(forward(), x, {router.gate});
+      double sum = 0;
+      for (std::int64_t row = 0; row < rows; ++row) {
+        double scores[count], all = 0;
+        for (std::int64_t e = 0; e < count; ++e) {
+          const double logit = z.row<float>(row)[e];
+          scores[e] = score == RouterScore::kSoftmax ? std::exp(logit) : 1 / (1 + std::exp(-logit));
+          all += scores[e];
+        }
+        for (std::int64_t e = 0; e < count; ++e)
+          sum += loads[e] * scores[e] / all / static_cast<double>(rows);
+      }
+      return 30 * sum;
+    };
+    const Tensor d_x = zeros({rows, hidden}), d_gate = zeros({count, hidden});
+    const Tensor value = arena_.floats({1});
+    ops().balance(x, router, experts, 30, value, d_x, d_gate);
+    EXPECT_NEAR(30 * value.as<float>()[0], loss(), is_reference() ? 1e-4 : 30 * kBf16);
+    expect_derivative(x, d_x, loss, "x");
+    expect_derivative(gate, d_gate, loss, "gate");
+    ops().balance(x, router, experts, 30, value, d_x, {});  // adds, and the gate may be frozen
+    for (std::int64_t i = 0; i < d_x.elements(); ++i) d_x.as<float>()[i] /= 2;
+    expect_derivative(x, d_x, loss, "x, twice");
+  }
+}
+
+// Two sequences of several blocks and K/V heads of two query heads each.
+class DivergenceTest : public GradientTest {
+ protected:
+  static constexpr std::int64_t kTokens = 4, kHeads = 4, kKvHeads = 2, kDim = 4, kRows = 12;
+
+  DivergenceTest()
+      : cache_({.dtype = DType::kF32,
+                .page_tokens = kTokens,
+                .kv_heads = kKvHeads,
+                .head_dim = kDim,
+                .order = PageOrder::kRows},
+               {9, 3}) {
+    for (std::int64_t slot = 0; slot < 9; ++slot) places_.emplace_back(0, slot);
+    for (std::int64_t slot = 0; slot < 3; ++slot) places_.emplace_back(1, slot);
+    rows_ = cache_.rows(arena_, places_);
+    attention_ = {arena_.random({kRows, kHeads * kDim}, 2), cache_.kv, 0.7f};
+    q_ = arena_.random({kRows, kKvHeads * kDim}, 2);
+    k_ = arena_.random({kRows, kDim});
+    put_keys();
+  }
+
+  void put_keys() {
+    for (std::int64_t row = 0; row < kRows; ++row)
+      for (std::int64_t i = 0; i < kDim; ++i) {
+        const auto& [sequence, slot] = places_[static_cast<std::size_t>(row)];
+        cache_.set_index_key(sequence, slot, i, k_.row<float>(row)[i]);
+      }
+  }
+
+  struct Shares {
+    std::vector<double> attended, ranked;  // [visible blocks]
+  };
+  // By the definition in ops/gradients.h, plainly.
+  Shares shares(std::int64_t row, std::int64_t head, const Selection& selection) {
+    const auto [sequence, slot] = places_[static_cast<std::size_t>(row)];
+    const auto blocks = static_cast<std::size_t>(slot / kTokens + 1);
+    Shares s{std::vector<double>(blocks, 0.0), {}};
+    for (std::int64_t h = 2 * head; h < 2 * head + 2; ++h) {
+      std::vector<double> weights;
+      double sum = 0;
+      for (std::int64_t j = 0; j <= slot; ++j) {
+        double score = 0;
+        for (std::int64_t i = 0; i < kDim; ++i)
+          score +=
+              double{attention_.q.row<float>(row)[h * kDim + i]} * cache_.key(sequence, j, head, i);
+        sum += weights.emplace_back(std::exp(0.7f * score));
+      }
+      for (std::int64_t j = 0; j <= slot; ++j)
+        s.attended[static_cast<std::size_t>(j / kTokens)] +=
+            weights[static_cast<std::size_t>(j)] / sum / 2;
+    }
+    double all = 0;
+    for (std::int64_t begin = 0; begin <= slot; begin += kTokens) {
+      double best = -INFINITY, sum = 0;
+      for (std::int64_t j = begin; j < std::min(begin + kTokens, slot + 1); ++j) {
+        double score = 0;
+        for (std::int64_t i = 0; i < kDim; ++i)
+          score += double{q_.row<float>(row)[head * kDim + i]} * cache_.index_key(sequence, j, i);
+        best = std::max(best, selection.scale * score);
+        sum += std::exp(selection.scale * score);
+      }
+      all += s.ranked.emplace_back(selection.score_type == ScoreType::kMax ? std::exp(best) : sum);
+    }
+    for (double& share : s.ranked) share /= all;
+    return s;
+  }
+  double divergence(std::int64_t row, std::int64_t head, const Selection& selection) {
+    const Shares s = shares(row, head, selection);
+    double sum = 0;
+    for (std::size_t b = 0; b < s.ranked.size(); ++b)
+      sum += s.attended[b] * std::log(s.attended[b] / s.ranked[b]);
+    return sum;
+  }
+
+  void run(const Selection& selection, float scale) {
+    blocks_ = run_select(forward(), q_, rows_, cache_.index, selection);
+    ops().divergence(q_, rows_, cache_.index, selection, blocks_, attention_, scale, divergences_,
+                     overlaps_, d_q_, d_k_);
+  }
+
+  TestCache cache_;
+  std::vector<std::pair<std::int32_t, std::int64_t>> places_;
+  Rows rows_;
+  AttentionScores attention_;
+  Tensor q_, k_, blocks_;
+  Tensor divergences_ = arena_.floats({kRows, kKvHeads});
+  Tensor overlaps_ = arena_.floats({kRows, kKvHeads});
+  Tensor d_q_ = arena_.floats({kRows, kKvHeads*kDim}), d_k_ = arena_.floats({kRows, kDim});
+};
+
+TEST_P(DivergenceTest, OfTheIndexerFromAttention) {
+  for (const ScoreType type : {ScoreType::kMax, ScoreType::kLse}) {
+    const Selection selection{.topk = 2, .score_type = type, .scale = 0.6f};
+    const auto loss = [&] {
+      put_keys();
+      double sum = 0;
+      for (std::int64_t row = 0; row < kRows; ++row)
+        for (std::int64_t head = 0; head < kKvHeads; ++head)
+          sum += divergence(row, head, selection);
+      return 1.5 * sum;
+    };
+    run(selection, 1.5f);
+    for (std::int64_t row = 0; row < kRows; ++row)
+      for (std::int64_t head = 0; head < kKvHeads; ++head)
+        EXPECT_NEAR(divergences_.row<float>(row)[head], divergence(row, head, selection), 1e-5);
+    // Steps so short that another token is hardly ever the best of its block.
+    expect_derivative(q_, d_q_, loss, "q", 2e-3f);
+    expect_derivative(k_, d_k_, loss, "k", 2e-3f);
+  }
+}
+
+// Descending along the derivative, the indexer comes to pick the blocks that attention looks at.
+TEST_P(DivergenceTest, GoneDownPicksWhatAttentionLooksAt) {
+  const Selection selection{.topk = 1, .local_blocks = 0, .scale = 0.6f};
+  const auto picked = [&] {  // of the rows of three blocks, by the definition
+    int best = 0;
+    for (std::int64_t head = 0; head < kKvHeads; ++head) {
+      const Shares s = shares(8, head, selection);
+      const auto attended = std::ranges::max_element(s.attended) - s.attended.begin();
+      const bool is_picked = blocks_.row<std::int32_t>(8)[head] == attended;
+      EXPECT_EQ(overlaps_.row<float>(8)[head], is_picked ? 1 : 0);
+      best += is_picked;
+    }
+    return best;
+  };
+  const auto sum = [&] {
+    return std::accumulate(divergences_.as<float>(), divergences_.as<float>() + kRows * kKvHeads,
+                           0.0);
+  };
+  run(selection, 1);
+  const double before = sum();
+  picked();
+  for (int step = 0; step < 300; ++step) {
+    for (std::int64_t i = 0; i < q_.elements(); ++i)
+      q_.as<float>()[i] -= 0.5f * d_q_.as<float>()[i];
+    for (std::int64_t i = 0; i < k_.elements(); ++i)
+      k_.as<float>()[i] -= 0.1f * d_k_.as<float>()[i];
+    put_keys();
+    run(selection, 1);
+  }
+  EXPECT_LT(sum(), 0.1 * before);
+  EXPECT_EQ(picked(), kKvHeads);
+}
+
 // The whole mixture: gate and up, weights, down, an expert that nobody picks. Each with an addend,
 // the gate's and the up's over one A.
 TEST_P(GradientTest, Experts) {
@@ -449,6 +628,10 @@ TEST_P(GradientTest, Experts) {
   EXPECT_EQ(largest(d_values[0][1]), 0);
   EXPECT_EQ(largest(d_a[0][1]), 0);
 }
+
+INSTANTIATE_TEST_SUITE_P(Machines, DivergenceTest,
+                         testing::Values(Machine{"reference", ""}, machines(false).front()),
+                         machine_name);
 
 // Every instruction set has the same ones.
 INSTANTIATE_TEST_SUITE_P(Machines, GradientTest,

@@ -38,6 +38,13 @@ struct GroupedGradient {
   std::span<const Tensor> d_a = {}, d_b = {};
 };
 
+// What attention() makes its probabilities of, whichever blocks it was listed.
+struct AttentionScores {
+  Tensor q;  // [rows, heads * head_dim], normalised and rotated
+  KvView cache;
+  float scale = 1;
+};
+
 class GradientOps {
  public:
   virtual ~GradientOps() = default;
@@ -104,6 +111,27 @@ class GradientOps {
   // x [rows, hidden]; d_x is added to, [rows, hidden]; d_gate [experts, hidden].
   virtual void route(const Tensor& x, const Router& router, const Tensor& experts,
                      const Tensor& d_weights, const Tensor& d_x, const Tensor& d_gate) = 0;
+
+  // The derivative of scale * loss by x, added to d_x, and by the gate, where loss [1] is the load
+  // balance of these rows (spec: training §4.3): Σ_e f_e P_e. f_e, a constant, is the share of all
+  // picks that are e, times the number of experts; P_e the mean over rows of s_e / Σ s, of the
+  // scores that route() has. x, d_x [rows, hidden]; experts [rows, k]; d_gate [experts, hidden].
+  virtual void balance(const Tensor& x, const Router& router, const Tensor& experts, float scale,
+                       const Tensor& loss, const Tensor& d_x, const Tensor& d_gate) = 0;
+
+  // The derivative of scale * Σ divergences, which teach the indexer to rank blocks as attention
+  // does: that of row t and index head g is KL(a || p) = Σ_b a_b log(a_b / p_b) over the blocks b
+  // that t sees; a, a constant, how the group of query heads that reads K/V head g spreads its
+  // attention over them, if it saw all: the mean over these heads of Σ_{j in b} softmax_j(attention
+  // scale * q · k_j); p = softmax_b of the scores by which select_blocks() ranks blocks, local and
+  // initial ones no different. Over whole sequences. overlaps: which share of the min(topk,
+  // visible) blocks with the largest a are in `blocks`, as select_blocks() left them.
+  // index_q (normalised and rotated), d_q [rows, index_heads * index_dim]; d_k [rows, index_dim],
+  // by what was stored; divergences, overlaps [rows, index_heads]; index_heads = kv_heads.
+  virtual void divergence(const Tensor& index_q, const Rows& rows, const IndexView& index,
+                          const Selection& selection, const Tensor& blocks,
+                          const AttentionScores& attention, float scale, const Tensor& divergences,
+                          const Tensor& overlaps, const Tensor& d_q, const Tensor& d_k) = 0;
 
   // Of the weights that combine() gives to its summands, where they are moved in front of the down
   // projection, which is linear: f' = scale * w f, y = D f'. Given f [dispatched, inner] and d_f'

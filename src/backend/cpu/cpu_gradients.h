@@ -56,6 +56,8 @@ class CpuGradients final : public GradientOps {
   // moe.cc
   void route(const Tensor& x, const Router& router, const Tensor& experts, const Tensor& d_weights,
              const Tensor& d_x, const Tensor& d_gate) override;
+  void balance(const Tensor& x, const Router& router, const Tensor& experts, float scale,
+               const Tensor& loss, const Tensor& d_x, const Tensor& d_gate) override;
   void weigh(const Tensor& f, const Dispatch& dispatch, const Tensor& weights, float scale,
              const Tensor& d_f, const Tensor& d_weights) override;
   void weighted(const Tensor& f, const Dispatch& dispatch, const Tensor& weights, float scale,
@@ -77,6 +79,13 @@ class CpuGradients final : public GradientOps {
   }
   void rotate(const Tensor& rotations, std::int64_t dim, const Tensor& d) override {
     reference_.rotate(rotations, dim, d);
+  }
+  void divergence(const Tensor& index_q, const Rows& rows, const IndexView& index,
+                  const Selection& selection, const Tensor& blocks,
+                  const AttentionScores& attention, float scale, const Tensor& divergences,
+                  const Tensor& overlaps, const Tensor& d_q, const Tensor& d_k) override {
+    reference_.divergence(index_q, rows, index, selection, blocks, attention, scale, divergences,
+                          overlaps, d_q, d_k);
   }
   void dropout(const Tensor& x, const Dropout& dropout, float factor, const Tensor& out) override {
     reference_.dropout(x, dropout, factor, out);

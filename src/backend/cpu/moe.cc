@@ -6,6 +6,7 @@
 
 #include "backend/cpu/cpu_gradients.h"
 #include "backend/cpu/cpu_ops.h"
+#include "backend/reference/expert_loads.h"
 #include "ops/arguments.h"
 #include "tensor/numeric.h"
 
@@ -192,6 +193,64 @@ void CpuGradients::route(const Tensor& x, const Router& router, const Tensor& ex
     router_gradient(router.score, count, s, experts.row<std::int32_t>(row), k,
                     d_weights.row<float>(row), d_logits.row<float>(row));
   });
+  const Linear gate{router.gate};
+  add_linear(x, {&gate, d_logits, d_gate, {}, {}}, d_x);
+}
+
+namespace {
+
+// Of Σ_e d_shares[e] * s_e / Σ s by a row's logits; s becomes s / Σ s.
+void shares_gradient(RouterScore score, std::int64_t experts, const double* d_shares, float* s,
+                     float* d_logits) {
+  double sum = 0, along = 0, mixed = 0;
+  for (std::int64_t e = 0; e < experts; ++e) sum += s[e];
+  if (!(sum > 0)) sum = 1;
+  for (std::int64_t e = 0; e < experts; ++e) along += d_shares[e] * s[e] / sum;
+  for (std::int64_t e = 0; e < experts; ++e) mixed += (d_shares[e] - along) / sum * s[e];
+  for (std::int64_t e = 0; e < experts; ++e) {
+    const double d_score = (d_shares[e] - along) / sum;
+    d_logits[e] = static_cast<float>(score == RouterScore::kSoftmax ? s[e] * (d_score - mixed)
+                                                                    : d_score * s[e] * (1 - s[e]));
+    s[e] = static_cast<float>(s[e] / sum);
+  }
+}
+
+}  // namespace
+
+void CpuGradients::balance(const Tensor& x, const Router& router, const Tensor& experts,
+                           float scale, const Tensor& loss, const Tensor& d_x,
+                           const Tensor& d_gate) {
+  expect_rank("balance: x", x, 2);
+  const std::int64_t rows = x.dim(0), hidden = x.dim(1), count = router.gate.rows;
+  expect_matrix("balance: gate", router.gate, count, hidden);
+  M3_CHECK(router.gate.codec->format == Format::kF32, "balance: the gate is {}",
+           router.gate.codec->name);
+  expect_tensor("balance: experts", experts, DType::kI32, {rows, experts.dim(1)});
+  expect_tensor("balance: loss", loss, DType::kF32, {1});
+  expect_tensor("balance: d_x", d_x, DType::kF32, {rows, hidden});
+  expect_ids("balance: experts", experts, count);
+
+  const std::vector<double> loads = reference::expert_loads(experts, count);
+  std::vector<double> d_shares(loads);
+  for (double& d : d_shares) d *= scale / static_cast<double>(rows);
+  float* scratch = d_logits_.take<float>(2 * rows * count);
+  const Tensor d_logits(scratch, DType::kF32, {rows, count});
+  float* shares = scratch + rows * count;
+  tasks_.reserve(TaskScratch::bytes_for<float>(hidden));
+  for_each_task(pool_, rows, [&](std::int64_t row) {
+    TaskScratch::Slice slice(tasks_);
+    float* rounded = slice.take<float>(hidden);  // as the router reads it
+    float* s = shares + row * count;
+    for (std::int64_t i = 0; i < hidden; ++i) rounded[i] = round_to_bf16(x.row<float>(row)[i]);
+    for (std::int64_t e = 0; e < count; ++e)
+      s[e] = kernels_.inner_product(rounded, router.gate.values.row<float>(e), hidden);
+    score_experts(kernels_, router.score, count, s);
+    shares_gradient(router.score, count, d_shares.data(), s, d_logits.row<float>(row));
+  });
+  double sum = 0;
+  for (std::int64_t i = 0; i < rows * count; ++i)
+    sum += loads[static_cast<std::size_t>(i % count)] * shares[i] / static_cast<double>(rows);
+  *loss.as<float>() = static_cast<float>(sum);
   const Linear gate{router.gate};
   add_linear(x, {&gate, d_logits, d_gate, {}, {}}, d_x);
 }

@@ -182,19 +182,6 @@ void ReferenceBackend::attention(const Tensor& q, const Rows& rows, const KvView
 
 namespace {
 
-// Rows [first row, one past the last) of each sequence.
-std::vector<std::pair<std::int64_t, std::int64_t>> whole_sequences(const Rows& rows) {
-  std::vector<std::pair<std::int64_t, std::int64_t>> sequences;
-  for (std::int64_t row = 0; row < rows.slots.dim(0); ++row) {
-    const std::int64_t slot = rows.slots.as<std::int64_t>()[row];
-    if (slot == 0) sequences.emplace_back(row, row);
-    M3_CHECK(!sequences.empty() && slot == row - sequences.back().first,
-             "attention gradient: row {} is at slot {}, its sequence is not whole", row, slot);
-    sequences.back().second = row + 1;
-  }
-  return sequences;
-}
-
 // One sequence and one K/V head, with the query heads that read it.
 class SequenceGradient {
  public:

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "backend/reference/dot.h"
+#include "backend/reference/expert_loads.h"
 #include "backend/reference/product.h"
 #include "backend/reference/ranking.h"
 #include "backend/reference/reference_backend.h"
@@ -218,6 +219,71 @@ void ReferenceGradients::route(const Tensor& x, const Router& router, const Tens
   for (std::size_t i = 0; i < d_inputs.size(); ++i) d_x.as<float>()[i] += d_inputs[i];
   if (!d_gate) return;
   expect_tensor("route gradient: d_gate", d_gate, DType::kF32, {count, cols});
+  weight_gradient(pool_, d_rows, inputs, d_gate);
+}
+
+namespace {
+
+// Of Σ_e d_shares[e] * s_e / Σ s by a row's logits; adds s_e / Σ s to `shares`.
+void shares_gradient(std::span<const float> scores, RouterScore score,
+                     std::span<const double> d_shares, std::span<double> shares, float* d_logits) {
+  double sum = 0, along = 0;
+  for (const float s : scores) sum += s;
+  if (!(sum > 0)) sum = 1;
+  for (std::size_t e = 0; e < scores.size(); ++e) {
+    shares[e] += scores[e] / sum;
+    along += d_shares[e] * scores[e] / sum;
+  }
+  std::vector<double> d_scores(scores.size());
+  double mixed = 0;  // of the softmax: what all scores share
+  for (std::size_t e = 0; e < scores.size(); ++e) {
+    d_scores[e] = (d_shares[e] - along) / sum;
+    mixed += d_scores[e] * scores[e];
+  }
+  for (std::size_t e = 0; e < scores.size(); ++e) {
+    const double s = scores[e];
+    d_logits[e] = static_cast<float>(score == RouterScore::kSoftmax ? s * (d_scores[e] - mixed)
+                                                                    : d_scores[e] * s * (1 - s));
+  }
+}
+
+}  // namespace
+
+void ReferenceGradients::balance(const Tensor& x, const Router& router, const Tensor& experts,
+                                 float scale, const Tensor& loss, const Tensor& d_x,
+                                 const Tensor& d_gate) {
+  expect_rank("balance: x", x, 2);
+  const std::int64_t rows = x.dim(0), cols = x.dim(1), k = experts.dim(1), count = router.gate.rows;
+  expect_matrix("balance: gate", router.gate, count, cols);
+  expect_tensor("balance: experts", experts, DType::kI32, {rows, k});
+  expect_tensor("balance: loss", loss, DType::kF32, {1});
+  expect_tensor("balance: d_x", d_x, DType::kF32, {rows, cols});
+  expect_ids("balance: experts", experts, count);
+
+  std::vector<float> scores(static_cast<std::size_t>(rows * count)), d_logits(scores.size());
+  const std::vector<const float*> inputs = row_pointers(x);
+  product(pool_, {router.gate}, inputs, scores.data());
+  const std::vector<double> loads = expert_loads(experts, count);
+  std::vector<double> d_shares(loads), shares(loads.size(), 0.0);
+  for (double& d : d_shares) d *= scale / static_cast<double>(rows);
+  std::vector<const float*> d_rows;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::span<float> s(scores.data() + row * count, static_cast<std::size_t>(count));
+    score_experts(s, router.score);
+    shares_gradient(s, router.score, d_shares, shares, d_logits.data() + row * count);
+    d_rows.push_back(d_logits.data() + row * count);
+  }
+  double sum = 0;
+  for (std::size_t e = 0; e < loads.size(); ++e)
+    sum += loads[e] * shares[e] / static_cast<double>(rows);
+  *loss.as<float>() = static_cast<float>(sum);
+  const Linear gate{router.gate};
+  const BackwardLayer layer{&gate, d_rows};
+  std::vector<float> d_inputs(static_cast<std::size_t>(rows * cols));
+  input_gradient(pool_, {&layer, 1}, cols, d_inputs.data());
+  for (std::size_t i = 0; i < d_inputs.size(); ++i) d_x.as<float>()[i] += d_inputs[i];
+  if (!d_gate) return;
+  expect_tensor("balance: d_gate", d_gate, DType::kF32, {count, cols});
   weight_gradient(pool_, d_rows, inputs, d_gate);
 }
 

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "base/check.h"
 #include "ops/cache.h"
@@ -42,6 +44,19 @@ class VisibleBlocks {
   std::int64_t pages_max_;
   const std::int32_t* pages_;
 };
+
+// Rows [first row, one past the last) of each sequence.
+inline std::vector<std::pair<std::int64_t, std::int64_t>> whole_sequences(const Rows& rows) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> sequences;
+  for (std::int64_t row = 0; row < rows.slots.dim(0); ++row) {
+    const std::int64_t slot = rows.slots.as<std::int64_t>()[row];
+    if (slot == 0) sequences.emplace_back(row, row);
+    M3_CHECK(!sequences.empty() && slot == row - sequences.back().first,
+             "row {} is at slot {}, its sequence is not whole", row, slot);
+    sequences.back().second = row + 1;
+  }
+  return sequences;
+}
 
 // A token's row of a page as float32: where it lies, or read into `scratch`.
 inline const float* cached_row(const PagePart& page, std::int64_t token, float* scratch) {

@@ -39,6 +39,12 @@ class ReferenceGradients final : public GradientOps {
   // linear.cc
   void linear(const Tensor& x, std::span<const LinearGradient> layers, const Tensor& d_x) override;
 
+  // index_gradient.cc
+  void divergence(const Tensor& index_q, const Rows& rows, const IndexView& index,
+                  const Selection& selection, const Tensor& blocks,
+                  const AttentionScores& attention, float scale, const Tensor& divergences,
+                  const Tensor& overlaps, const Tensor& d_q, const Tensor& d_k) override;
+
   // attention.cc
   void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
                  const Tensor* blocks, const Tensor& out, const Tensor& log_sums,
@@ -53,6 +59,8 @@ class ReferenceGradients final : public GradientOps {
   // moe.cc
   void route(const Tensor& x, const Router& router, const Tensor& experts, const Tensor& d_weights,
              const Tensor& d_x, const Tensor& d_gate) override;
+  void balance(const Tensor& x, const Router& router, const Tensor& experts, float scale,
+               const Tensor& loss, const Tensor& d_x, const Tensor& d_gate) override;
   void weigh(const Tensor& f, const Dispatch& dispatch, const Tensor& weights, float scale,
              const Tensor& d_f, const Tensor& d_weights) override;
   void weighted(const Tensor& f, const Dispatch& dispatch, const Tensor& weights, float scale,
