@@ -13,6 +13,7 @@
 #include "apps/progress_bar.h"
 #include "apps/run_facts.h"
 #include "apps/run_folder.h"
+#include "apps/side_loss_options.h"
 #include "apps/step_batches.h"
 #include "apps/train_plan.h"
 #include "apps/training_run.h"
@@ -28,6 +29,7 @@ struct TrainOptions {
   StepOptions steps;
   bool full = false;
   NewLoraOptions lora;
+  SideLossOptions side;
   std::string precision = "bf16";
   std::string moments = "f32";
   std::vector<std::string> train = {"text"};
@@ -177,6 +179,7 @@ Result<std::vector<RunFact>> facts_of(const TrainOptions& o, const LoadedModel& 
   M3_TRY(const std::vector<RunFact> steps, batches.facts(o.steps));
   append(steps);
   append(trainer_facts(o.trainer, o.schedule));
+  append(side_loss_facts(o.side));
   return facts;
 }
 
@@ -231,6 +234,7 @@ Status run_plan(const TrainOptions& o) {
 Status run_train(TrainOptions o) {
   M3_TRY_STATUS(check_kind(o));
   M3_TRY(o.trainer.parts, trained_parts(o));
+  M3_TRY_STATUS(use_side_losses(o.side, !o.full, o.trainer));
   if (o.plan.plan) return run_plan(o);
   if (o.betas.size() != 2) return fail("--betas: expected two numbers, found {}", o.betas.size());
   o.trainer.adam.beta1 = o.betas[0];
@@ -304,6 +308,7 @@ void add_train(CLI::App& app, Run& run) {
   command->add_option("--train", o->train, "with --full, parts of the model: text, mtp, vision")
       ->delimiter(',')
       ->capture_default_str();
+  add_side_loss_options(*command, o->side);
   command->add_option("--mtp-scale", o->trainer.mtp_scale, "weight of the MTP modules' losses")
       ->check(between(0, 1e6))
       ->capture_default_str();

@@ -106,7 +106,8 @@ class Loop {
           .peak_share = peak_share(batch.sequences, seconds),
           .tokens = tokens,
           .labels = report.scored,
-          .skipped = report.skipped});
+          .skipped = report.skipped,
+          .measures = report.measures});
     return {};
   }
 

@@ -81,14 +81,16 @@ double LossSums::total(double mtp_scale) const {
 }
 
 Result<Differentiator> Differentiator::create(const Model& model, const WeightGradients& gradients,
-                                              std::int64_t tokens, float mtp_scale, Keep keep) {
+                                              std::int64_t tokens, float mtp_scale, Keep keep,
+                                              const SideLosses& side) {
   if (model.backend().gradients() == nullptr)
     return fail("the {} backend computes no derivatives", model.backend().name());
-  return Differentiator(model, gradients, tokens, mtp_scale, keep);
+  return Differentiator(model, gradients, tokens, mtp_scale, keep, side);
 }
 
 Differentiator::Differentiator(const Model& model, const WeightGradients& gradients,
-                               std::int64_t tokens, float mtp_scale, Keep keep)
+                               std::int64_t tokens, float mtp_scale, Keep keep,
+                               const SideLosses& side)
     : model_(&model),
       weights_(&gradients),
       backend_(&model.backend()),
@@ -98,10 +100,13 @@ Differentiator::Differentiator(const Model& model, const WeightGradients& gradie
       kept_(model.config(), gradients.parts().mtp ? model.mtp_modules() : 0, tokens,
             head_rows(tokens, model.config().vocab), keep),
       layers_(model, gradients, tokens),
+      side_(side),
+      side_sums_(model),
       depths_(1 + static_cast<std::size_t>(gradients.parts().mtp ? model.mtp_modules() : 0)) {
   buffer_ = lay_out(placements(model.config().hidden, tokens, depths_,
                                {&d_stream_, &d_embedded_, &d_continued_}, d_joined_));
   if (gradients.parts().vision) vision_.emplace(model, gradients);
+  if (side.indexer) indexer_.emplace(model, gradients, tokens);
 }
 
 std::vector<Placement> Differentiator::placements(std::int64_t hidden, std::int64_t tokens,
@@ -135,6 +140,11 @@ std::int64_t Differentiator::bytes_for(const Config& config, std::int64_t mtp_mo
                              joined));
 }
 
+void Differentiator::begin_step(std::int64_t rows) {
+  step_rows_ = rows;
+  side_sums_ = SideSums(*model_);
+}
+
 Result<LossSums> Differentiator::add(std::span<const TrainingSequence> sequences,
                                      std::int64_t scored) {
   return run(sequences, scored);
@@ -163,7 +173,8 @@ Result<LossSums> Differentiator::run(std::span<const TrainingSequence> sequences
   for (const auto& [first, features] : batch.splices)
     std::fill_n(depths_[0].ids.as<std::int32_t>() + first, features.dim(0), -1);
   Watch nobody;
-  const Model::Step step = model_->begin(batch, cache, kept_.shared().first(rows, 0), nobody);
+  Watch& watch = scored ? side_sums_.loads : nobody;
+  const Model::Step step = model_->begin(batch, cache, kept_.shared().first(rows, 0), watch);
   forward(batch, step);
 
   if (scored) {
@@ -296,7 +307,14 @@ void Differentiator::backward_layer(std::int64_t layer, const Model::Step& step,
                                     const Tensor& d_stream) {
   const KeptLayer kept = kept_.layer(layer, d_stream.dim(0));
   if (keep_ == Keep::kInputs) repeat_layer(layer, kept, step);
+  const std::int64_t rows = d_stream.dim(0);
+  const float share = 1 / static_cast<float>(step_rows_ > 0 ? step_rows_ : rows);
+  layers_.add_balance(static_cast<float>(side_.balance * static_cast<double>(rows)) * share,
+                      side_sums_);
   layers_.run(layer, kept, step.rows, step.cache.kv(layer), d_stream);
+  if (indexer_)
+    indexer_->add(layer, kept, step, share / static_cast<float>(model_->config().index_heads),
+                  side_sums_);
 }
 
 void Differentiator::repeat_layer(std::int64_t layer, const KeptLayer& kept,

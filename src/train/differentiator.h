@@ -13,8 +13,10 @@
 #include "model/splice.h"
 #include "model/vision.h"
 #include "ops/gradients.h"
+#include "train/indexer_gradient.h"
 #include "train/kept_activations.h"
 #include "train/layer_gradient.h"
+#include "train/side_losses.h"
 #include "train/vision_gradient.h"
 #include "train/weight_gradients.h"
 
@@ -58,10 +60,15 @@ class Differentiator {
  public:
   // `model` and `gradients` outlive it. For batches of up to `tokens` rows. MTP modules, where the
   // gradients train them, count `mtp_scale` / their number. What layers keep changes no bit.
-  // Errors: the backend cannot train.
+  // `side`: what counts besides. Errors: the backend cannot train.
   static Result<Differentiator> create(const Model& model, const WeightGradients& gradients,
-                                       std::int64_t tokens, float mtp_scale,
-                                       Keep keep = Keep::kAll);
+                                       std::int64_t tokens, float mtp_scale, Keep keep = Keep::kAll,
+                                       const SideLosses& side = {});
+
+  // A step of so many rows, of which add() gets a part at a time: side losses are means over them,
+  // and side() begins anew. Without it, each part is a step.
+  void begin_step(std::int64_t rows);
+  const SideSums& side() const { return side_sums_; }
 
   // Adds the derivatives of (main + mtp_scale / depths * Σ mtp) / scored. Each sequence sees itself
   // alone, in blocks that begin with it. Together they have at most as many
@@ -74,7 +81,9 @@ class Differentiator {
   // What one takes, without making it, nor keys and values, nor a vision tower's part.
   static std::int64_t bytes_for(const Config& config, std::int64_t mtp_modules, std::int64_t tokens,
                                 Keep keep);
-  std::int64_t bytes() const { return kept_.bytes() + layers_.bytes() + buffer_.bytes(); }
+  std::int64_t bytes() const {
+    return kept_.bytes() + layers_.bytes() + (indexer_ ? indexer_->bytes() : 0) + buffer_.bytes();
+  }
 
  private:
   // What leaves the trunk, or an MTP module, and enters the head.
@@ -88,7 +97,7 @@ class Differentiator {
   };
 
   Differentiator(const Model& model, const WeightGradients& gradients, std::int64_t tokens,
-                 float mtp_scale, Keep keep);
+                 float mtp_scale, Keep keep, const SideLosses& side);
 
   // `streams`: [tokens, hidden] each.
   static std::vector<Placement> placements(std::int64_t hidden, std::int64_t tokens,
@@ -120,6 +129,10 @@ class Differentiator {
   Keep keep_;
   KeptActivations kept_;
   LayerGradient layers_;
+  SideLosses side_;
+  SideSums side_sums_;
+  std::int64_t step_rows_ = 0;
+  std::optional<IndexerGradient> indexer_;
   std::optional<VisionGradient> vision_;
   std::vector<Depth> depths_;        // the trunk's, then each module's
   Tensor d_stream_;                  // [tokens, hidden]: by the residual stream

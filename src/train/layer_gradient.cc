@@ -34,7 +34,8 @@ std::int64_t LayerGradient::bytes_for(const Config& config, std::int64_t tokens)
 std::vector<Placement> LayerGradient::Scratch::placements(const Config& c, std::int64_t tokens) {
   const std::int64_t inner = std::max(c.dense_inner, c.shared_inner);
   const std::int64_t picks = tokens * c.experts_per_token;
-  std::vector<Placement> placements = {{&d_weights, DType::kF32, {tokens, c.experts_per_token}}};
+  std::vector<Placement> placements = {{&d_weights, DType::kF32, {tokens, c.experts_per_token}},
+                                       {&balance, DType::kF32, {1}}};
   const auto add = [&](std::initializer_list<Tensor*> tensors, std::int64_t rows,
                        std::int64_t cols) {
     for (Tensor* tensor : tensors) placements.push_back({tensor, DType::kF32, {rows, cols}});
@@ -135,9 +136,19 @@ void LayerGradient::moe(const MoeWeights& w, const Activations& a, const Scratch
 
   const Router router{w.router, w.router_bias, config.router_score};
   ops_.route(s.normed, router, a.experts, s.d_weights, s.d_normed, weights_.of(w.router));
+  if (balance_scale_ > 0) balance(router, weights_.of(w.router), a, s);
   if (!w.shared) return;
   mlp(*w.shared, config.shared_inner, a, s, d_out, s.branch);
   backend_.add(s.branch, s.d_normed);
+}
+
+void LayerGradient::balance(const Router& router, const Tensor& d_gate, const Activations& a,
+                            const Scratch& s) {
+  ops_.balance(s.normed, router, a.experts, balance_scale_, s.balance, s.d_normed, d_gate);
+  backend_.synchronize();
+  const auto rows = static_cast<double>(s.normed.dim(0));
+  sums_->balance += rows * *s.balance.as<float>();
+  sums_->balanced_rows += rows;
 }
 
 }  // namespace m3

@@ -8,6 +8,7 @@
 #include "ops/gradients.h"
 #include "tensor/layout.h"
 #include "train/kept_activations.h"
+#include "train/side_losses.h"
 #include "train/weight_gradients.h"
 
 namespace m3 {
@@ -23,6 +24,12 @@ class LayerGradient {
   // forward left it, of the batch's rows.
   void run(std::int64_t layer, const KeptLayer& kept, const Rows& rows, const KvView& cache,
            const Tensor& d_hidden);
+
+  // From here on run() also takes the derivative of `scale` times the load balance of MoE layers.
+  void add_balance(float scale, SideSums& sums) {
+    balance_scale_ = scale;
+    sums_ = &sums;
+  }
 
   std::int64_t bytes() const { return buffer_.bytes(); }
   // What one takes, without making it.
@@ -41,6 +48,7 @@ class LayerGradient {
     Tensor d_expert_product;            // [picks, expert_inner]
     Tensor d_expert_gate, d_expert_up;  // the same
     Tensor d_weights;                   // [rows, experts_per_token]
+    Tensor balance;                     // [1]
 
     std::vector<Placement> placements(const Config& config, std::int64_t tokens);
     Scratch first(std::int64_t rows) const;
@@ -54,6 +62,7 @@ class LayerGradient {
   void mlp(const MlpWeights& w, std::int64_t inner, const Activations& a, const Scratch& s,
            const Tensor& d_out, const Tensor& d_x);
   void moe(const MoeWeights& w, const Activations& a, const Scratch& s, const Tensor& d_out);
+  void balance(const Router& router, const Tensor& d_gate, const Activations& a, const Scratch& s);
 
   const Model& model_;
   const WeightGradients& weights_;
@@ -61,6 +70,8 @@ class LayerGradient {
   GradientOps& ops_;
   Scratch scratch_;
   Buffer buffer_;
+  float balance_scale_ = 0;
+  SideSums* sums_ = nullptr;
 };
 
 }  // namespace m3

@@ -124,9 +124,10 @@ std::string json_line(const StepLine& line, double seconds) {
                {"mem", line.memory_gib},
                {"tps", line.tokens_per_second},
                {"num_tokens_per_step", line.tokens},
-               {"num_label_tokens", line.labels},
-               {"timestamp", timestamp(seconds)}};
+               {"num_label_tokens", line.labels}};
   if (line.peak_share > 0) json["mfu"] = line.peak_share;
+  for (const Measure& measure : line.measures) json[measure.name] = measure.value;
+  json["timestamp"] = timestamp(seconds);
   if (!line.skipped.empty()) json["skipped"] = line.skipped;
   return json.dump();
 }
@@ -202,10 +203,12 @@ Result<RunLog> RunLog::open(const std::string& directory, std::int64_t done) {
 
 Status RunLog::add(const StepLine& line, double seconds) {
   steps_.push_back(line);
-  const EventScalar scalars[] = {{"loss", line.loss},
-                                 {"grad_norm", line.gradient_norm},
-                                 {"lr", line.rate},
-                                 {"tokens_per_second", line.tokens_per_second}};
+  std::vector<EventScalar> scalars = {{"loss", line.loss},
+                                      {"grad_norm", line.gradient_norm},
+                                      {"lr", line.rate},
+                                      {"tokens_per_second", line.tokens_per_second}};
+  for (const Measure& measure : line.measures)
+    scalars.push_back({measure.name.c_str(), measure.value});
   const Status events = events_.add(scalars_event(seconds, line.step, scalars));
   M3_TRY_STATUS(lines_.add(json_line(line, seconds) + "\n"));
   return events;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "train/measure.h"
 
 namespace m3 {
 
@@ -24,6 +25,7 @@ struct StepLine {
   std::int64_t tokens = 0;
   std::int64_t labels = 0;
   std::string skipped = {};  // why no weight was changed, or empty
+  std::vector<Measure> measures = {};
 };
 
 struct ValidationLine {

@@ -6,6 +6,11 @@
 #include "tensor/numeric.h"
 
 namespace m3 {
+
+bool is_of_indexer(const WeightSpec& spec) {
+  return spec.name.find(".self_attn.index_") != std::string::npos;
+}
+
 namespace {
 
 // Lets a weight be read from `values`, and copies it there first if it is asked to.
@@ -36,7 +41,7 @@ Matrix* matrix_of(const Place& place) {
 }  // namespace
 
 bool is_trained(const WeightSpec& spec, const TrainedParts& parts) {
-  if (!spec.has_gradient) return false;
+  if (!spec.has_gradient && !(parts.indexer && is_of_indexer(spec))) return false;
   switch (spec.part) {
     case Part::kText:
       return parts.text;

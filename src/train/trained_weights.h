@@ -19,7 +19,11 @@ struct TrainedParts {
   bool text = true;
   bool mtp = false;
   bool vision = false;
+  bool indexer = false;  // of text and MTP modules, where they are trained, also the indexer
 };
+
+// Whether the weight is one by which sparse attention chooses blocks.
+bool is_of_indexer(const WeightSpec& spec);
 
 // Whether training these parts changes it.
 bool is_trained(const WeightSpec& weight, const TrainedParts& parts);

@@ -12,6 +12,10 @@ namespace {
 // As torch.nn.utils.clip_grad_norm_ has it: a norm a little over the bound ends a little under it.
 constexpr double kClipEps = 1e-6;
 
+void scale_by(float factor, const Tensor& x) {
+  for (std::int64_t i = 0; i < x.elements(); ++i) x.as<float>()[i] *= factor;
+}
+
 double gigabytes(std::int64_t bytes) {
   return static_cast<double>(bytes) * 1e-9;
 }
@@ -30,7 +34,8 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Model& model, const TrainerOpti
   M3_TRY(trainer->adam_, AdamW::create(trainer->gradients_.weights(), options.adam));
   M3_TRY(Differentiator differentiator,
          Differentiator::create(model, trainer->gradients_, options.rows, options.mtp_scale,
-                                options.keep));
+                                options.keep,
+                                {.balance = options.balance, .indexer = options.parts.indexer}));
   trainer->differentiator_ = std::make_unique<Differentiator>(std::move(differentiator));
   // Nothing of this has been touched yet; an adapter's values are there.
   const std::int64_t each = 4 + 2 * dtype_size(options.adam.moments) +
@@ -55,7 +60,26 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Model& model, const TrainerOpti
     const std::span<const Tensor> values = trainer->masters_.tensors();
     trainer->values_.assign(values.begin(), values.end());
   }
+  const auto trained = trainer->gradients_.weights();
+  trainer->weights_.assign(trained.begin(), trained.end());
+  trainer->group_gradients();
+  if (options.bias_rate > 0) M3_TRY_STATUS(trainer->add_biases(model));
   return trainer;
+}
+
+Status Trainer::add_biases(Model& model) {
+  M3_TRY(biases_, RouterBiases::create(model, options_.parts));
+  weights_.insert(weights_.end(), biases_.weights().begin(), biases_.weights().end());
+  values_.insert(values_.end(), biases_.values().begin(), biases_.values().end());
+  return {};
+}
+
+void Trainer::group_gradients() {
+  for (std::size_t i = 0; i < weights_.size(); ++i) {
+    Group& group = is_of_indexer(weights_[i]) && adapter_ == nullptr ? indexer_ : main_;
+    group.gradients.push_back(gradients_.tensors()[i]);
+    group.names.push_back(weights_[i].name);
+  }
 }
 
 Result<StepReport> Trainer::step(std::span<const TrainingSequence> sequences) {
@@ -66,6 +90,7 @@ Result<StepReport> Trainer::step(std::span<const TrainingSequence> sequences) {
     return report;
   }
   gradients_.clear();
+  differentiator_->begin_step(rows_of(sequences));
   LossSums sums;
   const bool drops = adapter_ != nullptr && options_.dropout > 0;
   std::uint64_t packs = 0;
@@ -76,15 +101,39 @@ Result<StepReport> Trainer::step(std::span<const TrainingSequence> sequences) {
   }
   if (drops) adapter_->set_dropout(0, 0);
   report.loss = sums.total(options_.mtp_scale) / static_cast<double>(report.scored);
-  const GradientNorm norm = gradient_norm(gradients_.tensors(), *pool_);
+  measure(report);
+  const GradientNorm norm = gradient_norm(main_.gradients, *pool_);
+  const GradientNorm indexer_norm = gradient_norm(indexer_.gradients, *pool_);
   report.gradient_norm = norm.norm;
-  report.skipped = why_skip(report, norm);
+  report.skipped = why_skip(report, norm, main_);
+  if (report.skipped.empty()) report.skipped = why_skip(report, indexer_norm, indexer_);
   if (!report.skipped.empty()) return report;
-  const bool clips = options_.clip > 0 && norm.norm > options_.clip;
-  adam_.step(values_, gradients_.tensors(), report.rate,
-             clips ? options_.clip / (norm.norm + kClipEps) : 1, *pool_);
+  const double scale = clipping(norm);
+  for (const Tensor& gradient : indexer_.gradients)
+    scale_by(static_cast<float>(clipping(indexer_norm) / scale), gradient);
+  adam_.step(std::span(values_).first(gradients_.tensors().size()), gradients_.tensors(),
+             report.rate, scale, *pool_);
+  if (options_.bias_rate > 0) biases_.follow(differentiator_->side().loads, options_.bias_rate);
   masters_.publish(*pool_);
   return report;
+}
+
+double Trainer::clipping(const GradientNorm& norm) const {
+  const bool clips = options_.clip > 0 && norm.norm > options_.clip;
+  return clips ? options_.clip / (norm.norm + kClipEps) : 1;
+}
+
+void Trainer::measure(StepReport& report) const {
+  const SideSums& side = differentiator_->side();
+  const auto add = [&](const char* name, double sum, double count) {
+    if (count > 0) report.measures.push_back({name, sum / count});
+  };
+  if (options_.load_measures != LoadMeasures::kNone)
+    report.measures =
+        load_measures(side.loads.layers(), options_.load_measures == LoadMeasures::kByLayer);
+  add("moe/aux_loss_mean", side.balance, side.balanced_rows);
+  add("indexer_kl", side.divergence, side.divergence_count);
+  add("indexer_overlap", side.overlap, side.overlap_count);
 }
 
 Result<LossSums> Trainer::losses(std::span<const TrainingSequence> sequences) {
@@ -107,10 +156,11 @@ void Trainer::resume_at(std::int64_t steps, std::int64_t updates) {
   masters_.publish(*pool_);
 }
 
-std::string Trainer::why_skip(const StepReport& report, const GradientNorm& norm) const {
+std::string Trainer::why_skip(const StepReport& report, const GradientNorm& norm,
+                              const Group& group) const {
   if (norm.not_finite >= 0)
-    return "the gradient of " +
-           gradients_.weights()[static_cast<std::size_t>(norm.not_finite)].name + " is not finite";
+    return "the gradient of " + group.names[static_cast<std::size_t>(norm.not_finite)] +
+           " is not finite";
   if (!std::isfinite(report.loss)) return "the loss is not finite";
   return {};
 }

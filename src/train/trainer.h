@@ -11,10 +11,15 @@
 #include "model/lora.h"
 #include "train/adamw.h"
 #include "train/differentiator.h"
+#include "train/measure.h"
+#include "train/router_bias.h"
 #include "train/schedule.h"
 #include "train/weight_gradients.h"
 
 namespace m3 {
+
+// Which of load_measures() are wanted.
+enum class LoadMeasures : std::uint8_t { kNone, kBrief, kByLayer };
 
 struct TrainerOptions {
   TrainedParts parts;
@@ -27,6 +32,9 @@ struct TrainerOptions {
   std::uint64_t seed = 0;  // of dropout
   std::int64_t rows = 0;   // that are computed together: the longest sequence fits
   Keep keep = Keep::kAll;
+  double balance = 0;    // SideLosses::balance
+  double bias_rate = 0;  // by which routers' biases follow the load (RouterBiases); 0: they do not
+  LoadMeasures load_measures = LoadMeasures::kNone;
 };
 
 struct StepReport {
@@ -35,6 +43,10 @@ struct StepReport {
   double rate = 0;
   std::int64_t scored = 0;
   std::string skipped;  // why no weight was changed, or empty
+  // Where it is asked for: load_measures(); moe/aux_loss_mean, the load balance, of a layer;
+  // indexer_kl, the divergence of a row and index head, and indexer_overlap, both as the backend's
+  // divergence() says, the second of rows that had a choice.
+  std::vector<Measure> measures = {};
 };
 
 // Trains all weights of some parts of a model, or an adapter on it, as float32.
@@ -54,8 +66,9 @@ class Trainer {
   // The losses of such sequences, which change nothing.
   Result<LossSums> losses(std::span<const TrainingSequence> sequences);
 
-  // What is trained, and its float32 values.
-  std::span<const WeightSpec> weights() const { return gradients_.weights(); }
+  // What is trained, and its float32 values: first what has derivatives and moments, then routers'
+  // biases where they follow the load.
+  std::span<const WeightSpec> weights() const { return weights_; }
   std::span<const Tensor> values() const { return values_; }
 
   // With the values, all that later steps follow from: how many there were, how many of them
@@ -71,14 +84,29 @@ class Trainer {
   Trainer(const TrainerOptions& options, ThreadPool& pool, WeightGradients gradients);
 
   std::uint64_t dropout_key(std::uint64_t pack) const;
+  // Some of what has derivatives, which are clipped by a norm of their own.
+  struct Group {
+    std::vector<Tensor> gradients;
+    std::vector<std::string> names;
+  };
+  Status add_biases(Model& model);
+  void group_gradients();
+  // By which clipping scales gradients of this norm.
+  double clipping(const GradientNorm& norm) const;
+  void measure(StepReport& report) const;
   // Its reason, if the step is to be skipped.
-  std::string why_skip(const StepReport& report, const GradientNorm& norm) const;
+  std::string why_skip(const StepReport& report, const GradientNorm& norm,
+                       const Group& group) const;
 
   TrainerOptions options_;
   ThreadPool* pool_;
   WeightGradients gradients_;
-  MasterWeights masters_;       // without an adapter
-  std::vector<Tensor> values_;  // of these, or of the adapter
+  MasterWeights masters_;  // without an adapter
+  RouterBiases biases_;
+  std::vector<WeightSpec> weights_;
+  std::vector<Tensor> values_;  // of these, or of the adapter; then the biases
+  // The indexer has a loss of its own, which is not to change how far others go.
+  Group main_, indexer_;
   Lora* adapter_ = nullptr;
   AdamW adam_;
   std::unique_ptr<Differentiator> differentiator_;

@@ -1,0 +1,75 @@
+#include "train/indexer_gradient.h"
+
+#include <cmath>
+
+#include "tensor/layout.h"
+
+namespace m3 {
+
+IndexerGradient::IndexerGradient(const Model& model, const WeightGradients& weights,
+                                 std::int64_t tokens)
+    : model_(model), weights_(weights), backend_(model.backend()) {
+  const Config& c = model.config();
+  const DType f32 = DType::kF32;
+  const std::int64_t heads = c.index_heads * c.index_dim;
+  Scratch& s = scratch_;
+  const Placement placements[] = {{&s.normed, f32, {tokens, c.hidden}},
+                                  {&s.q, f32, {tokens, heads}},
+                                  {&s.q_rotated, f32, {tokens, heads}},
+                                  {&s.d_q, f32, {tokens, heads}},
+                                  {&s.k, f32, {tokens, c.index_dim}},
+                                  {&s.d_k, f32, {tokens, c.index_dim}},
+                                  {&s.divergences, f32, {tokens, c.index_heads}},
+                                  {&s.overlaps, f32, {tokens, c.index_heads}}};
+  buffer_ = lay_out(placements);
+}
+
+IndexerGradient::Scratch IndexerGradient::Scratch::first(std::int64_t rows) const {
+  Scratch part = *this;
+  for (Tensor* t : {&part.normed, &part.q, &part.q_rotated, &part.d_q, &part.k, &part.d_k,
+                    &part.divergences, &part.overlaps})
+    *t = t->rows(0, rows);
+  return part;
+}
+
+void IndexerGradient::add(std::int64_t layer, const KeptLayer& kept, const Model::Step& step,
+                          float scale, SideSums& sums) const {
+  const LayerWeights& weights = model_.layer_weights(layer);
+  if (!weights.indexer || !weights_.of(weights.indexer->q)) return;
+  const IndexerWeights& w = *weights.indexer;
+  const Config& config = model_.config();
+  const float eps = model_.eps();
+  const Tensor& rotations = kept.a.rotations;
+  const Scratch s = scratch_.first(kept.input.dim(0));
+  GradientOps& ops = *backend_.gradients();
+
+  backend_.rms_norm(kept.input, weights.attention_norm, eps, s.normed);
+  const LinearOutput projected[] = {{&w.q, s.q}, {&w.k, s.k}};
+  backend_.linear(s.normed, projected);
+  backend_.norm_rope(s.q, {w.q_norm, eps, rotations}, s.q_rotated);
+  const AttentionScores attention{kept.a.q_rotated, step.cache.kv(layer),
+                                  1.0f / std::sqrt(static_cast<float>(config.head_dim))};
+  ops.divergence(s.q_rotated, step.rows, step.cache.index(layer), config.selection, kept.a.blocks,
+                 attention, scale, s.divergences, s.overlaps, s.d_q, s.d_k);
+  ops.norm_rope(s.q, {w.q_norm, eps, rotations}, s.d_q, s.d_q, weights_.of(w.q_norm));
+  ops.norm_rope(s.k, {w.k_norm, eps, rotations}, s.d_k, s.d_k, weights_.of(w.k_norm));
+  const LinearGradient qk[] = {weights_.of(w.q, s.d_q), weights_.of(w.k, s.d_k)};
+  ops.linear(s.normed, qk, /*d_x=*/{});
+  count(s, step.a.slots, sums);
+}
+
+void IndexerGradient::count(const Scratch& s, const Tensor& slots, SideSums& sums) const {
+  backend_.synchronize();
+  const Config& c = model_.config();
+  for (std::int64_t row = 0; row < slots.dim(0); ++row) {
+    const bool chose = slots.as<std::int64_t>()[row] / c.block_tokens + 1 > c.selection.topk;
+    for (std::int64_t head = 0; head < c.index_heads; ++head) {
+      sums.divergence += s.divergences.row<float>(row)[head];
+      if (chose) sums.overlap += s.overlaps.row<float>(row)[head];
+    }
+    sums.divergence_count += static_cast<double>(c.index_heads);
+    if (chose) sums.overlap_count += static_cast<double>(c.index_heads);
+  }
+}
+
+}  // namespace m3
