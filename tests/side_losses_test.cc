@@ -239,6 +239,19 @@ TEST(SideLossRun, GoesOnToTheBit) {
             std::vector<float>(of_files.as<float>(), of_files.as<float>() + of_files.elements()));
 }
 
+TEST(SideLossRun, NeedsAnIndexerToTeach) {
+  const TemporaryDirectory work;
+  const std::string model = work.path() + "/model", config = model + "/config.json";
+  std::filesystem::copy(tiny_model_directory("train"), model);
+  auto json = nlohmann::ordered_json::parse(*read_text_file(config));
+  json["text_config"]["sparse_attention_config"]["use_sparse_attention"] = false;
+  ASSERT_TRUE(write_text_file(config, json.dump()));
+  const std::string batches = work.write(
+      "b.json", R"({"steps": [{"sequences": [{"ids": [1, 2, 3], "labels": [2, 3, -100]}]}]})");
+  expect_refused(run_m3("train " + model + " --batches " + batches + " --full --indexer kl"),
+                 {"no sparse layers"});
+}
+
 TEST(SideLossRun, IsLoggedUnderItsKeys) {
   const TemporaryDirectory work;
   const std::string data =

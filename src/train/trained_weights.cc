@@ -57,6 +57,8 @@ Result<std::vector<WeightSpec>> trained_weights(Model& model, const TrainedParts
   if (parts.mtp && model.mtp_modules() == 0) return fail("this model has no MTP modules to train");
   if (parts.vision && !model.weights().vision)
     return fail("this model was loaded without a vision tower to train");
+  if (parts.indexer && model.config().sparse_layer_count() == 0 && !parts.mtp)
+    return fail("this model has no sparse layers whose indexers could be trained");
   M3_TRY(auto table, weight_table(model.config(), model.mtp_modules(), &model.weights()));
   std::erase_if(table, [&](const WeightSpec& spec) { return !is_trained(spec, parts); });
   return table;

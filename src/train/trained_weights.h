@@ -29,8 +29,8 @@ bool is_of_indexer(const WeightSpec& spec);
 bool is_trained(const WeightSpec& weight, const TrainedParts& parts);
 
 // The weights of these parts that have a gradient, in the order of the weight table; their places
-// point into the model. Errors: MTP modules or the vision tower are asked for and the model has
-// none.
+// point into the model. Errors: MTP modules, the vision tower or indexers are asked for and the
+// model has none.
 Result<std::vector<WeightSpec>> trained_weights(Model& model, const TrainedParts& parts);
 
 // One tensor for each of some weights, of its shape; float32 unless another type is asked for.
