@@ -219,6 +219,7 @@ Status keep_run(const TrainingRun& run, const ResultWriter& result) {
 Status run_plan(const TrainOptions& o) {
   PlannedTraining training{.parts = o.trainer.parts,
                            .precision = o.trainer.precision,
+                           .moments = o.trainer.adam.moments,
                            .keep = o.recompute ? Keep::kInputs : Keep::kAll,
                            .rows = o.pack};
   if (!o.lora.adapter.empty() && o.lora.groups.empty())

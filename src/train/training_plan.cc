@@ -69,7 +69,7 @@ TrainingMemory count_memory(const Config& config, std::span<const StoredWeight> 
     if (is_loaded(*weight.spec, training) && !replaced) memory.weights += loaded_bytes(weight);
   }
   const std::int64_t masters = training.lora ? 4 : MasterWeights::bytes_each(training.precision);
-  memory.trained = trained * (masters + 3 * 4);
+  memory.trained = trained * (masters + 4 + 2 * dtype_size(training.moments));
   memory.activations = Differentiator::bytes_for(config, modules, training.rows, training.keep);
   const std::int64_t pages = training.rows / config.block_tokens + std::ssize(training.lengths);
   memory.cache = pages * page_bytes(config, {DType::kBF16, DType::kBF16}, modules).total();
@@ -101,7 +101,7 @@ Result<TrainingPlan> plan_training(const Config& config, const Checkpoint* check
   const bool repeats = training.keep == Keep::kInputs;
   plan.memory = count_memory(config, weights, training, modules, work.trained());
   plan.trained = work.trained();
-  plan.checkpoint = 12 * plan.trained;
+  plan.checkpoint = (4 + 2 * dtype_size(training.moments)) * plan.trained;
   plan.tokens = std::accumulate(training.lengths.begin(), training.lengths.end(), std::int64_t{0});
   plan.passes = (plan.tokens + training.rows - 1) / std::max<std::int64_t>(1, training.rows);
   plan.flops = work.flops(training.lengths, training.scored, repeats);

@@ -20,6 +20,7 @@ namespace m3 {
 struct PlannedTraining {
   TrainedParts parts;  // where there is no adapter
   TrainingPrecision precision = TrainingPrecision::kBF16;
+  DType moments = DType::kF32;
   std::optional<LoraOptions> lora;
   Keep keep = Keep::kAll;
   bool vision = true;                 // the tower is loaded, if the model has one
