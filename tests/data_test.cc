@@ -244,6 +244,19 @@ TEST(TrainOnData, LooksAtPictures) {
   expect_refused(run_m3(command + "--language-model-only"), {data + ":1", "no vision tower"});
 }
 
+// Of the same size, under the same name.
+TEST(TrainOnData, AnotherPictureIsAnotherRun) {
+  const TemporaryDirectory work;
+  const std::string picture = work.path() + "/a.png", out = work.path() + "/out";
+  fs::copy(media_file("turned.png"), picture);
+  const std::string data =
+      work.write("a.jsonl", R"({"prompt": "<image>", "completion": "A cat.", "image": "a.png"})");
+  const std::string command = "train " + nano() + " --lora attn --data " + data + " --out " + out;
+  EXPECT_EQ(run_m3(command + " --steps 1").status, 0);
+  fs::copy(media_file("turned.jpg"), picture, fs::copy_options::overwrite_existing);
+  expect_refused(run_m3(command + " --steps 1 --resume"), {"what is learnt of --data was"});
+}
+
 // The loss of a file that is also what is trained on is the loss of the step behind it.
 TEST(TrainOnData, ValidatesOnWhatItDoesNotTrainOn) {
   const TemporaryDirectory work;

@@ -220,6 +220,7 @@ Result<std::vector<RunFact>> StepBatches::facts(const StepOptions& o) const {
     checksum.add(std::as_bytes(std::span(sample.ids)));
     const std::vector<std::int32_t> labels = labels_of(sample);
     checksum.add(std::as_bytes(std::span(labels)));
+    checksum.add(std::as_bytes(std::span(sample.pixels)));
   }
   facts.push_back(
       {"what is learnt of --data",

@@ -294,7 +294,9 @@ Status run_train(TrainOptions o) {
 void add_train(CLI::App& app, Run& run) {
   auto o = std::make_shared<TrainOptions>();
   CLI::App* command = app.add_subcommand(
-      "train", "Train on data files, print each step and write the trained model, or an adapter");
+      "train",
+      "Train on data files, print each step and write the trained model, or an adapter.\n"
+      "What is learnt are the next tokens of the data: neither DPO nor GRPO is here.");
   add_config_option(*command);
   add_model_options(*command, o->model);
   add_step_options(*command, o->steps);

@@ -5,6 +5,7 @@
 #include <new>
 #include <utility>
 
+#include "checkpoint/checksum.h"
 #include "data/record_lines.h"
 #include "text/utf8.h"
 
@@ -40,6 +41,10 @@ Status expect_utf8(std::string_view text) {
     at += c.length;
   }
   return {};
+}
+
+std::uint64_t checksum_of(const MediaInput& input) {
+  return m3::checksum_of(std::as_bytes(std::span(input.pixels.values)));
 }
 
 TrainingMedia training_media(const PixelRows& pixels, std::shared_ptr<const EncodedMedia> encoded) {
@@ -131,7 +136,9 @@ class Dataset::Builder {
       shapes.push_back(input.shape);
       notes.insert(notes.end(), input.notes.begin(), input.notes.end());
     }
-    return make_sample(record, shapes, tokenizer_);
+    M3_TRY(Sample sample, make_sample(record, shapes, tokenizer_));
+    for (const MediaInput& input : media) sample.pixels.push_back(checksum_of(input));
+    return sample;
   }
 
   void add_record(const Source& source, ReadRecord& read) {
@@ -264,6 +271,9 @@ Result<TrainingBatch> Dataset::batch(std::span<const std::int64_t> samples,
     if (media.size() < sample.media.size())
       return fail("{}: the file has changed since it was read", place(source));
     media.resize(sample.media.size());  // one that was cut may have lost its last pictures
+    for (std::size_t m = 0; m < media.size(); ++m)
+      if (checksum_of(media[m]) != sample.pixels[m])
+        return fail("{}: picture {} has changed since the data was read", place(source), m + 1);
     std::ranges::move(media, std::back_inserter(batch.media));
   }
   M3_TRY(const auto encoded, reader.encode(batch.media));

@@ -24,9 +24,11 @@ struct Sample {
   // of pictures; of a text everything but its first token, which nothing predicts.
   std::vector<IdRange> scored;
   std::vector<IdRange> media;  // in the order of the record's; all there is of each
-  std::int64_t answers = 0;    // of assistants
-  std::int64_t off_mode = 0;   // of these: learnt, but unlike what thinking_mode prompts for
-  bool is_text = false;        // no conversation
+  // Checksums of their pixels; of a cut sample also of those that are left out.
+  std::vector<std::uint64_t> pixels = {};
+  std::int64_t answers = 0;   // of assistants
+  std::int64_t off_mode = 0;  // of these: learnt, but unlike what thinking_mode prompts for
+  bool is_text = false;       // no conversation
 };
 
 std::int64_t scored_tokens(const Sample& sample);
