@@ -56,7 +56,7 @@ const std::map<std::string, TrainingPrecision> kPrecisions = {{"bf16", TrainingP
 Result<TrainedParts> trained_parts(const TrainOptions& o) {
   TrainedParts parts{.text = false};
   for (const std::string& name : o.train) {
-    if (name == "vision" && o.steps.data.files.empty())
+    if (name == "vision" && !o.steps.batches.empty())
       return fail("--train vision: batches of tokens hold no pictures; expected text or mtp");
     if (name != "text" && name != "mtp" && name != "vision")
       return fail("--train: expected \"text\", \"mtp\" and \"vision\", found \"{}\"", name);

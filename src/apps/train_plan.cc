@@ -176,7 +176,7 @@ Status print_plan(const PlanOptions& options, const ModelOptions& model, const S
   std::printf("%s", plan_text(plan, training).c_str());
   if (seconds)
     std::printf("%s", fmt::format("{:<13} {:>12}  {:.1f} tokens/s, pictures not counted\n", "time",
-                                  fmt::format("{:.3g} s", *seconds),
+                                  fmt::format("{:.{}f} s", *seconds, *seconds < 100 ? 1 : 0),
                                   static_cast<double>(plan.tokens) / *seconds)
                           .c_str());
   if (const std::int64_t here = available_memory(); plan.memory.total() > here)

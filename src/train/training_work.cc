@@ -61,9 +61,9 @@ TrainingWork::TrainingWork(const Config& config, std::span<const WeightSpec> tab
     }
   }
   for (const WeightSpec& weight : table) {
-    if (weight.part == Part::kVision) continue;
     const bool trained = !adapted && is_trained(weight, parts);
     if (trained) trained_ += weight.elements();
+    if (weight.part == Part::kVision) continue;
     if (weight.part == Part::kMtp) modules = std::max(modules, weight.layer + 1);
     if (weight.shape.size() < 2 || weight.kind == Kind::kEmbedding) continue;
     // Of each expert's weights a row meets as many as it picks.
