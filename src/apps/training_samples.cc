@@ -1,6 +1,7 @@
 #include "apps/training_samples.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 
 #include "apps/conversation.h"
 #include "apps/option_checks.h"
@@ -45,12 +46,14 @@ Result<TrainingSamples> TrainingSamples::create(const SampleOptions& options, Lo
 }
 
 Result<std::vector<SampleLine>> TrainingSamples::draw(std::int64_t step) const {
+  std::int64_t longest = 0;
+  for (const auto& ids : ids_) longest = std::max(longest, std::ssize(ids));
+  M3_TRY(const auto engine,
+         Engine::create(*loaded_->model,
+                        {.context_tokens = longest + options_.tokens, .sequences = 1}));
   std::vector<SampleLine> lines;
   for (std::size_t i = 0; i < ids_.size(); ++i) {
     const std::int64_t prompt_tokens = std::ssize(ids_[i]);
-    M3_TRY(const auto engine,
-           Engine::create(*loaded_->model,
-                          {.context_tokens = prompt_tokens + options_.tokens, .sequences = 1}));
     Request request{.prompt = ids_[i], .max_tokens = options_.tokens};
     request.sampling.temperature = 0;
     request.stop_ids = loaded_->defaults.eos;
