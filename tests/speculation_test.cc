@@ -168,6 +168,20 @@ class Speculation : public testing::Test {
     expect_same(requests, expected, setting, std::make_unique<NgramDrafter>(), ticks());
   }
 
+  // Some requests together, with scarce rows, and one of them alone.
+  void expect_same_text(const std::function<std::unique_ptr<Drafter>()>& drafter,
+                        std::size_t alone) {
+    const auto requests = mixed_requests(40);
+    const auto expected = plain(requests);
+    for (const std::int64_t draft_tokens : {1, 3, 8}) {
+      expect_same(requests, expected, {.draft_tokens = draft_tokens}, drafter(), ticks());
+      expect_same(requests, expected, {.rows = 9, .sequences = 3, .draft_tokens = draft_tokens},
+                  drafter(), dice());
+      expect_same({requests[alone]}, {expected[alone]},
+                  {.sequences = 1, .draft_tokens = draft_tokens}, drafter(), ticks());
+    }
+  }
+
   // Requests of `max_tokens`, together and alone, with every length up to 8.
   void expect_same_at_every_length(std::int64_t max_tokens,
                                    const std::function<std::unique_ptr<Drafter>()>& drafter) {
@@ -316,16 +330,7 @@ TEST_F(SpeculationOnNano, RefusesMoreDraftsThanAStepMayHave) {
 }
 
 TEST_F(SpeculationOnMtp, TextIsTheSame) {
-  const auto requests = mixed_requests(40);
-  const auto expected = plain(requests);
-  const auto drafter = [&] { return std::make_unique<MtpDrafter>(*tiny_.model); };
-  for (const std::int64_t draft_tokens : {1, 3, 8}) {
-    expect_same(requests, expected, {.draft_tokens = draft_tokens}, drafter(), ticks());
-    expect_same(requests, expected, {.rows = 9, .sequences = 3, .draft_tokens = draft_tokens},
-                drafter(), dice());
-    expect_same({requests[1]}, {expected[1]}, {.sequences = 1, .draft_tokens = draft_tokens},
-                drafter(), ticks());
-  }
+  expect_same_text([&] { return std::make_unique<MtpDrafter>(*tiny_.model); }, 1);
 }
 
 TEST_F(SpeculationOnMtp, DISABLED_TenThousandTokens) {
@@ -487,16 +492,7 @@ class ChainFromScratch {
 };
 
 TEST_F(SpeculationOnMtpChain, TextIsTheSame) {
-  const auto requests = mixed_requests(40);
-  const auto expected = plain(requests);
-  const auto drafter = [&] { return make_mtp_drafter(*tiny_.model); };
-  for (const std::int64_t draft_tokens : {1, 3, 8}) {
-    expect_same(requests, expected, {.draft_tokens = draft_tokens}, drafter(), ticks());
-    expect_same(requests, expected, {.rows = 9, .sequences = 3, .draft_tokens = draft_tokens},
-                drafter(), dice());
-    expect_same({requests[1]}, {expected[1]}, {.sequences = 1, .draft_tokens = draft_tokens},
-                drafter(), ticks());
-  }
+  expect_same_text([&] { return make_mtp_drafter(*tiny_.model); }, 1);
 }
 
 // More drafts than modules, prompts in pieces and in one, shorter than there are modules.
@@ -530,15 +526,7 @@ TEST_F(SpeculationOnMtpChain, SequencesThatShareTheirPagesDraftAsWell) {
 }
 
 TEST_F(SpeculationWithEagle3, TextIsTheSame) {
-  const auto requests = mixed_requests(40);
-  const auto expected = plain(requests);
-  for (const std::int64_t draft_tokens : {1, 3, 8}) {
-    expect_same(requests, expected, {.draft_tokens = draft_tokens}, drafter(), ticks());
-    expect_same(requests, expected, {.rows = 9, .sequences = 3, .draft_tokens = draft_tokens},
-                drafter(), dice());
-    expect_same({requests[0]}, {expected[0]}, {.sequences = 1, .draft_tokens = draft_tokens},
-                drafter(), ticks());
-  }
+  expect_same_text([&] { return drafter(); }, 0);
 }
 
 TEST_F(SpeculationWithEagle3, DISABLED_TenThousandTokens) {

@@ -57,17 +57,14 @@ Status count_files(const Config& config, const Checkpoint& checkpoint,
 void count_table(const Config& config, const std::vector<WeightSpec>& table,
                  ModelSummary& summary) {
   for (const WeightSpec& spec : table) {
-    const Format said = said_format(config.quantisation, spec);
-    const Codec& codec =
-        is_quantised(said) ? codec_of(said) : *codec_for(spec.stored, std::nullopt);
+    const Codec& codec = said_codec(config.quantisation, spec);
     const std::int64_t rows = spec.shape.front(), cols = spec.elements() / rows;
     const std::int64_t scales = rows * scale_cols(codec, cols);
     add_tensor(summary, codec.values_dtype, rows * values_cols(codec, cols));
     if (scales > 0) add_tensor(summary, codec.scales_dtype, scales);
     if (codec.whole_scale != nullptr) add_tensor(summary, DType::kF32, 1);
     summary.scales += scales;
-    add_weight(summary, config, spec, codec,
-               rows * (value_row_bytes(codec, cols) + scale_row_bytes(codec, cols)));
+    add_weight(summary, config, spec, codec, stored_bytes(codec, spec));
   }
 }
 

@@ -134,6 +134,16 @@ Format said_format(const Quantisation& said, const WeightSpec& spec) {
   return spec.expert >= 0 && said.experts ? *said.experts : said.linears;
 }
 
+const Codec& said_codec(const Quantisation& said, const WeightSpec& spec) {
+  const Format format = said_format(said, spec);
+  return is_quantised(format) ? codec_of(format) : *codec_for(spec.stored, std::nullopt);
+}
+
+std::int64_t stored_bytes(const Codec& codec, const WeightSpec& spec) {
+  const std::int64_t rows = spec.shape.front(), cols = spec.elements() / rows;
+  return rows * (value_row_bytes(codec, cols) + scale_row_bytes(codec, cols));
+}
+
 bool takes_format(const WeightSpec& spec, Format format) {
   if (format == Format::kMxfp8) return spec.quantised;
   return spec.kind == Kind::kAttention || spec.kind == Kind::kDenseMlp ||

@@ -32,6 +32,11 @@ bool is_quantised(Format format);
 // exact name comes before one of a module around it, and any name before the general rules.
 Format said_format(const Quantisation& said, const WeightSpec& spec);
 
+// In which it is stored then.
+const Codec& said_codec(const Quantisation& said, const WeightSpec& spec);
+// Bytes of its values and scales.
+std::int64_t stored_bytes(const Codec& codec, const WeightSpec& spec);
+
 // Whether a model written in `format` has this weight in it: in MXFP8 what the release has, in all
 // others routed and shared experts, dense MLPs and the projections of attention.
 bool takes_format(const WeightSpec& spec, Format format);

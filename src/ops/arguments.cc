@@ -188,6 +188,22 @@ std::int64_t expect_segments(const Tensor& q, const Tensor& k, const Tensor& v,
   return segments.dim(0) - 1;
 }
 
+void expect_undispatch(const Tensor& d, const Dispatch& dispatch, const Tensor& d_x) {
+  expect_dispatch("undispatch: dispatch", dispatch);
+  expect_rank("undispatch: d_x", d_x, 2);
+  const std::int64_t tokens = dispatch.places.dim(0), k = dispatch.places.dim(1);
+  expect_tensor("undispatch: d", d, DType::kF32, {tokens * k, d_x.dim(1)});
+  expect_tensor("undispatch: d_x", d_x, DType::kF32, {tokens, d_x.dim(1)});
+  expect_ids("undispatch: places", dispatch.places, tokens * k);
+}
+
+void expect_cross_entropy(const Tensor& logits, const Tensor& labels, const Tensor& losses) {
+  expect_rank("cross_entropy: logits", logits, 2);
+  const std::int64_t rows = logits.dim(0);
+  expect_tensor("cross_entropy: labels", labels, DType::kI32, {rows});
+  expect_tensor("cross_entropy: losses", losses, DType::kF32, {rows});
+}
+
 void expect_addend(const Tensor& x, const Tensor& sum) {
   const bool same = x.rank == sum.rank && x.shape == sum.shape;
   const bool one_row = x.rank == 1 && sum.rank == 2 && x.dim(0) == sum.dim(1);

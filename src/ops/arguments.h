@@ -83,6 +83,12 @@ void expect_rotations(std::string_view what, const Tensor& rotations, std::int64
 std::int64_t expect_segments(const Tensor& q, const Tensor& k, const Tensor& v,
                              const Tensor& segments, std::int64_t dim, const Tensor& out);
 
+// Of GradientOps::undispatch().
+void expect_undispatch(const Tensor& d, const Dispatch& dispatch, const Tensor& d_x);
+
+// Of GradientOps::cross_entropy(), whatever the labels are.
+void expect_cross_entropy(const Tensor& logits, const Tensor& labels, const Tensor& losses);
+
 // An addend for `sum`: its shape, or one row of it.
 void expect_addend(const Tensor& x, const Tensor& sum);
 

@@ -39,13 +39,8 @@ Result<std::vector<StoredWeight>> stored_weights(const Config& config,
       stored.push_back({found.spec, found.matrix.bytes()});
     return stored;
   }
-  for (const WeightSpec& spec : table) {
-    const Format said = said_format(config.quantisation, spec);
-    const Codec& codec =
-        is_quantised(said) ? codec_of(said) : *codec_for(spec.stored, std::nullopt);
-    const std::int64_t rows = spec.shape.front(), cols = spec.elements() / rows;
-    stored.push_back({&spec, rows * (value_row_bytes(codec, cols) + scale_row_bytes(codec, cols))});
-  }
+  for (const WeightSpec& spec : table)
+    stored.push_back({&spec, stored_bytes(said_codec(config.quantisation, spec), spec)});
   return stored;
 }
 

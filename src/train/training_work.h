@@ -6,7 +6,6 @@
 #include <span>
 #include <vector>
 
-#include "base/result.h"
 #include "model/config.h"
 #include "model/lora.h"
 #include "model/weight_table.h"

@@ -8,10 +8,8 @@ namespace m3::cpu {
 
 void CpuGradients::cross_entropy(const Tensor& logits, const Tensor& labels, float scale,
                                  const Tensor& losses) {
-  expect_rank("cross_entropy: logits", logits, 2);
+  expect_cross_entropy(logits, labels, losses);
   const std::int64_t rows = logits.dim(0), vocab = logits.dim(1);
-  expect_tensor("cross_entropy: labels", labels, DType::kI32, {rows});
-  expect_tensor("cross_entropy: losses", losses, DType::kF32, {rows});
   for_each_task(pool_, rows, [&](std::int64_t row) {
     float* z = logits.row<float>(row);
     const std::int32_t label = labels.as<std::int32_t>()[row];

@@ -288,13 +288,8 @@ void CpuGradients::weighted(const Tensor& f, const Dispatch& dispatch, const Ten
 }
 
 void CpuGradients::undispatch(const Tensor& d, const Dispatch& dispatch, const Tensor& d_x) {
-  expect_dispatch("undispatch: dispatch", dispatch);
-  expect_rank("undispatch: d_x", d_x, 2);
-  const std::int64_t tokens = dispatch.places.dim(0), k = dispatch.places.dim(1);
-  const std::int64_t dim = d_x.dim(1);
-  expect_tensor("undispatch: d", d, DType::kF32, {tokens * k, dim});
-  expect_tensor("undispatch: d_x", d_x, DType::kF32, {tokens, dim});
-  expect_ids("undispatch: places", dispatch.places, tokens * k);
+  expect_undispatch(d, dispatch, d_x);
+  const std::int64_t tokens = d_x.dim(0), dim = d_x.dim(1), k = dispatch.places.dim(1);
   for_each_task(pool_, tokens, [&](std::int64_t t) {
     float* sum = d_x.row<float>(t);
     std::fill_n(sum, dim, 0.0f);

@@ -166,6 +166,31 @@ void ReferenceBackend::combine(const Tensor& y, const Dispatch& dispatch, const 
 
 namespace {
 
+// Derivatives by a row's logits, of those by its scores.
+void logits_gradient(std::span<const float> scores, RouterScore score,
+                     std::span<const double> d_scores, float* d_logits) {
+  double mixed = 0;  // of the softmax: what all scores share
+  for (std::size_t e = 0; e < scores.size(); ++e) mixed += d_scores[e] * scores[e];
+  for (std::size_t e = 0; e < scores.size(); ++e) {
+    const double s = scores[e];
+    d_logits[e] = static_cast<float>(score == RouterScore::kSoftmax ? s * (d_scores[e] - mixed)
+                                                                    : d_scores[e] * s * (1 - s));
+  }
+}
+
+// From the derivatives by the logits of each row on to d_x, which is added to, and d_gate.
+void gate_gradient(ThreadPool& pool, const Router& router, std::span<const float* const> d_logits,
+                   std::span<const float* const> inputs, const Tensor& d_x, const Tensor& d_gate) {
+  const Linear gate{router.gate};
+  const BackwardLayer layer{&gate, d_logits};
+  std::vector<float> d_inputs(static_cast<std::size_t>(d_x.elements()));
+  input_gradient(pool, {&layer, 1}, d_x.dim(1), d_inputs.data());
+  for (std::size_t i = 0; i < d_inputs.size(); ++i) d_x.as<float>()[i] += d_inputs[i];
+  if (!d_gate) return;
+  expect_tensor("router gradient: d_gate", d_gate, DType::kF32, {router.gate.rows, d_x.dim(1)});
+  weight_gradient(pool, d_logits, inputs, d_gate);
+}
+
 // Of a row's weights by its logits. scores [experts] as score_experts() leaves them; d_logits
 // [experts].
 void router_gradient(std::span<const float> scores, RouterScore score,
@@ -176,17 +201,9 @@ void router_gradient(std::span<const float> scores, RouterScore score,
   for (std::size_t j = 0; j < picks.size(); ++j)
     along += d_weights[j] * scores[static_cast<std::size_t>(picks[j])] / sum;
   std::vector<double> d_scores(scores.size(), 0.0);
-  double mixed = 0;  // of the softmax: what all scores share
-  for (std::size_t j = 0; j < picks.size(); ++j) {
-    const auto e = static_cast<std::size_t>(picks[j]);
-    d_scores[e] = (d_weights[j] - along) / sum;
-    mixed += d_scores[e] * scores[e];
-  }
-  for (std::size_t e = 0; e < scores.size(); ++e) {
-    const double s = scores[e];
-    d_logits[e] = static_cast<float>(score == RouterScore::kSoftmax ? s * (d_scores[e] - mixed)
-                                                                    : d_scores[e] * s * (1 - s));
-  }
+  for (std::size_t j = 0; j < picks.size(); ++j)
+    d_scores[static_cast<std::size_t>(picks[j])] = (d_weights[j] - along) / sum;
+  logits_gradient(scores, score, d_scores, d_logits);
 }
 
 }  // namespace
@@ -212,14 +229,7 @@ void ReferenceGradients::route(const Tensor& x, const Router& router, const Tens
                     d_weights.row<float>(row), d_logits.data() + row * count);
     d_rows.push_back(d_logits.data() + row * count);
   }
-  const Linear gate{router.gate};
-  const BackwardLayer layer{&gate, d_rows};
-  std::vector<float> d_inputs(static_cast<std::size_t>(rows * cols));
-  input_gradient(pool_, {&layer, 1}, cols, d_inputs.data());
-  for (std::size_t i = 0; i < d_inputs.size(); ++i) d_x.as<float>()[i] += d_inputs[i];
-  if (!d_gate) return;
-  expect_tensor("route gradient: d_gate", d_gate, DType::kF32, {count, cols});
-  weight_gradient(pool_, d_rows, inputs, d_gate);
+  gate_gradient(pool_, router, d_rows, inputs, d_x, d_gate);
 }
 
 namespace {
@@ -235,16 +245,8 @@ void shares_gradient(std::span<const float> scores, RouterScore score,
     along += d_shares[e] * scores[e] / sum;
   }
   std::vector<double> d_scores(scores.size());
-  double mixed = 0;  // of the softmax: what all scores share
-  for (std::size_t e = 0; e < scores.size(); ++e) {
-    d_scores[e] = (d_shares[e] - along) / sum;
-    mixed += d_scores[e] * scores[e];
-  }
-  for (std::size_t e = 0; e < scores.size(); ++e) {
-    const double s = scores[e];
-    d_logits[e] = static_cast<float>(score == RouterScore::kSoftmax ? s * (d_scores[e] - mixed)
-                                                                    : d_scores[e] * s * (1 - s));
-  }
+  for (std::size_t e = 0; e < scores.size(); ++e) d_scores[e] = (d_shares[e] - along) / sum;
+  logits_gradient(scores, score, d_scores, d_logits);
 }
 
 }  // namespace
@@ -277,14 +279,7 @@ void ReferenceGradients::balance(const Tensor& x, const Router& router, const Te
   for (std::size_t e = 0; e < loads.size(); ++e)
     sum += loads[e] * shares[e] / static_cast<double>(rows);
   *loss.as<float>() = static_cast<float>(sum);
-  const Linear gate{router.gate};
-  const BackwardLayer layer{&gate, d_rows};
-  std::vector<float> d_inputs(static_cast<std::size_t>(rows * cols));
-  input_gradient(pool_, {&layer, 1}, cols, d_inputs.data());
-  for (std::size_t i = 0; i < d_inputs.size(); ++i) d_x.as<float>()[i] += d_inputs[i];
-  if (!d_gate) return;
-  expect_tensor("balance: d_gate", d_gate, DType::kF32, {count, cols});
-  weight_gradient(pool_, d_rows, inputs, d_gate);
+  gate_gradient(pool_, router, d_rows, inputs, d_x, d_gate);
 }
 
 void ReferenceGradients::weigh(const Tensor& f, const Dispatch& dispatch, const Tensor& weights,
@@ -366,13 +361,8 @@ void ReferenceGradients::grouped_linear(const Tensor& x, const Dispatch& dispatc
 }
 
 void ReferenceGradients::undispatch(const Tensor& d, const Dispatch& dispatch, const Tensor& d_x) {
-  expect_dispatch("undispatch: dispatch", dispatch);
-  expect_rank("undispatch: d_x", d_x, 2);
-  const std::int64_t tokens = dispatch.places.dim(0), k = dispatch.places.dim(1);
-  const std::int64_t dim = d_x.dim(1);
-  expect_tensor("undispatch: d", d, DType::kF32, {tokens * k, dim});
-  expect_tensor("undispatch: d_x", d_x, DType::kF32, {tokens, dim});
-  expect_ids("undispatch: places", dispatch.places, tokens * k);
+  expect_undispatch(d, dispatch, d_x);
+  const std::int64_t tokens = d_x.dim(0), dim = d_x.dim(1), k = dispatch.places.dim(1);
   pool_.parallel_for(tokens, 1, [&](std::int64_t t, std::int64_t) {
     for (std::int64_t c = 0; c < dim; ++c) {
       double sum = 0;
