@@ -92,24 +92,14 @@ void span_pairs(WeightFormat format, const std::byte* span, std::uint16_t* out,
   }
 }
 
-// A vector of each, as pairs.
-template <class S>
-void store_pairs(typename S::F a, typename S::F b, std::uint16_t* out) {
-  std::uint16_t first[S::kLanes], second[S::kLanes];
-  S::store_bf16(first, a);
-  S::store_bf16(second, b);
-  for (int i = 0; i < S::kLanes; ++i) {
-    out[2 * i] = first[i];
-    out[2 * i + 1] = second[i];
-  }
-}
-
 template <class S>
 void to_pairs(const float* a, const float* b, std::int64_t n, std::uint16_t* out) {
   for_lanes<S>(n, [&](std::int64_t i, int lanes) {
+    const auto first = load_lanes<S>(a + i, lanes);
+    const auto second = b != nullptr ? load_lanes<S>(b + i, lanes) : S::zero();
+    if (lanes == S::kLanes) return S::store_bf16_pairs(out + 2 * i, first, second);
     std::uint16_t pairs[2 * S::kLanes];
-    store_pairs<S>(load_lanes<S>(a + i, lanes),
-                   b != nullptr ? load_lanes<S>(b + i, lanes) : S::zero(), pairs);
+    S::store_bf16_pairs(pairs, first, second);
     __builtin_memcpy(out + 2 * i, pairs, static_cast<unsigned>(2 * lanes) * sizeof pairs[0]);
   });
 }
@@ -134,7 +124,7 @@ void softmax_gradient(const SoftmaxGradient& g) {
         S::store_bf16(g.weights + at, weight);
         S::store_bf16(g.d_scores + at, d_scores[i]);
       }
-      store_pairs<S>(d_scores[0], d_scores[1], g.d_score_pairs + t * g.stride + 2 * q);
+      S::store_bf16_pairs(g.d_score_pairs + t * g.stride + 2 * q, d_scores[0], d_scores[1]);
     }
 }
 

@@ -160,16 +160,14 @@ struct Avx2 {
         _mm256_and_si256(x, _mm256_set1_epi32(static_cast<int>(0xffff0000))));
   }
   static void store_bf16(std::uint16_t* p, F x) {
-    const __m256i u = _mm256_castps_si256(x);
-    const __m256i odd_bit = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
-    const __m256i up = _mm256_add_epi32(odd_bit, _mm256_set1_epi32(0x7fff));
-    const __m256i rounded = _mm256_add_epi32(u, up);
-    const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
-    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-    const __m256i wide = _mm256_srai_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+    const __m256i wide = _mm256_srai_epi32(bf16_bits(x), 16);
     const __m256i pairs = _mm256_packs_epi32(wide, wide);
     const __m256i dealt = _mm256_permute4x64_epi64(pairs, 0x08);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(dealt));
+  }
+  static void store_bf16_pairs(std::uint16_t* p, F a, F b) {
+    const __m256i low = _mm256_srli_epi32(bf16_bits(a), 16);
+    store_h(p, _mm256_blend_epi16(low, bf16_bits(b), 0xaa));
   }
 
   static bool e4m3(const std::uint8_t* p, const std::uint32_t* bias, H& w0, H& w1) {
@@ -207,6 +205,15 @@ struct Avx2 {
   }
 
  private:
+  // Rounded to bfloat16, in the upper half of each lane.
+  static __m256i bf16_bits(F x) {
+    const __m256i u = _mm256_castps_si256(x);
+    const __m256i odd_bit = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    const __m256i up = _mm256_add_epi32(odd_bit, _mm256_set1_epi32(0x7fff));
+    const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    return _mm256_blendv_epi8(_mm256_add_epi32(u, up), quiet, nan);
+  }
   static __m128 half(F a) {
     return _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   }

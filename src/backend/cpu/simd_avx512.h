@@ -186,14 +186,13 @@ struct Avx512 {
         _mm512_and_si512(x, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
   }
   static void store_bf16(std::uint16_t* p, F x) {
-    const __m512i u = _mm512_castps_si512(x);
-    const __m512i odd_bit = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-    const __m512i up = _mm512_add_epi32(odd_bit, _mm512_set1_epi32(0x7fff));
-    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(u, up), 16);
-    const __m512i quiet = _mm512_srli_epi32(_mm512_or_si512(u, _mm512_set1_epi32(0x400000)), 16);
-    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    const __m256i h = _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, quiet));
+    const __m256i h = _mm512_cvtepi32_epi16(_mm512_srli_epi32(bf16_bits(x), 16));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), h);
+  }
+  static void store_bf16_pairs(std::uint16_t* p, F a, F b) {
+    const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000));
+    const __m512i low = _mm512_srli_epi32(bf16_bits(a), 16);
+    _mm512_storeu_si512(p, _mm512_ternarylogic_epi32(low, bf16_bits(b), high, 0xf8));
   }
 
   // unpack works within 16-byte lanes, so the eight-byte pieces are first dealt to the lanes.
@@ -222,6 +221,15 @@ struct Avx512 {
   }
 
  private:
+  // Rounded to bfloat16, in the upper half of each lane.
+  static __m512i bf16_bits(F x) {
+    const __m512i u = _mm512_castps_si512(x);
+    const __m512i odd_bit = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    const __m512i up = _mm512_add_epi32(odd_bit, _mm512_set1_epi32(0x7fff));
+    const __m512i quiet = _mm512_or_si512(u, _mm512_set1_epi32(0x400000));
+    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    return _mm512_mask_mov_epi32(_mm512_add_epi32(u, up), nan, quiet);
+  }
   static __mmask16 mask(int n) { return static_cast<__mmask16>((1u << n) - 1); }
   static __m128 quarter(F a) {
     const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));

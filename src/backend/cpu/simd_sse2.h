@@ -175,14 +175,14 @@ struct Sse2 {
   }
   // To nearest, ties to even; NaN stays NaN.
   static void store_bf16(std::uint16_t* p, F x) {
-    const __m128i u = _mm_castps_si128(x);
-    const __m128i odd_bit = _mm_and_si128(_mm_srli_epi32(u, 16), _mm_set1_epi32(1));
-    const __m128i rounded = _mm_add_epi32(u, _mm_add_epi32(odd_bit, _mm_set1_epi32(0x7fff)));
-    const __m128i quiet = _mm_or_si128(u, _mm_set1_epi32(0x400000));
-    const __m128i nan = _mm_castps_si128(_mm_cmpunord_ps(x, x));
-    const __m128i bits = _mm_or_si128(_mm_and_si128(nan, quiet), _mm_andnot_si128(nan, rounded));
-    const __m128i wide = _mm_srai_epi32(bits, 16);
+    const __m128i wide = _mm_srai_epi32(bf16_bits(x), 16);
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi32(wide, wide));
+  }
+  // Of each lane, a's number and then b's.
+  static void store_bf16_pairs(std::uint16_t* p, F a, F b) {
+    const __m128i high = _mm_set1_epi32(static_cast<int>(0xffff0000));
+    const __m128i low = _mm_srli_epi32(bf16_bits(a), 16);
+    store_h(p, _mm_or_si128(low, _mm_and_si128(bf16_bits(b), high)));
   }
 
   // 4 * kLanes e4m3 bytes to bfloat16, times their scales. Both have sign, exponent, mantissa, so
@@ -223,6 +223,15 @@ struct Sse2 {
   }
 
  private:
+  // Rounded to bfloat16, in the upper half of each lane.
+  static __m128i bf16_bits(F x) {
+    const __m128i u = _mm_castps_si128(x);
+    const __m128i odd_bit = _mm_and_si128(_mm_srli_epi32(u, 16), _mm_set1_epi32(1));
+    const __m128i rounded = _mm_add_epi32(u, _mm_add_epi32(odd_bit, _mm_set1_epi32(0x7fff)));
+    const __m128i quiet = _mm_or_si128(u, _mm_set1_epi32(0x400000));
+    const __m128i nan = _mm_castps_si128(_mm_cmpunord_ps(x, x));
+    return _mm_or_si128(_mm_and_si128(nan, quiet), _mm_andnot_si128(nan, rounded));
+  }
   static H e4m3_half(H high_bytes, std::uint32_t bias) {
     const __m128i field =
         _mm_and_si128(_mm_srai_epi16(high_bytes, 4), _mm_set1_epi16(static_cast<short>(0x87f0)));
