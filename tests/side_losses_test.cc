@@ -144,6 +144,19 @@ TEST_P(SideLoss, TheIndexerLearnsAlone) {
   EXPECT_EQ(with.size(), without.size() + indexers);
 }
 
+// What a row attends to under such a mask, its indexer cannot foresee.
+TEST_P(SideLoss, NoIndexerLearnsUnderAMaskOfPairs) {
+  TrainerOptions o = options();
+  o.parts.indexer = true;
+  Training taught(GetParam(), o);
+  std::vector<TrainingSequence> masked = golden_batch();
+  TrainingSequence& one = masked.front();
+  one.bias.assign(one.ids.size() * one.ids.size(), 0.0f);
+  const auto report = taught.trainer->step(masked);
+  ASSERT_FALSE(report);
+  EXPECT_NE(report.error().message.find("indexers learn only where"), std::string::npos);
+}
+
 // With recompute, and in other company, it learns the same.
 TEST_P(SideLoss, TheIndexersStepDependsOnNothingElse) {
   TrainerOptions o = options();

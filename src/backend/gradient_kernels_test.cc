@@ -281,6 +281,58 @@ TEST_P(GradientKernelTest, SegmentAttention) {
   }
 }
 
+TEST_P(GradientKernelTest, Divergence) {
+  const struct {
+    std::int64_t heads, kv_heads, dim, page_tokens;
+    std::vector<std::int64_t> lengths;
+  } cases[] = {{4, 2, 4, 4, {9, 3}},
+               {3, 1, 6, 5, {23, 1}},
+               {16, 1, 32, 16, {210}},  // several runs, which sum up apart
+               {6, 2, 17, 8, {40, 2, 8}}};
+  for (const auto& c : cases)
+    for (const DType dtype : kCacheDTypes)
+      for (const ScoreType type : {ScoreType::kMax, ScoreType::kLse}) {
+        const TestCache cache({.dtype = dtype,
+                               .page_tokens = c.page_tokens,
+                               .kv_heads = c.kv_heads,
+                               .head_dim = c.dim},
+                              c.lengths);
+        std::vector<std::pair<std::int32_t, std::int64_t>> places;
+        for (std::size_t s = 0; s < c.lengths.size(); ++s)
+          for (std::int64_t slot = 0; slot < c.lengths[s]; ++slot)
+            places.emplace_back(static_cast<std::int32_t>(s), slot);
+        const Rows rows = cache.rows(arena_, places);
+        const std::int64_t count = std::ssize(places), width = c.kv_heads * c.dim;
+        const Selection selection{.topk = 2, .score_type = type, .scale = 0.3f};
+        // In bfloat16, so that both sides find the same token to be the best of a block.
+        const Tensor q = arena_.random_bf16({count, width}, 2);
+        const AttentionScores attention{arena_.random_bf16({count, c.heads * c.dim}, 2), cache.kv,
+                                        0.4f};
+        const Tensor blocks = run_select(*reference_, q, rows, cache.index, selection);
+        const auto run_on = [&](GradientOps& ops) {
+          const std::array<Tensor, 4> d = {
+              arena_.floats({count, c.kv_heads}), arena_.floats({count, c.kv_heads}),
+              arena_.floats({count, width}), arena_.floats({count, c.dim})};
+          ops.divergence(q, rows, cache.index, selection, blocks, attention, 1.5f, d[0], d[1], d[2],
+                         d[3]);
+          return d;
+        };
+        const auto actual = run_on(ops()), expected = run_on(exact());
+        const char* names[] = {"divergences", "overlaps", "d_q", "d_k"};
+        for (std::size_t i = 0; i < 4; ++i)
+          expect_near(actual[i], expected[i],
+                      on("{} of {} heads of {}, pages of {}, {}", names[i], c.heads, c.dim,
+                         c.page_tokens, dtype_name(dtype)),
+                      [&](std::int64_t at) {
+                        return 64 * kF32 * std::max(1.0f, std::abs(expected[i].as<float>()[at]));
+                      });
+        ThreadPool three(3);
+        const auto same = make(GetParam(), three);
+        const auto many = run_on(*same->gradients());
+        for (std::size_t i = 0; i < 4; ++i) expect_same(many[i], actual[i], on("{}", names[i]));
+      }
+}
+
 TEST_P(GradientKernelTest, LayerNormAndGelu) {
   const std::int64_t rows = 130, dim = 37;
   const Tensor x = arena_.random({rows, dim}, 4), d_out = arena_.random({rows, dim});

@@ -629,8 +629,8 @@ TEST_P(GradientTest, Experts) {
   EXPECT_EQ(largest(d_a[0][1]), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Machines, DivergenceTest,
-                         testing::Values(Machine{"reference", ""}, machines(false).front()),
+// On cpu, whose index keys are rounded: gradient_kernels_test.cc.
+INSTANTIATE_TEST_SUITE_P(Machines, DivergenceTest, testing::Values(Machine{"reference", ""}),
                          machine_name);
 
 // Every instruction set has the same ones.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "ops/gradients.h"
 
 namespace m3 {
 namespace {
@@ -202,6 +203,27 @@ void expect_cross_entropy(const Tensor& logits, const Tensor& labels, const Tens
   const std::int64_t rows = logits.dim(0);
   expect_tensor("cross_entropy: labels", labels, DType::kI32, {rows});
   expect_tensor("cross_entropy: losses", losses, DType::kF32, {rows});
+}
+
+void expect_divergence(const Tensor& index_q, const Rows& rows, const IndexView& index,
+                       const Selection& selection, const Tensor& blocks,
+                       const AttentionScores& attention, const Tensor& divergences,
+                       const Tensor& overlaps, const Tensor& d_q, const Tensor& d_k) {
+  const KvView& cache = attention.cache;
+  const std::int64_t count = index_q.dim(0), heads = cache.kv_heads, dim = index.dim;
+  expect_cache("divergence: index", index);
+  expect_cache("divergence: cache", cache);
+  expect_tensor("divergence: index_q", index_q, DType::kF32, {count, heads * dim});
+  expect_tensor("divergence: d_q", d_q, DType::kF32, {count, heads * dim});
+  expect_tensor("divergence: d_k", d_k, DType::kF32, {count, dim});
+  expect_tensor("divergence: blocks", blocks, DType::kI32, {count, heads, selection.topk});
+  for (const Tensor& out : {divergences, overlaps})
+    expect_tensor("divergence: out", out, DType::kF32, {count, heads});
+  expect_rank("divergence: q", attention.q, 2);
+  M3_CHECK(attention.q.dim(0) == count && attention.q.dim(1) % (heads * cache.head_dim) == 0,
+           "divergence: q {} for {} rows and {} heads of {}", attention.q.describe(), count, heads,
+           cache.head_dim);
+  expect_rows("divergence: rows", rows, count);
 }
 
 void expect_addend(const Tensor& x, const Tensor& sum) {

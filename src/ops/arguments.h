@@ -16,6 +16,8 @@
 
 namespace m3 {
 
+struct AttentionScores;  // ops/gradients.h
+
 // `what` names op and argument, as in "rms_norm: weight".
 void expect_tensor(std::string_view what, const Tensor& tensor, DType dtype,
                    std::initializer_list<std::int64_t> shape);
@@ -88,6 +90,12 @@ void expect_undispatch(const Tensor& d, const Dispatch& dispatch, const Tensor& 
 
 // Of GradientOps::cross_entropy(), whatever the labels are.
 void expect_cross_entropy(const Tensor& logits, const Tensor& labels, const Tensor& losses);
+
+// Those of GradientOps::divergence(), without the scale.
+void expect_divergence(const Tensor& index_q, const Rows& rows, const IndexView& index,
+                       const Selection& selection, const Tensor& blocks,
+                       const AttentionScores& attention, const Tensor& divergences,
+                       const Tensor& overlaps, const Tensor& d_q, const Tensor& d_k);
 
 // An addend for `sum`: its shape, or one row of it.
 void expect_addend(const Tensor& x, const Tensor& sum);

@@ -161,6 +161,10 @@ Result<LossSums> Differentiator::run(std::span<const TrainingSequence> sequences
   add_positions(sequences, batch);
   const BatchMask mask(sequences);
   batch.mask = mask.rows();
+  if (batch.mask.bias && scored && indexer_)
+    return fail(
+        "indexers learn only where masks come to padding and documents, and this batch has "
+        "one that says which tokens see which");
   const std::int64_t rows = batch.rows();
   M3_CHECK(rows <= kept_.tokens(), "{} rows in a differentiator for {}", rows, kept_.tokens());
   std::int64_t pages = 0;

@@ -72,7 +72,8 @@ class Differentiator {
 
   // Adds the derivatives of (main + mtp_scale / depths * Σ mtp) / scored. Each sequence sees itself
   // alone, in blocks that begin with it. Together they have at most as many
-  // rows as the differentiator was made for. Errors: no memory for their keys and values.
+  // rows as the differentiator was made for. Errors: no memory for their keys and values; a bias
+  // where indexers learn.
   Result<LossSums> add(std::span<const TrainingSequence> sequences, std::int64_t scored);
 
   // What add() returns, without derivatives.

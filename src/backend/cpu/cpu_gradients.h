@@ -38,6 +38,7 @@ class CpuGradients final : public GradientOps {
                  const Tensor& d_out, const Tensor& d_q, const Tensor& d_k,
                  const Tensor& d_v) override;
 
+  // segment_attention_gradient.cc
   void segment_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments,
                          std::int64_t dim, float scale, const Tensor& out, const Tensor& d_out,
                          const Tensor& d_q, const Tensor& d_k, const Tensor& d_v) override;
@@ -68,6 +69,11 @@ class CpuGradients final : public GradientOps {
   void swiglu(const Tensor& gate, const Tensor& up, const SwiGlu& params, const Tensor& d_out,
               const Tensor& d_gate, const Tensor& d_up) override;
   void gelu(const Tensor& x, const Tensor& bias, const Tensor& d_out, const Tensor& d_x) override;
+  // divergence.cc
+  void divergence(const Tensor& index_q, const Rows& rows, const IndexView& index,
+                  const Selection& selection, const Tensor& blocks,
+                  const AttentionScores& attention, float scale, const Tensor& divergences,
+                  const Tensor& overlaps, const Tensor& d_q, const Tensor& d_k) override;
   // loss.cc
   void cross_entropy(const Tensor& logits, const Tensor& labels, float scale,
                      const Tensor& losses) override;
@@ -79,13 +85,6 @@ class CpuGradients final : public GradientOps {
   }
   void rotate(const Tensor& rotations, std::int64_t dim, const Tensor& d) override {
     reference_.rotate(rotations, dim, d);
-  }
-  void divergence(const Tensor& index_q, const Rows& rows, const IndexView& index,
-                  const Selection& selection, const Tensor& blocks,
-                  const AttentionScores& attention, float scale, const Tensor& divergences,
-                  const Tensor& overlaps, const Tensor& d_q, const Tensor& d_k) override {
-    reference_.divergence(index_q, rows, index, selection, blocks, attention, scale, divergences,
-                          overlaps, d_q, d_k);
   }
   void dropout(const Tensor& x, const Dropout& dropout, float factor, const Tensor& out) override {
     reference_.dropout(x, dropout, factor, out);

@@ -76,7 +76,8 @@ class HeadDivergence {
     double divergence = 0;
     for (std::size_t b = 0; b < ranked.size(); ++b)
       if (attended[b] > 0) divergence += attended[b] * std::log(attended[b] / ranked[b]);
-    call_.divergences.row<float>(row)[head_] = static_cast<float>(divergence);
+    call_.divergences.row<float>(row)[head_] =
+        static_cast<float>(std::max(divergence, 0.0));  // it is none below, but for rounding
     call_.overlaps.row<float>(row)[head_] = overlap(row, attended);
 
     std::vector<double> d_query(static_cast<std::size_t>(dim), 0.0);
@@ -174,22 +175,9 @@ void ReferenceGradients::divergence(const Tensor& index_q, const Rows& rows, con
                                     const AttentionScores& attention, float scale,
                                     const Tensor& divergences, const Tensor& overlaps,
                                     const Tensor& d_q, const Tensor& d_k) {
-  const KvView& cache = attention.cache;
-  const std::int64_t count = index_q.dim(0), heads = cache.kv_heads, dim = index.dim;
-  expect_cache("divergence: index", index);
-  expect_cache("divergence: cache", cache);
-  expect_tensor("divergence: index_q", index_q, DType::kF32, {count, heads * dim});
-  expect_tensor("divergence: d_q", d_q, DType::kF32, {count, heads * dim});
-  expect_tensor("divergence: d_k", d_k, DType::kF32, {count, dim});
-  expect_tensor("divergence: blocks", blocks, DType::kI32, {count, heads, selection.topk});
-  for (const Tensor& out : {divergences, overlaps})
-    expect_tensor("divergence: out", out, DType::kF32, {count, heads});
-  expect_rank("divergence: q", attention.q, 2);
-  M3_CHECK(attention.q.dim(0) == count && attention.q.dim(1) % (heads * cache.head_dim) == 0,
-           "divergence: q {} for {} rows and {} heads of {}", attention.q.describe(), count, heads,
-           cache.head_dim);
-  expect_rows("divergence: rows", rows, count);
-
+  expect_divergence(index_q, rows, index, selection, blocks, attention, divergences, overlaps, d_q,
+                    d_k);
+  const std::int64_t heads = attention.cache.kv_heads;
   const DivergenceCall call{index_q,   rows,  index,       selection, blocks,
                             attention, scale, divergences, overlaps,  d_q};
   const auto sequences = whole_sequences(rows);
