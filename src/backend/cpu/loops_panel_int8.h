@@ -135,6 +135,7 @@ struct Int8Panels {
   using S = typename D::Simd;
   static constexpr std::int64_t kOutputs = 2 * kPanelOutputs;
   static constexpr std::int64_t kSpans = 2;
+  static constexpr std::int64_t kXBytes = 0;  // rows are in the second-level cache
   static constexpr std::int64_t kChunkBlocks = kSpans * kInt8Blocks;
   alignas(64) std::int32_t offsets[kChunkBlocks * kOutputs];
   alignas(64) float scales[kChunkBlocks * kOutputs];

@@ -340,6 +340,7 @@ struct DecodedPanels {
   static constexpr int kVectors = 2 * kPanelVectors<S>;
   static constexpr std::int64_t kOutputs = 2 * kPanelOutputs;
   static constexpr std::int64_t kSpans = 1;
+  static constexpr std::int64_t kXBytes = kSpanColumns / D::kStep * D::kPackedStepBytes;
   alignas(64) float values[kSpans * kSpanColumns * kOutputs];
   alignas(64) float scales[kSpans * Shape::kBlocks * kOutputs];
 
@@ -427,6 +428,16 @@ template <class D, class P, int kRows>
     for (int v = 0; v < 2; ++v) S::store(sums_at<S>(sums, r, v), total[r][v]);
 }
 
+// Rows [first, last), `most` at most, which pass by next: the processor does not know where their
+// parts begin (Zen 4 with AVX-512, 2,048 x 3072 x 6144 in bfloat16: 0.80 of the peak, 0.75 without;
+// asked for in the first-level cache 0.70).
+inline void ask_for_rows(const PanelJob& job, std::int64_t first, std::int64_t last,
+                         std::int64_t most, std::int64_t offset, std::int64_t bytes) {
+  for (std::int64_t r = first; r < last && r < first + most; ++r)
+    for (std::int64_t at = 0; at < bytes; at += 64)
+      __builtin_prefetch(static_cast<const char*>(job.x[r]) + offset + at, 0, 2);
+}
+
 // The frame of many rows, S's vectors being narrow or its numbers 8-bit: blocks of rows, chunks,
 // pairs of panels, and all rows of the block for each pair. Shared is what these rows share of a
 // pair: shared.prepare(job, chunk, panel, panels) makes it for `panels` (one or two) from `panel`
@@ -446,6 +457,10 @@ void by_chunks(const PanelJob& job, RunTile run_tile) {
         const std::int64_t here = panels - n < 2 ? panels - n : 2;
         shared->prepare(job, chunk, n, here);
         for_row_tiles<kTileRows>(rows, [&](auto constant, std::int64_t r) {
+          const std::int64_t next = r + decltype(constant)::value;
+          if (n == 0)
+            ask_for_rows(job, row + next, row + rows, kTileRows, chunk.first * Shared::kXBytes,
+                         Shared::kXBytes);
           for (int v = 0; v < static_cast<int>(here) * kPanelVectors<S>; v += 2)
             run_tile(constant, job.x + row + r, chunk, *shared, v,
                      sums_at<S>(sums, r, static_cast<int>(n) * kPanelVectors<S> + v));
