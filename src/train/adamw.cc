@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <numeric>
 
 #include "base/check.h"
 #include "base/random.h"
@@ -68,15 +69,27 @@ void update(const Update& next, const float* g, std::int64_t count, float* w, BF
   }
 }
 
-// Infinite where an element is not finite.
+// Infinite where an element is not finite: as integers, sizes of floats are in the same order.
 double largest_of(const float* values, std::int64_t count) {
-  double largest = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const double size = std::abs(double{values[i]});
-    if (!std::isfinite(size)) return INFINITY;
-    largest = std::max(largest, size);
-  }
-  return largest;
+  std::int32_t largest = 0;
+  for (std::int64_t i = 0; i < count; ++i)
+    largest = std::max(largest, std::bit_cast<std::int32_t>(values[i]) & 0x7fffffff);
+  const float size = std::bit_cast<float>(largest);
+  return std::isfinite(size) ? double{size} : INFINITY;
+}
+
+// Of the elements times `factor`, in lanes whose order no compiler chooses.
+double sum_of_squares(const float* values, std::int64_t count, double factor) {
+  constexpr std::int64_t kLanes = 8;
+  double sums[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    for (std::int64_t lane = 0; lane < kLanes; ++lane) {
+      const double share = values[i + lane] * factor;
+      sums[lane] += share * share;
+    }
+  for (; i < count; ++i) sums[0] += values[i] * factor * (values[i] * factor);
+  return std::accumulate(std::begin(sums), std::end(sums), 0.0);
 }
 
 }  // namespace
@@ -89,16 +102,11 @@ GradientNorm gradient_norm(std::span<const Tensor> gradients, ThreadPool& pool) 
     if (std::isinf(largest)) return {INFINITY, static_cast<std::int64_t>(i)};
   }
   if (largest == 0) return {};
+  const double factor = 1 / largest;
   double squares = 0;
   for (const Tensor& gradient : gradients)
-    for (const double sum :
-         of_chunks(gradient, pool, [largest](const float*values, std::int64_t count) {
-           double sum = 0;
-           for (std::int64_t i = 0; i < count; ++i) {
-             const double share = values[i] / largest;
-             sum += share * share;
-           }
-           return sum;
+    for (const double sum : of_chunks(gradient, pool, [factor](const float*values, std::int64_t n) {
+           return sum_of_squares(values, n, factor);
          }))
       squares += sum;
   return {largest * std::sqrt(squares)};
