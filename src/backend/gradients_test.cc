@@ -164,9 +164,11 @@ TEST_P(GradientTest, SwiGlu) {
   const Tensor ones = arena_.of<float>({1, 2}, {1, 1});
   const Tensor d_g = arena_.floats({1, 2}), d_u = arena_.floats({1, 2});
   ops().swiglu(at_limit, ups, params, ones, d_g, d_u);
+  const double alpha = params.alpha, z = 1 / (1 + std::exp(-alpha * 7));
   for (std::int64_t i = 0; i < 2; ++i) {
-    EXPECT_NE(d_g.as<float>()[i], 0);
-    EXPECT_NEAR(d_u.as<float>()[i], 7, 1e-4);
+    const double slope = (ups.as<float>()[i] + 1.0) * z * (1 + alpha * 7 * (1 - z));
+    EXPECT_NEAR(d_g.as<float>()[i], slope, 1e-5 * std::abs(slope));
+    EXPECT_NEAR(d_u.as<float>()[i], 7 * z, 1e-5 * 7);
   }
 }
 
@@ -357,22 +359,29 @@ TEST_P(GradientTest, Attention) {
   }
 }
 
+// The weight of a single pick is 1, whatever its score.
 TEST_P(GradientTest, Router) {
-  for (const RouterScore score : {RouterScore::kSigmoid, RouterScore::kSoftmax}) {
-    const Tensor x = arena_.random({3, 6}), gate = arena_.random({4, 6});
-    Router router{{&codec_of(Format::kF32), gate, {}}, arena_.random({4}), score};
-    router.gate.rows = 4, router.gate.cols = 6;
-    const Tensor experts = arena_.of<std::int32_t>({3, 2}, {0, 2, 1, 3, 0, 1});
-    const Tensor weights = arena_.floats({3, 2}), c = arena_.random({3, 2});
-    const auto loss = [&] {
-      forward().route(x, router, /*picked_before=*/true, experts, weights);
-      return weighted_sum(c, weights);
-    };
-    const Tensor d_x = zeros({3, 6}), d_gate = zeros({4, 6});
-    ops().route(x, router, experts, c, d_x, d_gate);
-    expect_derivative(x, d_x, loss, "x");
-    expect_derivative(gate, d_gate, loss, "gate");
-  }
+  const std::vector<std::int32_t> picks[] = {
+      {0, 2, 3}, {0, 2, 1, 3, 0, 1}, {0, 1, 2, 1, 2, 3, 0, 1, 3}};
+  for (const RouterScore score : {RouterScore::kSigmoid, RouterScore::kSoftmax})
+    for (const std::int64_t k : {1, 2, 3}) {
+      const Tensor x = arena_.random({3, 6}), gate = arena_.random({4, 6});
+      const Router router{f32_matrix(gate), arena_.random({4}), score};
+      const Tensor experts = arena_.of({3, k}, picks[k - 1]);
+      const Tensor weights = arena_.floats({3, k}), c = arena_.random({3, k});
+      const auto loss = [&] {
+        forward().route(x, router, /*picked_before=*/true, experts, weights);
+        return weighted_sum(c, weights);
+      };
+      const Tensor d_x = zeros({3, 6}), d_gate = zeros({4, 6});
+      ops().route(x, router, experts, c, d_x, d_gate);
+      expect_derivative(x, d_x, loss, on("x, {} picks", k));
+      expect_derivative(gate, d_gate, loss, on("gate, {} picks", k));
+      if (k > 1) continue;
+      for (std::int64_t row = 0; row < 3; ++row) EXPECT_EQ(weights.as<float>()[row], 1);
+      EXPECT_LE(largest(d_x), 1e-6);
+      EXPECT_LE(largest(d_gate), 1e-6);
+    }
 }
 
 // The load balance of a router: f is a constant, so the loss is differentiated with it held.
