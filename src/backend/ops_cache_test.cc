@@ -218,6 +218,30 @@ TEST_P(CacheOps, Attention) {
   });
 }
 
+// Spec: training §14, row 3.
+TEST_P(CacheOps, SparseAttentionInBfloat16) {
+  for_each_cache_shape([&](const TestCache::Shape& shape, std::int64_t group) {
+    if (shape.dtype != DType::kBF16) return;
+    TestCache cache(shape, kLengths);
+    const std::int64_t width = shape.kv_heads * group * shape.head_dim;
+    const float scale = 1 / std::sqrt(static_cast<float>(shape.head_dim));
+    const Rows rows = cache.rows(arena_, kPlaces);
+    const Tensor blocks = random_blocks(arena_, shape, 5);
+    const Tensor q = arena_.random({std::ssize(kPlaces), width});
+    const Tensor actual = run_attention(*backend_, q, rows, cache.kv, scale, &blocks);
+    const Tensor exact = run_attention(*reference_, q, rows, cache.kv, scale, &blocks);
+    double sum = 0, most = 0;
+    for (std::int64_t i = 0; i < exact.elements(); ++i) {
+      const double error = std::abs(double{actual.as<float>()[i]} - exact.as<float>()[i]);
+      sum += error;
+      most = std::max(most, error);
+    }
+    EXPECT_LT(sum / static_cast<double>(exact.elements()), 1e-3)
+        << on("{}", describe(shape, group));
+    EXPECT_LT(most, 2e-2) << on("{}", describe(shape, group));
+  });
+}
+
 // Long enough to be cut into groups of pages by a backend that does so.
 TEST_P(CacheOps, AttentionOverManyPages) {
   for (const std::int64_t page_tokens : {4, 16}) {

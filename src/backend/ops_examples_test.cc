@@ -294,6 +294,56 @@ TEST_P(OpExamples, BlockSelectionTable) {
   }
 }
 
+// The k best blocks of a row by their maxima, its own first: ascending, then -1 (spec: text-model
+// §3.5).
+std::vector<std::int32_t> best_blocks(const TestCache& cache, const float* q, std::int64_t slot,
+                                      std::int64_t topk) {
+  const std::int64_t tokens = cache.index.page_tokens, own = slot / tokens;
+  std::vector<std::pair<double, std::int32_t>> ranked;
+  for (std::int64_t b = 0; b <= own; ++b) {
+    double best = b == own ? INFINITY : -INFINITY;
+    for (std::int64_t t = b * tokens; t < std::min((b + 1) * tokens, slot + 1); ++t) {
+      double score = 0;
+      for (std::int64_t i = 0; i < cache.index.dim; ++i)
+        score += double{q[i]} * cache.index_key(0, t, i);
+      best = std::max(best, score);
+    }
+    ranked.emplace_back(-best, static_cast<std::int32_t>(b));
+  }
+  std::ranges::sort(ranked);
+  std::vector<std::int32_t> blocks;
+  for (std::int64_t i = 0; i < std::min(topk, own + 1); ++i)
+    blocks.push_back(ranked[static_cast<std::size_t>(i)].second);
+  std::ranges::sort(blocks);
+  blocks.resize(static_cast<std::size_t>(topk), -1);
+  return blocks;
+}
+
+// Spec: training §14, row 2.
+TEST_P(OpExamples, SelectionIsBruteForce) {
+  const std::int64_t count = 16, heads = 2, dim = 8;
+  std::vector<std::pair<std::int32_t, std::int64_t>> places;
+  for (std::int64_t slot = 0; slot < count; ++slot) places.emplace_back(0, slot);
+  const Tensor q = arena_.random_bf16({count, heads * dim});
+  for (const auto& [tokens, topk] : {std::pair{4, 2}, {4, 3}, {8, 1}, {4, 1}, {4, 16}, {8, 16}}) {
+    const TestCache cache({.page_tokens = tokens, .kv_heads = 2, .head_dim = dim}, {count});
+    const Tensor blocks =
+        run_select(*backend_, q, cache.rows(arena_, places), cache.index, {.topk = topk});
+    for (std::int64_t slot = 0; slot < count; ++slot)
+      for (std::int64_t h = 0; h < heads; ++h) {
+        const std::int32_t* list = blocks.row<std::int32_t>(slot) + h * topk;
+        const std::vector<std::int32_t> listed(list, list + topk);
+        const std::string what =
+            on("blocks of {}, topk {}, slot {}, head {}", tokens, topk, slot, h);
+        EXPECT_EQ(listed, best_blocks(cache, q.row<float>(slot) + h * dim, slot, topk)) << what;
+        const auto own = static_cast<std::int32_t>(slot / tokens);
+        EXPECT_EQ(std::ranges::count(listed, own), 1) << what;
+        for (std::int32_t b = 0; topk == 16 && b <= own; ++b)
+          EXPECT_EQ(listed[static_cast<std::size_t>(b)], b) << what;
+      }
+  }
+}
+
 // The scale changes the order under lse: blocks [.9, -9, -9, -9] and [.5, .5, .5, .5] have
 // lse .9 and 1.89 at scale 1, but 9 and 6.39 at scale 10.
 TEST_P(OpExamples, BlockSelectionScale) {
