@@ -140,13 +140,56 @@ inline void append(const LayerWeights& w, std::vector<float>& out) {
   if (w.moe) append(*w.moe, out);
 }
 
+inline void append(const BiasedLinear& w, std::vector<float>& out) {
+  append(w.linear.weight, out);
+  append(w.bias, out);
+}
+
+inline void append(const LayerNormWeights& w, std::vector<float>& out) {
+  append(w.weight, out);
+  append(w.bias, out);
+}
+
+inline void append(const VisionWeights& w, std::vector<float>& out) {
+  append(w.patch_embedding.weight, out);
+  append(w.pre_norm, out);
+  for (const EncoderLayerWeights& layer : w.layers) {
+    for (const LayerNormWeights* norm : {&layer.norm1, &layer.norm2}) append(*norm, out);
+    for (const BiasedLinear* linear :
+         {&layer.q, &layer.k, &layer.v, &layer.out, &layer.fc1, &layer.fc2})
+      append(*linear, out);
+  }
+  for (const BiasedLinear* linear : {&w.projector_1, &w.projector_2, &w.merger_1, &w.merger_2})
+    append(*linear, out);
+}
+
 // Every number of the text model, in a fixed order.
-inline std::vector<float> all_values(const Weights& weights) {
+inline std::vector<float> text_values(const Weights& weights) {
   std::vector<float> values;
   append(weights.embedding, values);
   for (const LayerWeights& layer : weights.layers) append(layer, values);
   append(weights.final_norm, values);
   append(weights.head.weight, values);
+  return values;
+}
+
+// The same of the MTP modules that were asked for.
+inline std::vector<float> mtp_values(const Weights& weights) {
+  std::vector<float> values;
+  for (const MtpWeights& w : weights.mtp) {
+    for (const Tensor& norm : {w.embedding_norm, w.hidden_norm, w.final_norm}) append(norm, values);
+    append(w.join.weight, values);
+    append(w.layer, values);
+  }
+  return values;
+}
+
+// Of all that is loaded.
+inline std::vector<float> all_values(const Weights& weights) {
+  std::vector<float> values = text_values(weights);
+  if (weights.vision) append(*weights.vision, values);
+  const std::vector<float> of_modules = mtp_values(weights);
+  values.insert(values.end(), of_modules.begin(), of_modules.end());
   return values;
 }
 

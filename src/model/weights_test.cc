@@ -1,6 +1,7 @@
 #include "model/weights.h"
 
 #include <cmath>
+#include <set>
 
 #include "model/test_model.h"
 #include "model/weight_match.h"
@@ -96,6 +97,47 @@ TEST(WeightTable, RefusesMtpWithoutTheSizesOfAnMtpLayer) {
   const auto config = parse_config(json.dump(), "config.json");
   ASSERT_TRUE(config) << config.error().message;
   expect_error(weight_table(config.value(), 1), {"MTP", "indexer"});
+}
+
+// The scales of these linears, each of which is the ending of a name.
+std::set<std::string> scales_of(const std::string& layer, const std::vector<std::string>& linears) {
+  std::set<std::string> names;
+  for (const std::string& linear : linears) names.insert(layer + linear + ".weight_scale_inv");
+  return names;
+}
+
+std::set<std::string> scales_in(const StoredModel& model) {
+  std::set<std::string> names;
+  for (const auto& [name, tensor] : model)
+    if (name.ends_with("_scale_inv")) names.insert(name);
+  return names;
+}
+
+// Spec: text-model §2.4; training §14, row 8.
+TEST(WeightTable, SaysWhatMxfp8Quantises) {
+  const std::vector<std::string> attention = {"self_attn.q_proj", "self_attn.k_proj",
+                                              "self_attn.v_proj", "self_attn.o_proj"};
+  std::vector<std::string> dense = {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"};
+  std::vector<std::string> sparse = {"self_attn.index_q_proj", "self_attn.index_k_proj",
+                                     "block_sparse_moe.shared_experts.gate_proj",
+                                     "block_sparse_moe.shared_experts.up_proj",
+                                     "block_sparse_moe.shared_experts.down_proj"};
+  for (const char* expert : {"0", "1", "2", "3", "4"})
+    for (const char* linear : {".w1", ".w2", ".w3"})
+      sparse.push_back(std::string("block_sparse_moe.experts.") + expert + linear);
+  for (auto* layer : {&dense, &sparse})
+    layer->insert(layer->end(), attention.begin(), attention.end());
+  std::set<std::string> expected = scales_of(kLayer0, dense);
+  expected.merge(scales_of(kLayer1, sparse));
+  expected.merge(scales_of("language_model.model.layers.2.", sparse));
+  EXPECT_EQ(scales_in(mxfp8()), expected);
+
+  Json config = tiny_config();
+  config["text_config"]["num_mtp_modules"] = 1;
+  const std::string module = "language_model.model.mtp.layers.0.";
+  expected.merge(scales_of(module, {"eh_proj"}));
+  expected.merge(scales_of(module + "transformer_layer.", sparse));
+  EXPECT_EQ(scales_in(tiny_model(config, Format::kMxfp8)), expected);
 }
 
 // --------------------------------------------------------------------------------------- loading
@@ -275,7 +317,9 @@ TEST(Spellings, TextOnlyNamesHaveNoPrefix) {
   for (const auto& [name, tensor] : in_native_spelling(bf16()))
     if (name.find("vision") == std::string::npos && name.find("projector") == std::string::npos)
       native[replaced(name, "model.language_model.", "model.")] = tensor;
-  const auto expected = values_of(tiny_config(), bf16());
+  const auto whole = load(tiny_config(), bf16());
+  ASSERT_TRUE(whole) << whole.error().message;
+  const auto expected = text_values(*whole);
   EXPECT_EQ(values_of(config, released), expected);
   EXPECT_EQ(values_of(config, native), expected);
 }
