@@ -68,6 +68,7 @@ TEST(Mxfp8, WorkedExamples) {
     return stored.read_row(0)[3];
   };
   EXPECT_EQ(value(0x38, 127), 1.0f);
+  EXPECT_EQ(value(0x38, 128), 2.0f);
   EXPECT_EQ(value(0x3C, 120), 0.01171875f);
   EXPECT_EQ(value(0xFE, 130), -3584.0f);
   EXPECT_EQ(value(0x01, 118), std::ldexp(1.0f, -18));
