@@ -124,18 +124,24 @@ TEST_P(Gradients, AreTheOfficialModels) {
   }
 }
 
+// What the model sees of a sequence with one picture or clip, by the tower as it is now.
+TrainingSequence with_media(TrainingSequence sequence, const TinyModel& tiny, const Pixels& pixels,
+                            std::int32_t token) {
+  auto encoded = MediaEncoder(*tiny.model).encode({pixels.rows, pixels.grids[0], token});
+  sequence.media.push_back({pixels.rows, pixels.grids[0], encoded});
+  auto plan = SplicePlan::create(sequence.ids, {encoded}, tiny.model->config());
+  EXPECT_TRUE(plan) << plan.error().message;
+  if (plan) sequence.splices = std::move(*plan);
+  return sequence;
+}
+
 // A picture in the prompt: its placeholders' embeddings are the tower's, and theirs the derivative.
 TEST_P(Gradients, GoThroughAPictureIntoTheTower) {
   const GoldenFile golden("train-picture-gradients");
   const Pixels pixels = pixels_of(golden);
   const TinyModel tiny = tiny_model("train", GetParam());
-  TrainingSequence sequence{golden.ints("ids.0"), golden.ints("labels.0")};
-  const std::int32_t token = tiny.model->config().image_token;
-  auto encoded = MediaEncoder(*tiny.model).encode({pixels.rows, pixels.grids[0], token});
-  sequence.media.push_back({pixels.rows, pixels.grids[0], encoded});
-  auto plan = SplicePlan::create(sequence.ids, {encoded}, tiny.model->config());
-  ASSERT_TRUE(plan) << plan.error().message;
-  sequence.splices = std::move(*plan);
+  const TrainingSequence sequence = with_media({golden.ints("ids.0"), golden.ints("labels.0")},
+                                               tiny, pixels, tiny.model->config().image_token);
   const auto ours = derivatives(tiny, {.vision = true}, {&sequence, 1});
   EXPECT_EQ(std::ssize(ours.of), gradients_in(golden));
   const bool reference = GetParam().backend == "reference";
@@ -148,6 +154,50 @@ TEST_P(Gradients, GoThroughAPictureIntoTheTower) {
   EXPECT_LE(far.all, 0.35);
 }
 
+// The loss changes along the derivative as the derivative says; five groups of frames are a segment
+// of four and one of one.
+TEST_P(Gradients, GoThroughAClipOfTwoSegments) {
+  const Pixels pixels = pixels_of(GoldenFile("nano-vision-clip"));
+  ASSERT_EQ(pixels.grids[0].t, 5);
+  const TinyModel tiny = tiny_model("train-smooth", GetParam());
+  const Config& config = tiny.model->config();
+  ASSERT_EQ(config.vision->segment_frames, 4);
+  TrainingSequence text;
+  for (std::int32_t t = 0; t < 40; ++t)
+    text.ids.push_back(t < media_tokens(pixels.grids[0], *config.vision) ? config.video_token
+                                                                         : t * 7 % 400);
+  for (std::size_t t = 0; t < text.ids.size(); ++t)
+    text.labels.push_back(t % 3 == 0 ? static_cast<std::int32_t>(t * 31 % 400) : kNotScored);
+  const auto run = [&] {
+    const TrainingSequence clip = with_media(text, tiny, pixels, config.video_token);
+    return derivatives(tiny, {.text = false, .vision = true}, {&clip, 1});
+  };
+  const Derivatives ours = run();
+  const VisionWeights& tower = *tiny.model->weights().vision;
+  const struct {
+    Tensor weight;
+    std::string name;
+  } norms[] = {{tower.pre_norm.weight, "pre_layrnorm.weight"},
+               {tower.layers[0].norm1.weight, "encoder.layers.0.layer_norm1.weight"},
+               {tower.layers[0].norm2.weight, "encoder.layers.0.layer_norm2.weight"}};
+  const bool reference = GetParam().backend == "reference";
+  for (const auto& norm : norms) {
+    const auto& gradient = ours.of.at("vision_tower.vision_model." + norm.name);
+    float* values = norm.weight.as<float>();
+    const double size = length(gradient), step = reference ? 0.01 : 0.2;
+    const std::vector<float> before(values, values + gradient.size());
+    const auto loss_at = [&](double along) {
+      for (std::size_t i = 0; i < gradient.size(); ++i)
+        values[i] = before[i] + static_cast<float>(along * gradient[i] / size);
+      const double loss = run().losses.main;
+      std::ranges::copy(before, values);
+      return loss;
+    };
+    const double slope = (loss_at(step) - loss_at(-step)) / (2 * step);
+    EXPECT_NEAR(slope, size, (reference ? 5e-3 : 0.15) * size) << norm.name;
+  }
+}
+
 // Sums have one order: the same bits for any number of threads. Documents see themselves alone:
 // the same derivatives whether they are computed together or not.
 TEST_P(Gradients, DependNeitherOnThreadsNorOnCompany) {
@@ -156,8 +206,13 @@ TEST_P(Gradients, DependNeitherOnThreadsNorOnCompany) {
   const auto one = derivatives(tiny_model("train", GetParam(), 1), kTextAndMtp, sequences);
   const auto three = derivatives(tiny_model("train", GetParam(), 3), kTextAndMtp, sequences);
   EXPECT_EQ(one.losses.main, three.losses.main);
+  EXPECT_EQ(one.losses.mtp, three.losses.mtp);
   for (const auto& [name, gradient] : one.of) EXPECT_EQ(gradient, three.of.at(name)) << name;
   const auto together = derivatives(tiny_model("train", GetParam()), kTextAndMtp, sequences, true);
+  EXPECT_NEAR(one.losses.main, together.losses.main, 1e-5 * together.losses.main);
+  ASSERT_EQ(one.losses.mtp.size(), together.losses.mtp.size());
+  for (std::size_t d = 0; d < one.losses.mtp.size(); ++d)
+    EXPECT_NEAR(one.losses.mtp[d], together.losses.mtp[d], 1e-5 * together.losses.mtp[d]) << d;
   for (const auto& [name, gradient] : one.of) {
     std::vector<float> difference = gradient;
     for (std::size_t i = 0; i < difference.size(); ++i) difference[i] -= together.of.at(name)[i];
