@@ -76,6 +76,51 @@ TEST_P(TrainedChain, InferenceComputesWhatWasTrained) {
   }
 }
 
+// Spec: training §14, row 7. Of two documents in one call: a row predicts what lies so far behind
+// it in its own document.
+TEST_P(TrainedChain, EveryDepthHasItsLabels) {
+  const TinyModel tiny(chained_model_directory("nano-mtp"), GetParam(), 1);
+  const std::vector<TrainingSequence> documents = {text_of({11, 12, 13, 14, 15}),
+                                                   text_of({21, 22, 23, 24})};
+  constexpr std::int32_t kNone = kNotScored;
+  // Of the trunk and of each module, for the rows of both documents.
+  const std::vector<std::int32_t> table[] = {
+      {12, 13, 14, 15, kNone, 22, 23, 24, kNone},
+      {13, 14, 15, kNone, kNone, 23, 24, kNone, kNone},
+      {14, 15, kNone, kNone, kNone, 24, kNone, kNone, kNone},
+      {15, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone}};
+  const auto gradients = WeightGradients::create(*tiny.model, {.mtp = true});
+  ASSERT_TRUE(gradients) << gradients.error().message;
+  auto differentiator = Differentiator::create(*tiny.model, *gradients, /*tokens=*/9, 0.1f);
+  ASSERT_TRUE(differentiator);
+  std::vector<std::unique_ptr<Recorder>> runs;
+  for (const TrainingSequence& document : documents) {
+    auto run = run_logits(*tiny.model, {.sequences = {document.ids}, .mtp = true});
+    ASSERT_TRUE(run) << run.error().message;
+    runs.push_back(std::move(*run));
+  }
+  for (const std::int32_t label : {12, 13, 14, 15, 22, 23, 24}) {
+    auto scored = documents;
+    for (TrainingSequence& document : scored)
+      for (std::int32_t& other : document.labels) other = other == label ? label : kNone;
+    const auto losses = differentiator->losses(scored);
+    ASSERT_TRUE(losses) << losses.error().message;
+    ASSERT_EQ(losses->mtp.size(), 3u);
+    for (std::size_t depth = 0; depth < 4; ++depth) {
+      const double loss = depth == 0 ? losses->main : losses->mtp[depth - 1];
+      const auto row = std::ranges::find(table[depth], label) - table[depth].begin();
+      if (row == 9) {
+        EXPECT_EQ(loss, 0) << label << " at depth " << depth;
+        continue;
+      }
+      const Tensor logits = named(*runs[row < 5 ? 0 : 1],
+                                  depth == 0 ? "logits" : fmt::format("mtp.{}.logits", depth - 1));
+      const double expected = cross_entropy(logits, row < 5 ? row : row - 5, label);
+      EXPECT_NEAR(loss, expected, 1e-5 * expected) << label << " at depth " << depth;
+    }
+  }
+}
+
 // How many of the drafts behind each prompt are right, greedily.
 double accepted_share(const TinyModel& tiny, std::span<const TrainingSequence> texts) {
   const std::int64_t drafts = tiny.model->mtp_modules();
