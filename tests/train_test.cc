@@ -33,6 +33,37 @@ std::vector<TrainingSequence> golden_batch(const GoldenFile& golden, std::int64_
   return batch;
 }
 
+// Of different lengths, up to 47 tokens; the first eight tokens of each are not scored.
+std::vector<TrainingSequence> eight_sequences() {
+  std::vector<TrainingSequence> batch(8);
+  for (std::int32_t s = 0; s < 8; ++s) {
+    TrainingSequence& sequence = batch[static_cast<std::size_t>(s)];
+    for (std::int32_t t = 0; t < 33 + 2 * s; ++t)
+      sequence.ids.push_back(1 + (s * 131 + t * t * 17 + t * 3) % 400);
+    sequence.labels.assign(sequence.ids.begin() + 1, sequence.ids.end());
+    sequence.labels.push_back(kNotScored);
+    std::fill_n(sequence.labels.begin(), 8, kNotScored);
+  }
+  return batch;
+}
+
+std::vector<float> numbers_of(const Tensor& x) {
+  return {x.as<float>(), x.as<float>() + x.elements()};
+}
+
+std::vector<float> numbers_of(std::span<const Tensor> tensors) {
+  std::vector<float> all;
+  for (const Tensor& x : tensors)
+    all.insert(all.end(), x.as<float>(), x.as<float>() + x.elements());
+  return all;
+}
+
+double length(std::span<const float> x) {
+  double squares = 0;
+  for (const float value : x) squares += double{value} * value;
+  return std::sqrt(squares);
+}
+
 // A model that is being trained; `model`: one of tests/data/models, or a directory.
 class Training {
  public:
@@ -91,14 +122,13 @@ TEST_P(Train, HasTheSameBitsForAnyNumberOfThreads) {
 
 // Spec: training §14, row 13. MTP modules learn beside the trunk.
 TEST_P(Train, LearnsABatchByHeart) {
-  const GoldenFile golden("train-smooth-steps");
   TrainerOptions o = options();
   o.parts.mtp = true;
   o.mtp_scale = 0.1f;
   o.schedule.rate = 2e-3;
-  o.rows = 128;
+  o.rows = 400;
   Training training("train-smooth", GetParam(), o);
-  const auto batch = golden_batch(golden, 0);
+  const auto batch = eight_sequences();
   double loss = INFINITY;
   for (int step = 0; step < 100 && loss >= 0.05; ++step) loss = training.step(batch).loss;
   EXPECT_LT(loss, 0.05);
@@ -114,9 +144,74 @@ TEST_P(Train, SkipsWhatIsNotFiniteAndNamesIt) {
   const StepReport skipped = training.step(golden_batch(golden, 0));
   EXPECT_NE(skipped.skipped.find("embed_tokens"), std::string::npos) << skipped.skipped;
   damaged = before;
-  const StepReport next = training.step(golden_batch(golden, 0));
   Training fresh("train", GetParam(), options());
-  EXPECT_EQ(next.loss, fresh.step(golden_batch(golden, 0)).loss);
+  for (std::int64_t step = 0; step < 3; ++step)
+    EXPECT_EQ(training.step(golden_batch(golden, step)).loss,
+              fresh.step(golden_batch(golden, step)).loss);
+  EXPECT_EQ(numbers_of(training.trainer().values()), numbers_of(fresh.trainer().values()));
+  EXPECT_EQ(numbers_of(training.trainer().first_moments()),
+            numbers_of(fresh.trainer().first_moments()));
+}
+
+// Spec: training §14, row 11.
+TEST_P(Train, AccumulatesWhatOnePackComesTo) {
+  const auto batch = eight_sequences();
+  for (const bool mtp : {false, true}) {
+    TrainerOptions o = options();
+    o.parts.mtp = mtp;
+    o.mtp_scale = 0.1f;
+    o.rows = 48;  // the longest
+    Training apart("train", GetParam(), o);
+    o.rows = 8 * 48;
+    Training together("train", GetParam(), o);
+    const StepReport a = apart.step(batch), b = together.step(batch);
+    EXPECT_NEAR(a.loss, b.loss, 1e-5 * b.loss);
+    EXPECT_NEAR(a.gradient_norm, b.gradient_norm, 1e-5 * b.gradient_norm);
+    const auto weights = apart.trainer().weights();
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      const auto expected = numbers_of(together.trainer().first_moments()[i]);
+      auto difference = numbers_of(apart.trainer().first_moments()[i]);
+      for (std::size_t n = 0; n < difference.size(); ++n) difference[n] -= expected[n];
+      EXPECT_LE(length(difference), 1e-5 * length(expected) + 1e-10) << weights[i].name;
+    }
+  }
+}
+
+// Spec: training §8.4. The indexer is clipped by a norm of its own.
+TEST_P(Train, ClipsByTheNormOfAll) {
+  const auto batch = golden_batch(GoldenFile("train-smooth-steps"), 0);
+  TrainerOptions o = options();
+  o.parts.indexer = true;
+  o.clip = 0;
+  Training plain("train", GetParam(), o);
+  const double norm = plain.step(batch).gradient_norm;
+  const auto weights = plain.trainer().weights();
+  double squares = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i)
+    if (is_of_indexer(weights[i]))
+      squares += std::pow(length(numbers_of(plain.trainer().first_moments()[i])) / 0.1, 2);
+  const double indexer_norm = std::sqrt(squares);
+  ASSERT_GT(indexer_norm, 0);
+  ASSERT_GT(norm, 0);
+  const auto factor = [](double clip, double of) { return of > clip ? clip / (of + 1e-6) : 1; };
+  for (const double clip : {std::min(norm, indexer_norm) / 2, std::sqrt(norm * indexer_norm)}) {
+    o.clip = clip;
+    Training clipped("train", GetParam(), o);
+    EXPECT_EQ(clipped.step(batch).gradient_norm, norm);
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      const double scale = factor(clip, is_of_indexer(weights[i]) ? indexer_norm : norm);
+      const auto before = numbers_of(plain.trainer().first_moments()[i]);
+      const auto after = numbers_of(clipped.trainer().first_moments()[i]);
+      for (std::size_t n = 0; n < before.size(); ++n)
+        ASSERT_NEAR(after[n], before[n] * scale, 1e-6 * std::abs(before[n] * scale) + 1e-35)
+            << weights[i].name;
+    }
+  }
+  o.clip = 1.01 * std::max(norm, indexer_norm);
+  Training free("train", GetParam(), o);
+  free.step(batch);
+  EXPECT_EQ(numbers_of(free.trainer().first_moments()),
+            numbers_of(plain.trainer().first_moments()));
 }
 
 TEST_P(Train, OfNothingScoredChangesNothing) {
