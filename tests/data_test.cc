@@ -120,6 +120,19 @@ TEST(DataCheck, ReadsPicturesBesideTheFile) {
   EXPECT_NE(check(file).out.find("]<]image[>[×"), std::string::npos);
 }
 
+TEST(DataCheck, SaysWhatIsNotSeenOfALongClip) {
+  const TemporaryDirectory work;
+  fs::copy(media_file("long.mkv"), work.path() + "/long.mkv");
+  const std::string file = work.write(
+      "a.jsonl", R"({"prompt": "<video>What?", "completion": "Nothing.", "video": "long.mkv"})");
+  const json remarks = checked(file)["remarks"];
+  ASSERT_EQ(remarks.size(), 1u) << remarks;
+  EXPECT_EQ(remarks[0]["place"], file + ":1");
+  const std::string words = "only the first 300 s of 302 s are seen";
+  EXPECT_NE(remarks[0]["message"].get<std::string>().find(words), std::string::npos) << remarks;
+  EXPECT_NE(check(file).out.find(words), std::string::npos);
+}
+
 TEST(DataCheck, SaysWhatIsWrongAndWhere) {
   const TemporaryDirectory work;
   const auto of = [&](const std::string& lines) {
@@ -284,12 +297,34 @@ TEST(TrainOnData, ValidatesOnWhatItDoesNotTrainOn) {
   expect_refused(run_m3(command + some + " --val nowhere.jsonl"), {"nowhere.jsonl"});
 }
 
+TEST(TrainOnData, LearnsOfCutSamplesWhatTheCheckCounts) {
+  const TemporaryDirectory work;
+  const auto words = [](int count) {
+    std::string text;
+    for (int i = 0; i < count; ++i) text += "word ";
+    return text;
+  };
+  const std::string data =
+      work.write("a.jsonl", json{{"prompt", "Hi"}, {"completion", words(60)}}.dump() + "\n" +
+                                json{{"text", words(400)}}.dump() + "\n" + kExchange);
+  const std::string cut = data + " --max-tokens 340 --overlong cut";
+  const json told = checked(cut);
+  EXPECT_EQ(told["cut"].size(), 2u);
+  EXPECT_EQ(told["samples"], 4);
+  EXPECT_LT(told["scored"], checked(data)["scored"]);
+  std::int64_t learnt = 0;
+  for (const json& step : steps_of(run_m3("train " + nano() + kTrain + "--batch 2 --data " + cut)))
+    learnt += step["num_label_tokens"].get<std::int64_t>();
+  EXPECT_EQ(learnt, told["scored"]);
+}
+
 TEST(TrainOnData, RefusesBeforeItTrains) {
   const TemporaryDirectory work;
   const std::string bad = work.write("a.jsonl", kExchange + "\n{}\n[]\n");
   const std::string train = "train " + nano() + kTrain;
   expect_refused(run_m3(train + "--data " + bad), {bad + ":2", "1 more", "m3 data check"});
   const std::string good = work.write("b.jsonl", kExchange);
+  expect_refused(run_m3(train + "--max-tokens 9 --data " + good), {good + ":1", "more than 9"});
   expect_refused(run_m3(train + "--overlong drop --max-tokens 9 --data " + good), {"too long"});
   EXPECT_EQ(run_m3(train).status, 2);
   EXPECT_EQ(run_m3(train + "--data " + good + " --batches " + good).status, 2);
