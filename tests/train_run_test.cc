@@ -18,6 +18,7 @@
 #include <sstream>
 
 #include "base/file.h"
+#include "checkpoint/safetensors.h"
 #include "tests/program.h"
 #include "tests/temporary_directory.h"
 #include "tests/tiny_model.h"
@@ -329,6 +330,72 @@ TEST(TrainRunFolder, AFullDiskLosesNothing) {
   EXPECT_FALSE(fs::exists(out + "/adapter_config.json"));
   ASSERT_EQ(run_m3(command + out + " --resume").status, 0);
   EXPECT_EQ(result_of(out), result_of(whole));
+}
+
+// The same of the weights themselves.
+TEST(TrainRunFolder, AFullDiskLosesNoModel) {
+  const TemporaryDirectory work;
+  const std::string command = train(work, kFull), whole = work.path() + "/whole";
+  const std::string out = work.path() + "/out", state = "/checkpoints/step-10/state.safetensors";
+  ASSERT_EQ(run_m3(command + whole).status, 0);
+  fs::copy(whole, out, fs::copy_options::recursive);
+  const auto is_final = [](const fs::path& path) {
+    return path.extension() == ".safetensors" || path.filename() == "config.json";
+  };
+  std::uintmax_t largest = 0;
+  std::vector<fs::path> finals;
+  for (const auto& entry : fs::directory_iterator(out)) {
+    if (!is_final(entry.path())) continue;
+    largest = std::max(largest, fs::file_size(entry.path()));
+    finals.push_back(entry.path());
+  }
+  ASSERT_GE(finals.size(), 2u);
+  for (const fs::path& path : finals) fs::remove(path);
+  const std::string limit = "ulimit -f " + std::to_string(largest / 512 / 2) + "; ";
+  const Outcome full = run_m3(command + out + " --resume", "", limit);
+  EXPECT_EQ(full.status, 1);
+  EXPECT_NE(full.err.find("cannot write"), std::string::npos) << full.err;
+  for (const auto& entry : fs::directory_iterator(out))
+    EXPECT_FALSE(is_final(entry.path())) << entry.path();
+  EXPECT_EQ(*read_text_file(out + state), *read_text_file(whole + state));
+  const Outcome mended = run_m3(command + out + " --resume");
+  ASSERT_EQ(mended.status, 0) << mended.err;
+  EXPECT_EQ(result_of(out), result_of(whole));
+  EXPECT_TRUE(fs::exists(out + "/config.json"));
+}
+
+// The first number of a weight in bfloat16 becomes one that is none.
+void make_nan(const std::string& model, const std::string& name) {
+  for (const auto& entry : fs::directory_iterator(model)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    const auto file = SafetensorsFile::open(entry.path().string());
+    ASSERT_TRUE(file) << file.error().message;
+    const TensorInfo* info = (*file)->find(name);
+    if (info == nullptr) continue;
+    const auto* at = static_cast<const std::byte*>((*file)->tensor(*info).data);
+    std::fstream out(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+    out.seekp(at - (*file)->mapping().bytes().data());
+    out.write("\xc0\x7f", 2);
+    return;
+  }
+  FAIL() << "no " << name << " in " << model;
+}
+
+TEST(TrainRunFolder, TellsOfStepsThatWereSkipped) {
+  const TemporaryDirectory work;
+  const std::string out = work.path() + "/out", model = work.path() + "/model";
+  fs::copy(nano(), model);
+  make_nan(model, "language_model.model.norm.weight");
+  const Outcome trained = run_m3("train " + model + " --data " + data_file(work) + kAdapter +
+                                 " --batch 2 --steps 2 --out " + out);
+  ASSERT_EQ(trained.status, 0) << trained.err;
+  EXPECT_NE(trained.out.find("skipped: the gradient of"), std::string::npos) << trained.out;
+  const auto lines = log_of(out);
+  ASSERT_EQ(lines.size(), 2u);
+  for (const json& line : lines) {
+    EXPECT_TRUE(line["loss"].is_null());
+    EXPECT_NE(line["skipped"].get<std::string>().find("is not finite"), std::string::npos) << line;
+  }
 }
 
 // ------------------------------------------------------------------ TensorBoard's event files
