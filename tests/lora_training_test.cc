@@ -184,6 +184,10 @@ TEST_F(FromAdapter, WhatContradictsItIsRefused) {
   expect_refused(run_m3(go_on + "--full"), {"--full", "--adapter"});
   expect_refused(run_m3(train("--adapter " + nano())), {"is no adapter"});
   EXPECT_EQ(run_m3(train("--adapter " + file("absent"))).status, 2);
+  expect_refused(
+      run_m3("train " + tiny_model_directory("train") + " --batches " + batches_ + " --adapter " +
+             file("ours")),
+      {file("ours") + "/adapter_model.safetensors", "an adapter of another model", "8 experts"});
 
   Lora head;
   ASSERT_TRUE(head.add(lora_sites(table_of(*tiny_.model)).at("language_model.lm_head"), {2, 2}, 1));

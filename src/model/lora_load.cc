@@ -72,6 +72,11 @@ class TensorReader {
     M3_TRY(const LoraSite* site, site_of(module, pair));
     M3_TRY(const std::int64_t rank, expect_shapes(*site, pair));
     LoraSize size = config_.size_of(site->name);
+    if (size.rank != rank && site->experts > 1)
+      return fail(
+          "{}: {} has rank {} if it is of {} experts, as this model is, and adapter_config.json "
+          "says {}: it may be an adapter of another model",
+          file_.path(), pair.a->name, rank, site->experts, size.rank);
     if (size.rank != rank)
       return fail("{}: {} has rank {}, adapter_config.json says {}", file_.path(), pair.a->name,
                   rank, size.rank);
