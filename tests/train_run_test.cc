@@ -187,6 +187,74 @@ TEST(TrainRunFolder, HoldsTheNewestAndTheBest) {
   EXPECT_NE(again.err.find("has ended"), std::string::npos) << again.err;
 }
 
+// Weights that grow a hundredfold with every step are soon infinite.
+TEST(TrainRunFolder, ARunThatDivergesEndsWithAnError) {
+  const TemporaryDirectory work;
+  const std::string out = work.path() + "/out", data = data_file(work);
+  const std::string command = "train " + nano() + " --data " + data + kFull +
+                              " --batch 2 --steps 200 --lr 10 --weight-decay 10 --warmup 0 "
+                              "--schedule constant --save-every 7 --out " +
+                              out;
+  const Outcome outcome = run_m3(command);
+  expect_refused(outcome, {"not finite", "10 steps in a row"});
+  const std::vector<json> log = log_of(out);
+  const std::size_t steps = log.size();
+  ASSERT_GT(steps, 10u);
+  ASSERT_LT(steps, 200u);
+  for (std::size_t i = 0; i < steps; ++i) EXPECT_EQ(log[i].contains("skipped"), i + 10 >= steps);
+  EXPECT_FALSE(fs::exists(out + "/config.json"));
+  // The last checkpoint is one of those skipped steps: they count on.
+  const std::int64_t saved = static_cast<std::int64_t>(steps - 1) / 7 * 7;
+  EXPECT_EQ(checkpoints_of(out), std::vector{"step-" + std::to_string(saved)});
+  expect_refused(run_m3(command + " --resume"), {"10 steps in a row"});
+  EXPECT_EQ(log_of(out).size(), steps);
+}
+
+// The file that holds the model's embeddings, and where in it a token's begin.
+std::pair<std::string, std::int64_t> embedding_of(const std::string& model, std::int64_t token) {
+  for (const auto& entry : fs::directory_iterator(model)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    const auto file = SafetensorsFile::open(entry.path().string());
+    const TensorInfo* info = (*file)->find("language_model.model.embed_tokens.weight");
+    if (info == nullptr) continue;
+    const Tensor table = (*file)->tensor(*info);
+    const auto* begin = static_cast<const std::byte*>(table.data);
+    return {entry.path().string(),
+            begin - (*file)->mapping().bytes().data() + token * table.row_elements() * 2};
+  }
+  ADD_FAILURE() << model << " has no embeddings";
+  return {};
+}
+
+// Its text has a token whose embedding is none.
+TEST(TrainRunFolder, NamesTheSampleWhoseLossIsNotFinite) {
+  const TemporaryDirectory work;
+  const std::string model = work.path() + "/model", data = data_file(work);
+  fs::copy(nano(), model);
+  std::vector<std::vector<std::int64_t>> ids;
+  std::istringstream told(run_m3("tokenize " + model + " --jsonl -", *read_text_file(data)).out);
+  for (std::string line; std::getline(told, line);) ids.push_back(json::parse(line)["ids"]);
+  ASSERT_EQ(ids.size(), 6u);
+  const auto is_alone = [&](std::int64_t id) {
+    return std::ranges::count_if(
+               ids, [&](const auto& of) { return std::ranges::find(of, id) != of.end(); }) == 1;
+  };
+  std::size_t sample = 0;
+  while (sample < 6 && std::ranges::none_of(ids[sample], is_alone)) ++sample;
+  ASSERT_LT(sample, 6u);
+  const auto [file, place] = embedding_of(model, *std::ranges::find_if(ids[sample], is_alone));
+  const std::uint16_t nan = 0x7fc0;
+  std::fstream shard(file, std::ios::in | std::ios::out | std::ios::binary);
+  shard.seekp(place);
+  shard.write(reinterpret_cast<const char*>(&nan), 2);
+  shard.close();
+  const Outcome outcome =
+      run_m3("train " + model + " --data " + data + kFull + " --batch 6 --steps 1 --json");
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(json::parse(outcome.out)["skipped"],
+            fmt::format("the loss is not finite, first that of {}:{}", data, sample + 1));
+}
+
 TEST(TrainRunFolder, RefusesWhatIsAnotherRun) {
   const TemporaryDirectory work;
   const std::string out = work.path() + "/out", command = train(work, kAdapter);

@@ -142,7 +142,8 @@ TEST_P(Train, SkipsWhatIsNotFiniteAndNamesIt) {
   const float before = damaged;
   damaged = std::numeric_limits<float>::quiet_NaN();
   const StepReport skipped = training.step(golden_batch(golden, 0));
-  EXPECT_NE(skipped.skipped.find("embed_tokens"), std::string::npos) << skipped.skipped;
+  EXPECT_EQ(skipped.skipped, "the loss is not finite");
+  EXPECT_EQ(skipped.not_finite, 0);
   damaged = before;
   Training fresh("train", GetParam(), options());
   for (std::int64_t step = 0; step < 3; ++step)
@@ -212,6 +213,27 @@ TEST_P(Train, ClipsByTheNormOfAll) {
   free.step(batch);
   EXPECT_EQ(numbers_of(free.trainer().first_moments()),
             numbers_of(plain.trainer().first_moments()));
+}
+
+// A token that only the second sequence has.
+TEST_P(Train, NamesTheSequenceWhoseLossIsNotFinite) {
+  const GoldenFile golden("train-smooth-steps");
+  Training training("train", GetParam(), options());
+  const std::vector<TrainingSequence> batch = golden_batch(golden, 0);
+  const std::vector<std::int32_t>&others = batch[0].ids, ids = batch[1].ids;
+  const auto token = std::ranges::find_if(
+      ids, [&](std::int32_t id) { return std::ranges::find(others, id) == others.end(); });
+  ASSERT_NE(token, ids.end());
+  Trainer& trainer = training.trainer();
+  for (std::size_t i = 0; i < trainer.weights().size(); ++i)
+    if (trainer.weights()[i].name.find("embed_tokens") != std::string::npos)
+      *trainer.values()[i].row<float>(*token) = std::numeric_limits<float>::quiet_NaN();
+  trainer.resume_at(0, 0);
+  for (const TrainingSequence& sequence : batch) {
+    const bool is_spoilt = &sequence == &batch[1];
+    EXPECT_EQ(training.step({&sequence, 1}).not_finite.has_value(), is_spoilt);
+  }
+  EXPECT_EQ(training.step(batch).not_finite, 1);
 }
 
 TEST_P(Train, OfNothingScoredChangesNothing) {

@@ -115,6 +115,7 @@ Result<StepBatches> StepBatches::open(const StepOptions& o, const std::string& d
     M3_TRY_STATUS(batches.open_data(o, directory));
     return batches;
   }
+  batches.given_file_ = o.batches;
   M3_TRY(batches.given_, read_training_batches(o.batches, loaded.config()));
   batches.steps_ = std::ssize(batches.given_);
   for (const auto& batch : batches.given_)
@@ -242,13 +243,19 @@ std::int64_t StepBatches::validation_batches() const {
 }
 
 Result<TrainingBatch> StepBatches::at(std::int64_t step, std::int64_t rows) {
-  if (!data_) return TrainingBatch{.sequences = given_[static_cast<std::size_t>(step)]};
+  if (!data_) return given_batch(step);
   if (step / steps_of_epoch() != epoch_) {
     epoch_ = step / steps_of_epoch();
     order_ = epoch_order(std::ssize(trained_), seed_, static_cast<std::uint64_t>(epoch_));
     for (std::int64_t& place : order_) place = trained_[static_cast<std::size_t>(place)];
   }
   return read_batch(*data_, batch_of(order_, step % steps_of_epoch(), batch_), rows);
+}
+
+TrainingBatch StepBatches::given_batch(std::int64_t step) const {
+  TrainingBatch batch{.sequences = given_[static_cast<std::size_t>(step)]};
+  batch.places.resize(batch.sequences.size(), fmt::format("{}: steps[{}]", given_file_, step));
+  return batch;
 }
 
 Result<TrainingBatch> StepBatches::validation_at(std::int64_t batch, std::int64_t rows) {

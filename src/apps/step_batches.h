@@ -67,12 +67,14 @@ class StepBatches {
                        const std::string& directory) const;
   Status hold_back(double share);
   std::int64_t steps_of_epoch() const;
+  TrainingBatch given_batch(std::int64_t step) const;
   Result<TrainingBatch> read_batch(const Dataset& data, std::span<const std::int64_t> samples,
                                    std::int64_t rows);
 
   LoadedModel* loaded_ = nullptr;
   std::int64_t steps_ = 0;
-  std::vector<std::vector<TrainingSequence>> given_;  // of a file of batches
+  std::string given_file_;                            // a file of batches, and what is in it
+  std::vector<std::vector<TrainingSequence>> given_;
 
   std::optional<Dataset> data_, validation_data_;
   std::vector<std::int64_t> trained_;     // samples of data_

@@ -51,6 +51,21 @@ std::string duration(double seconds) {
   return fmt::format("{:.1f} h", seconds / 3600);
 }
 
+// So many steps in a row whose numbers are not finite end a run: no later one will be better.
+constexpr std::int64_t kDivergedSteps = 10;
+
+// Whether the step had something to learn from, and its loss or gradient was not finite.
+bool is_not_finite(const StepLine& line) {
+  return !line.skipped.empty() && line.labels > 0;
+}
+
+// Why the step changed no weight, or empty; with the sample that was the first to spoil the loss.
+std::string why_skipped(const StepReport& report, const TrainingBatch& batch) {
+  if (!report.not_finite || report.skipped.empty()) return report.skipped;
+  return report.skipped + ", first that of " +
+         batch.places[static_cast<std::size_t>(*report.not_finite)];
+}
+
 void print(const std::string& line) {
   std::printf("%s\n", line.c_str());
   std::fflush(stdout);
@@ -59,7 +74,9 @@ void print(const std::string& line) {
 class Loop {
  public:
   explicit Loop(const TrainingRun& run) : run_(run), first_(run.trainer.steps()) {
-    if (run.folder != nullptr) validations_ = run.folder->log().validations();
+    if (run.folder == nullptr) return;
+    validations_ = run.folder->log().validations();
+    for (const StepLine& line : run.folder->log().steps()) count_not_finite(line);
   }
 
   Result<int> go() {
@@ -96,7 +113,7 @@ class Loop {
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     seconds_ += seconds;
     const std::int64_t tokens = rows_of(batch.sequences);
-    tell({.step = run_.trainer.steps(),
+    return tell({.step = run_.trainer.steps(),
           .epoch = epoch(),
           .loss = report.loss,
           .gradient_norm = report.gradient_norm,
@@ -106,9 +123,8 @@ class Loop {
           .peak_share = peak_share(batch.sequences, seconds),
           .tokens = tokens,
           .labels = report.scored,
-          .skipped = report.skipped,
+          .skipped = why_skipped(report, batch),
           .measures = report.measures});
-    return {};
   }
 
   bool samples_are_due() const {
@@ -158,7 +174,22 @@ class Loop {
     return {};
   }
 
-  void tell(const StepLine& line) {
+  void count_not_finite(const StepLine& line) {
+    not_finite_ = is_not_finite(line) ? not_finite_ + 1 : 0;
+  }
+
+  // Errors: the run has diverged.
+  Status tell(const StepLine& line) {
+    print_step(line);
+    count_not_finite(line);
+    if (not_finite_ < kDivergedSteps) return {};
+    return fail(
+        "step {}: {}; so it was for {} steps in a row, none of which changed a weight, and the run "
+        "ends: a lower --lr or a longer --warmup may keep the numbers finite",
+        line.step, line.skipped, not_finite_);
+  }
+
+  void print_step(const StepLine& line) {
     const double now = seconds_since_1970();
     if (run_.folder != nullptr) note(run_.folder->log().add(line, now));
     if (run_.json) {
@@ -189,6 +220,7 @@ class Loop {
   const std::int64_t first_;
   std::vector<ValidationLine> validations_;
   double seconds_ = 0;  // of all steps
+  std::int64_t not_finite_ = 0;  // steps in a row, up to the last
   bool warned_ = false;
 };
 

@@ -259,6 +259,7 @@ Result<TrainingBatch> Dataset::batch(std::span<const std::int64_t> samples,
   for (const std::int64_t index : samples) {
     const Sample& sample = samples_[static_cast<std::size_t>(index)];
     batch.sequences.push_back({.ids = sample.ids, .labels = labels_of(sample)});
+    batch.places.push_back(place(index));
     owned.emplace_back(batch.media.size(), sample.media.size());
     if (sample.media.empty()) continue;
     const Source& source = sources_[static_cast<std::size_t>(index)];

@@ -44,6 +44,7 @@ struct DataNote {
 struct TrainingBatch {
   std::vector<TrainingSequence> sequences;
   std::vector<MediaInput> media = {};
+  std::vector<std::string> places = {};  // of each sequence, for messages
 };
 
 class Dataset {

@@ -1,6 +1,7 @@
 #include "train/differentiator.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <set>
 
@@ -70,6 +71,8 @@ std::int64_t scored_labels(std::span<const TrainingSequence> sequences) {
 }
 
 void LossSums::add(const LossSums& more) {
+  if (!not_finite && more.not_finite) not_finite = sequences + *more.not_finite;
+  sequences += more.sequences;
   main += more.main;
   mtp.resize(more.mtp.size());
   for (std::size_t d = 0; d < mtp.size(); ++d) mtp[d] += more.mtp[d];
@@ -192,16 +195,21 @@ Result<LossSums> Differentiator::run(std::span<const TrainingSequence> sequences
     for (const Depth& depth : depths_) head(depth, rows, {});
   }
   backend_->synchronize();
+  return sum_losses(sequences);
+}
 
-  LossSums sums;
+LossSums Differentiator::sum_losses(std::span<const TrainingSequence> sequences) const {
+  LossSums sums{.mtp = std::vector<double>(depths_.size() - 1)};
   for (std::size_t d = 0; d < depths_.size(); ++d) {
     const float* losses = depths_[d].losses.as<float>();
-    const double sum = std::accumulate(losses, losses + rows, 0.0);
-    if (d == 0)
-      sums.main = sum;
-    else
-      sums.mtp.push_back(sum);
+    double& sum = d == 0 ? sums.main : sums.mtp[d - 1];
+    for (std::int64_t s = 0; s < std::ssize(sequences); ++s)
+      for (std::size_t row = 0; row < sequences[static_cast<std::size_t>(s)].ids.size(); ++row) {
+        if (!std::isfinite(*losses)) sums.not_finite = std::min(s, sums.not_finite.value_or(s));
+        sum += *losses++;
+      }
   }
+  sums.sequences = std::ssize(sequences);
   return sums;
 }
 

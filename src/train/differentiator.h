@@ -50,7 +50,10 @@ std::int64_t scored_labels(std::span<const TrainingSequence> sequences);
 struct LossSums {
   double main = 0;
   std::vector<double> mtp;  // of each depth (spec: training §3.2)
+  std::int64_t sequences = 0;
+  std::optional<std::int64_t> not_finite = {};  // the first of these with a loss that is not
 
+  // Those of the sequences that follow.
   void add(const LossSums& more);
   // main + mtp_scale / depths * Σ mtp.
   double total(double mtp_scale) const;
@@ -109,6 +112,7 @@ class Differentiator {
                        std::optional<std::int64_t> scored);
   std::int64_t modules() const { return static_cast<std::int64_t>(depths_.size()) - 1; }
   void place_rows(std::span<const TrainingSequence> sequences);
+  LossSums sum_losses(std::span<const TrainingSequence> sequences) const;
   void forward(const Batch& batch, const Model::Step& step);
   void forward_layer(std::int64_t layer, const Model::Step& step);
   void forward_module(std::int64_t module, const Batch& batch, const Model::Step& step);

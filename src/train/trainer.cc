@@ -101,6 +101,7 @@ Result<StepReport> Trainer::step(std::span<const TrainingSequence> sequences) {
   }
   if (drops) adapter_->set_dropout(0, 0);
   report.loss = sums.total(options_.mtp_scale) / static_cast<double>(report.scored);
+  report.not_finite = sums.not_finite;
   measure(report);
   const GradientNorm norm = gradient_norm(main_.gradients, *pool_);
   const GradientNorm indexer_norm = gradient_norm(indexer_.gradients, *pool_);
@@ -158,10 +159,10 @@ void Trainer::resume_at(std::int64_t steps, std::int64_t updates) {
 
 std::string Trainer::why_skip(const StepReport& report, const GradientNorm& norm,
                               const Group& group) const {
+  if (!std::isfinite(report.loss)) return "the loss is not finite";
   if (norm.not_finite >= 0)
     return "the gradient of " + group.names[static_cast<std::size_t>(norm.not_finite)] +
            " is not finite";
-  if (!std::isfinite(report.loss)) return "the loss is not finite";
   return {};
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -43,6 +44,7 @@ struct StepReport {
   double rate = 0;
   std::int64_t scored = 0;
   std::string skipped;  // why no weight was changed, or empty
+  std::optional<std::int64_t> not_finite = {};  // the first sequence with a loss that is not
   // Where it is asked for: load_measures(); moe/aux_loss_mean, the load balance, of a layer;
   // indexer_kl, the divergence of a row and index head, and indexer_overlap, both as the backend's
   // divergence() says, the second of rows that had a choice.
