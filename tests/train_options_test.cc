@@ -1,9 +1,11 @@
 // What `m3 train` may be told beside its run: options in a file, a plan, patience.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "apps/training_run.h"
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
 #include "tests/program.h"
@@ -154,6 +156,21 @@ TEST(TrainPatience, EndsARunThatDoesNotImprove) {
   const Outcome again = run_m3(command + " --resume");
   EXPECT_NE(again.err.find("nothing is left to do"), std::string::npos) << again.err;
   EXPECT_EQ(run_m3("train " + nano() + " --full --data a.jsonl --patience 2").status, 2);
+}
+
+TEST(TrainPatience, CountsFromTheLowestLossThatIsFinite) {
+  const auto lost = [](std::initializer_list<double> losses) {
+    std::vector<ValidationLine> lines;
+    for (const double loss : losses) lines.push_back({.loss = loss});
+    return has_lost_patience(lines, 2);
+  };
+  EXPECT_FALSE(lost({}));
+  EXPECT_FALSE(lost({1, 1}));
+  EXPECT_TRUE(lost({1, 1, 2}));
+  EXPECT_FALSE(lost({3, 4, 2, 5}));
+  EXPECT_FALSE(lost({NAN, 2, 1, 3}));
+  EXPECT_TRUE(lost({2, NAN, NAN}));
+  EXPECT_FALSE(lost({NAN, NAN, NAN, INFINITY}));
 }
 
 TEST(TrainSamples, AreAnsweredAsTheModelDoes) {

@@ -230,7 +230,8 @@ Status RunFolder::save() {
 
 Status RunFolder::take_best() {
   for (const ListedCheckpoint& listed : list_checkpoints(checkpoints())) {
-    if (!listed.checkpoint || listed.checkpoint->validation_loss != best_loss_) continue;
+    if (!best_loss_ || !listed.checkpoint) continue;
+    if (listed.checkpoint->validation_loss != best_loss_) continue;
     ProgressBar bar("reading step " + std::to_string(listed.step), "B");
     return restore_checkpoint(*listed.checkpoint, *trainer_, bar.callback());
   }

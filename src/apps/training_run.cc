@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstdio>
 #include <ctime>
+#include <limits>
 
 #include "train/packs.h"
 #include "train/run_log.h"
@@ -227,8 +228,14 @@ class Loop {
 }  // namespace
 
 bool has_lost_patience(std::span<const ValidationLine> validations, std::int64_t patience) {
-  const auto best = std::ranges::min_element(validations, {}, &ValidationLine::loss);
-  return patience > 0 && best != validations.end() && validations.end() - best > patience;
+  double lowest = std::numeric_limits<double>::infinity();
+  std::int64_t passed = 0;  // since then
+  for (const ValidationLine& line : validations) {
+    const bool is_lower = line.loss < lowest;  // which no NaN is
+    if (is_lower) lowest = line.loss;
+    passed = is_lower ? 0 : passed + 1;
+  }
+  return patience > 0 && std::isfinite(lowest) && passed >= patience;
 }
 
 Result<int> run_steps(const TrainingRun& run) {

@@ -22,7 +22,8 @@ struct TrainingRun {
   std::int64_t patience = 0;  // validations without a lower loss that end the run; 0: none do
 };
 
-// Whether as many validations as `patience` says have passed since the lowest loss; never for 0.
+// Whether as many validations as `patience` says have passed since the lowest loss; never for 0,
+// nor where no loss was finite.
 bool has_lost_patience(std::span<const ValidationLine> validations, std::int64_t patience);
 
 // From the trainer's step to the last, or to where patience is lost. SIGINT and SIGTERM let it end
