@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "apps/logits_run.h"
 #include "base/file.h"
@@ -208,6 +209,27 @@ TEST(TrainedChainRun, SavesModulesThatDraft) {
   damaged["text_config"]["mtp_chain"] = "sideways";
   ASSERT_TRUE(write_text_file(out + "/config.json", damaged.dump()));
   expect_refused(run_m3("generate " + out + ask), {"mtp_chain", "sideways", "post_norm"});
+}
+
+// Modules alone leave the loss of next tokens as it is: only with their share is there a lowest.
+TEST(TrainedChainRun, IsValidatedByWhatItsModulesLearn) {
+  const TemporaryDirectory work;
+  const std::string data = work.write("a.jsonl", nlohmann::json{{"text", "a b c d e f g"}}.dump());
+  const Outcome trained = run_m3("train " + tiny_model_directory("nano-mtp") + " --data " + data +
+                                 " --full --train mtp --batch 1 --steps 6 --lr 1e-2 --warmup 0 "
+                                 "--json --val-every 1 --val " +
+                                 data);
+  ASSERT_EQ(trained.status, 0) << trained.err;
+  std::vector<double> losses, of_steps;
+  std::istringstream lines(trained.out);
+  for (std::string line; std::getline(lines, line);) {
+    const auto told = nlohmann::json::parse(line);
+    (told.contains("val_loss") ? losses : of_steps)
+        .push_back(told[told.contains("val_loss") ? "val_loss" : "loss"]);
+  }
+  ASSERT_EQ(losses.size(), 6u);
+  EXPECT_LT(losses.back(), losses.front() - 1e-3);
+  for (std::size_t i = 0; i + 1 < 6; ++i) EXPECT_NEAR(losses[i], of_steps[i + 1], 1e-6);
 }
 
 }  // namespace

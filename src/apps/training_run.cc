@@ -154,15 +154,17 @@ class Loop {
     return flops.useful() / seconds / (1e12 * run_.peak_tflop_per_s);
   }
 
-  // The mean loss of a scored token of what is not trained on; of next tokens alone, without the
-  // share of MTP modules. Says nothing where it is stopped.
+  // The mean loss of a scored token of what is not trained on, as Trainer::judged() has it. Says
+  // nothing where it is stopped.
   Status validate() {
     ValidationLine line{.step = run_.trainer.steps(), .epoch = epoch()};
+    double main = 0;
     for (std::int64_t i = 0; i < run_.batches.validation_batches(); ++i) {
       if (asked != 0) return {};
       M3_TRY(const TrainingBatch batch, run_.batches.validation_at(i, run_.rows));
       M3_TRY(const LossSums losses, run_.trainer.losses(batch.sequences));
-      line.loss += losses.main;
+      line.loss += run_.trainer.judged(losses);
+      main += losses.main;
       line.labels += scored_labels(batch.sequences);
     }
     line.loss /= static_cast<double>(line.labels);
@@ -171,7 +173,7 @@ class Loop {
     if (run_.folder != nullptr) note(run_.folder->log().add(line, now));
     print(run_.json ? json_line(line, now)
                     : fmt::format("step {}  validation loss {:.4f}  perplexity {:.4g}", line.step,
-                                  line.loss, std::exp(line.loss)));
+                                  line.loss, std::exp(main / static_cast<double>(line.labels))));
     return {};
   }
 

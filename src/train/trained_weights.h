@@ -20,6 +20,9 @@ struct TrainedParts {
   bool mtp = false;
   bool vision = false;
   bool indexer = false;  // of text and MTP modules, where they are trained, also the indexer
+
+  // What they are does not change the loss of next tokens, which the trunk alone predicts.
+  bool only_mtp() const { return mtp && !text && !vision; }
 };
 
 // Whether the weight is one by which sparse attention chooses blocks.

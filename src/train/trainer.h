@@ -68,6 +68,12 @@ class Trainer {
   // The losses of such sequences, which change nothing.
   Result<LossSums> losses(std::span<const TrainingSequence> sequences);
 
+  // What of these validations judge: the sum of the main loss, or, where that is a constant, as
+  // modules alone are trained, of the loss with their share.
+  double judged(const LossSums& losses) const {
+    return options_.parts.only_mtp() ? losses.total(options_.mtp_scale) : losses.main;
+  }
+
   // What is trained, and its float32 values: first what has derivatives and moments, then routers'
   // biases where they follow the load.
   std::span<const WeightSpec> weights() const { return weights_; }
