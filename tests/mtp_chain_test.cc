@@ -224,6 +224,12 @@ TEST(TrainedChainRun, IsValidatedByWhatItsModulesLearn) {
   std::istringstream lines(trained.out);
   for (std::string line; std::getline(lines, line);) {
     const auto told = nlohmann::json::parse(line);
+    if (told.contains("loss")) {
+      double sum = 0;
+      for (int module = 1; module <= 2; ++module)
+        sum += told["mtp/loss_" + std::to_string(module)].get<double>();
+      EXPECT_NEAR(told["loss"], told["loss_main"].get<double>() + 0.1 / 2 * sum, 1e-9);
+    }
     (told.contains("val_loss") ? losses : of_steps)
         .push_back(told[told.contains("val_loss") ? "val_loss" : "loss"]);
   }

@@ -102,7 +102,7 @@ Result<StepReport> Trainer::step(std::span<const TrainingSequence> sequences) {
   if (drops) adapter_->set_dropout(0, 0);
   report.loss = sums.total(options_.mtp_scale) / static_cast<double>(report.scored);
   report.not_finite = sums.not_finite;
-  measure(report);
+  measure(sums, report);
   const GradientNorm norm = gradient_norm(main_.gradients, *pool_);
   const GradientNorm indexer_norm = gradient_norm(indexer_.gradients, *pool_);
   report.gradient_norm = norm.norm;
@@ -124,14 +124,18 @@ double Trainer::clipping(const GradientNorm& norm) const {
   return clips ? options_.clip / (norm.norm + kClipEps) : 1;
 }
 
-void Trainer::measure(StepReport& report) const {
+void Trainer::measure(const LossSums& sums, StepReport& report) const {
   const SideSums& side = differentiator_->side();
-  const auto add = [&](const char* name, double sum, double count) {
+  const auto add = [&](const std::string& name, double sum, double count) {
     if (count > 0) report.measures.push_back({name, sum / count});
   };
   if (options_.load_measures != LoadMeasures::kNone)
     report.measures =
         load_measures(side.loads.layers(), options_.load_measures == LoadMeasures::kByLayer);
+  const auto scored = static_cast<double>(report.scored);
+  if (!sums.mtp.empty()) add("loss_main", sums.main, scored);
+  for (std::size_t d = 0; d < sums.mtp.size(); ++d)
+    add(fmt::format("mtp/loss_{}", d + 1), sums.mtp[d], scored);
   add("moe/aux_loss_mean", side.balance, side.balanced_rows);
   add("indexer_kl", side.divergence, side.divergence_count);
   add("indexer_overlap", side.overlap, side.overlap_count);
