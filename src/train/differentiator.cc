@@ -187,8 +187,9 @@ Result<LossSums> Differentiator::run(std::span<const TrainingSequence> sequences
   if (scored) {
     const auto share =
         static_cast<float>(1 / static_cast<double>(std::max<std::int64_t>(1, *scored)));
-    for (std::size_t d = 0; d < depths_.size(); ++d)
-      head(depths_[d], rows, d == 0 ? share : share * mtp_scale_ / static_cast<float>(modules()));
+    head(depths_[0], rows, reaches_trunk() ? std::optional(share) : std::nullopt);
+    for (std::size_t d = 1; d < depths_.size(); ++d)
+      head(depths_[d], rows, share * mtp_scale_ / static_cast<float>(modules()));
     backward(step);
     if (vision_) backward_media(sequences, batch);
   } else {
@@ -280,6 +281,7 @@ void Differentiator::head(const Depth& depth, std::int64_t rows, std::optional<f
   const Linear& w = model_->weights().head;
   const std::int32_t* labels = depth.labels.as<std::int32_t>();
   const std::int64_t together = kept_.shared().logits.dim(0);
+  if (!scale) ops_->zero(depth.d_hidden.rows(0, rows));
   for (std::int64_t first = 0; first < rows; first += together) {
     const std::int64_t last = std::min(rows, first + together);
     const Tensor x = depth.hidden.rows(first, last), d_x = depth.d_hidden.rows(first, last);
@@ -300,10 +302,13 @@ void Differentiator::head(const Depth& depth, std::int64_t rows, std::optional<f
 }
 
 void Differentiator::backward(const Model::Step& step) {
+  for (std::int64_t module = modules() - 1; module >= 0; --module) backward_module(module, step);
+  if (reaches_trunk()) backward_trunk(step);
+}
+
+void Differentiator::backward_trunk(const Model::Step& step) {
   const std::int64_t rows = step.a.hidden.dim(0);
   const Weights& weights = model_->weights();
-  for (std::int64_t module = modules() - 1; module >= 0; --module) backward_module(module, step);
-
   const Depth& trunk = depths_[0];
   const Tensor d_stream = d_stream_.rows(0, rows);
   ops_->zero(d_stream);

@@ -112,13 +112,17 @@ class Differentiator {
                        std::optional<std::int64_t> scored);
   std::int64_t modules() const { return static_cast<std::int64_t>(depths_.size()) - 1; }
   void place_rows(std::span<const TrainingSequence> sequences);
+  // Something of the text model, or below it, is trained.
+  bool reaches_trunk() const { return weights_->lowest_layer() < model_->config().layers; }
   LossSums sum_losses(std::span<const TrainingSequence> sequences) const;
   void forward(const Batch& batch, const Model::Step& step);
   void forward_layer(std::int64_t layer, const Model::Step& step);
   void forward_module(std::int64_t module, const Batch& batch, const Model::Step& step);
-  // The losses of a depth; with a scale, derivatives by its `hidden` and by the head.
+  // The losses of a depth; with a scale, derivatives by its `hidden` and by the head, else those by
+  // its `hidden` are zero.
   void head(const Depth& depth, std::int64_t rows, std::optional<float> scale);
   void backward(const Model::Step& step);
+  void backward_trunk(const Model::Step& step);
   void backward_layer(std::int64_t layer, const Model::Step& step, const Tensor& d_stream);
   // What the layer passed through, from what it kept.
   void repeat_layer(std::int64_t layer, const KeptLayer& kept, const Model::Step& step);

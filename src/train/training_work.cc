@@ -52,7 +52,7 @@ AdaptedMatrices adapted_by(std::span<const LoraChoice> choices) {
 TrainingWork::TrainingWork(const Config& config, std::span<const WeightSpec> table,
                            const TrainedParts& parts,
                            const std::optional<AdaptedMatrices>& adapted) {
-  std::int64_t lowest = 0, modules = 0;
+  std::int64_t lowest = !adapted && parts.only_mtp() ? config.layers : 0, modules = 0;
   if (adapted) {
     lowest = std::numeric_limits<std::int64_t>::max();
     for (const AdaptedMatrix& matrix : *adapted) {

@@ -35,7 +35,8 @@ AdaptedMatrices adapted_by(std::span<const LoraChoice> choices);
 class TrainingWork {
  public:
   // All weights of these parts are trained, or with `adapted` an adapter. `table`: of the text
-  // model, and of as many MTP modules as are trained.
+  // model, and of as many MTP modules as are trained; where these alone are, derivatives end above
+  // the text model.
   TrainingWork(const Config& config, std::span<const WeightSpec> table, const TrainedParts& parts,
                const std::optional<AdaptedMatrices>& adapted);
 

@@ -22,6 +22,7 @@ const void* address_of(const Place& place) {
 Result<WeightGradients> WeightGradients::create(Model& model, const TrainedParts& parts) {
   WeightGradients gradients;
   gradients.parts_ = parts;
+  if (parts.only_mtp()) gradients.lowest_layer_ = model.config().layers;
   M3_TRY(gradients.weights_, trained_weights(model, parts));
   M3_TRY(gradients.values_, WeightValues::create(gradients.weights_));
   for (std::size_t i = 0; i < gradients.weights_.size(); ++i)

@@ -41,7 +41,8 @@ class WeightGradients {
   GroupedGradient of(std::span<const Linear> experts, const Tensor& d_out,
                      ExpertLists& lists) const;
 
-  // The backward pass may end with this layer of the text model: nothing before it is trained.
+  // The backward pass may end with this layer of the text model: nothing before it is trained. As
+  // many as there are layers: of the text model nothing is.
   std::int64_t lowest_layer() const { return lowest_layer_; }
 
   std::int64_t bytes() const { return values_.bytes(); }
