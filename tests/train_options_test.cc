@@ -117,6 +117,34 @@ TEST(TrainPlan, CountsOperations) {
   EXPECT_EQ(flops.backward, 3 * 4 * met + 2 * 4 * head + 6 * 10 * heads);
 }
 
+// With MTP modules the head is computed once more for each, and where they alone are trained
+// derivatives are by them and by their heads.
+TEST(TrainPlan, CountsTheHeadOfEachModule) {
+  const auto config = load_config(tiny_model_directory("train"));
+  const auto table = weight_table(*config, 2);
+  double head = 0, modules = 0;
+  for (const WeightSpec& weight : *table) {
+    const auto numbers = static_cast<double>(weight.elements());
+    if (weight.kind == Kind::kHead) head += numbers;
+    if (weight.part != Part::kMtp || weight.shape.size() < 2) continue;
+    if (weight.kind == Kind::kIndexer || weight.expert >= config->experts_per_token) continue;
+    modules += numbers;
+  }
+  const auto pair = static_cast<double>(4 * config->heads * config->head_dim);
+  const std::int64_t one[] = {1};
+  const auto of_label = [&](const TrainedParts& parts) {
+    const TrainingWork work(*config, *table, parts, std::nullopt);
+    const TrainingFlops with = work.flops(one, 1, false), without = work.flops(one, 0, false);
+    if (!parts.text) {
+      EXPECT_EQ(without.backward, 4 * modules + 2.5 * 2 * pair);
+    }
+    return std::pair(with.forward - without.forward, with.backward - without.backward);
+  };
+  EXPECT_EQ(of_label({.mtp = true}), std::pair(3 * 2 * head, 3 * 4 * head));
+  // The head itself is not trained then: derivatives by what it reads.
+  EXPECT_EQ(of_label({.text = false, .mtp = true}), std::pair(3 * 2 * head, 2 * 2 * head));
+}
+
 TEST(TrainPlan, IsPrintedWithoutData) {
   const TemporaryDirectory work;
   const std::string machine = work.write(

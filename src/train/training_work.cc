@@ -52,7 +52,8 @@ AdaptedMatrices adapted_by(std::span<const LoraChoice> choices) {
 TrainingWork::TrainingWork(const Config& config, std::span<const WeightSpec> table,
                            const TrainedParts& parts,
                            const std::optional<AdaptedMatrices>& adapted) {
-  std::int64_t lowest = !adapted && parts.only_mtp() ? config.layers : 0, modules = 0;
+  const bool above_trunk = !adapted && parts.only_mtp();
+  std::int64_t lowest = above_trunk ? config.layers : 0, modules = 0;
   if (adapted) {
     lowest = std::numeric_limits<std::int64_t>::max();
     for (const AdaptedMatrix& matrix : *adapted) {
@@ -72,6 +73,10 @@ TrainingWork::TrainingWork(const Config& config, std::span<const WeightSpec> tab
     add_linear(weight, trained, above);
   }
   add_pairs(config, modules, lowest);
+  // The head is computed once for next tokens, and once for each module.
+  const auto heads = static_cast<double>(1 + modules);
+  scored_row_.forward *= heads;
+  scored_row_.backward *= above_trunk ? heads - 1 : heads;
 }
 
 // `passes`: a derivative goes through it.

@@ -59,7 +59,7 @@ class TrainingWork {
     std::int64_t backward_layers = 0;
   };
   TrainingFlops row_;         // of a row through the layers
-  TrainingFlops scored_row_;  // of a row through the heads
+  TrainingFlops scored_row_;  // of a row through the head, as often as it is computed
   Attention dense_, sparse_;
   double pair_ = 0;        // of a query and a key that it sees, forward
   double index_pair_ = 0;  // of a query and a key that it ranks
