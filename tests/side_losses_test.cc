@@ -283,6 +283,9 @@ TEST(SideLossRun, IsLoggedUnderItsKeys) {
         "moe/expert_diversity_mean", "moe/aux_loss_mean", "moe/layer_1/cv",
         "moe_expert_utilization/layer_1_expert_0", "indexer_kl"})
     EXPECT_TRUE(line.contains(key) && line[key].is_number()) << key;
+  for (const char* word : {"moe/aux_loss_mean ", "indexer_kl "})
+    EXPECT_NE(trained.out.find(word), std::string::npos) << trained.out;
+  EXPECT_EQ(trained.out.find("moe/cv"), std::string::npos) << trained.out;
   std::string events;
   for (const auto& file : std::filesystem::directory_iterator(out))
     if (file.path().filename().string().starts_with("events"))

@@ -76,7 +76,7 @@ void expect_same_log(const std::string& a, const std::string& b) {
   auto one = log_of(a), other = log_of(b);
   for (auto* lines : {&one, &other})
     for (json& line : *lines)
-      for (const char* key : {"tps", "mfu", "mem", "timestamp"}) line.erase(key);
+      for (const char* key : {"tps", "mfu", "mem", "eta", "timestamp"}) line.erase(key);
   EXPECT_EQ(one, other);
 }
 
@@ -160,7 +160,7 @@ TEST(TrainRunFolder, HoldsTheNewestAndTheBest) {
   for (const json& line : log_of(out)) {
     if (!line.contains("val_loss")) {
       steps.push_back(line["step"]);
-      for (const char* key : {"epoch", "loss", "grad_norm", "lr", "mem", "tps",
+      for (const char* key : {"epoch", "loss", "grad_norm", "lr", "mem", "tps", "eta",
                               "num_tokens_per_step", "num_label_tokens", "timestamp"})
         EXPECT_TRUE(line.contains(key)) << key;
       continue;
@@ -584,6 +584,9 @@ TEST(TrainRunFolder, TensorBoardReadsWhatTheLogSays) {
     EXPECT_EQ(scalars.of["grad_norm"][step], line["grad_norm"].get<float>());
     EXPECT_EQ(scalars.of["lr"][step], line["lr"].get<float>());
     EXPECT_EQ(scalars.of["tokens_per_second"][step], line["tps"].get<float>());
+    EXPECT_EQ(scalars.of["mem"][step], line["mem"].get<float>());
+    EXPECT_EQ(scalars.of["mfu"].contains(step), line.contains("mfu"));
+    EXPECT_EQ(scalars.of["mfu"][step], line.value("mfu", 0.0f));
   }
   EXPECT_EQ(scalars.of["loss"].size() + scalars.of["val_loss"].size(), lines);
 }

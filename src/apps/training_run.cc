@@ -45,6 +45,12 @@ double memory_gib() {
   return static_cast<double>(usage.ru_maxrss) / (1 << 20);
 }
 
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
 // "7 s", "12 min", "3.4 h".
 std::string duration(double seconds) {
   if (seconds < 120) return fmt::format("{:.0f} s", seconds);
@@ -107,12 +113,10 @@ class Loop {
   std::int64_t epoch() const { return run_.batches.epoch_of(run_.trainer.steps() - 1) + 1; }
 
   Status step() {
-    const auto begin = std::chrono::steady_clock::now();
+    const Clock::time_point begin = Clock::now();
     M3_TRY(const TrainingBatch batch, run_.batches.at(run_.trainer.steps(), run_.rows));
     M3_TRY(const StepReport report, run_.trainer.step(batch.sequences));
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    seconds_ += seconds;
+    const double seconds = seconds_since(begin);
     const std::int64_t tokens = rows_of(batch.sequences);
     return tell({.step = run_.trainer.steps(),
           .epoch = epoch(),
@@ -125,7 +129,16 @@ class Loop {
           .tokens = tokens,
           .labels = report.scored,
           .skipped = why_skipped(report, batch),
-          .measures = report.measures});
+          .measures = report.measures,
+          .seconds_left = seconds_left()});
+  }
+
+  // If the steps that are left take as long as those of this process, with all that came between:
+  // validations, answers, checkpoints.
+  double seconds_left() const {
+    const std::int64_t done = run_.trainer.steps();
+    const auto each = seconds_since(begin_) / static_cast<double>(done - first_);
+    return each * static_cast<double>(run_.batches.steps() - done);
   }
 
   bool samples_are_due() const {
@@ -200,15 +213,16 @@ class Loop {
       return;
     }
     const std::int64_t steps = run_.batches.steps();
-    const double left =
-        seconds_ / static_cast<double>(line.step - first_) * static_cast<double>(steps - line.step);
+    std::string measures;
+    for (const Measure& measure : line.measures)
+      if (measure.is_brief) measures += fmt::format("  {} {:.4f}", measure.name, measure.value);
     print(fmt::format(
-        "step {}/{}  epoch {}  loss {:.4f}  norm {:.3g}  lr {:.3g}  {:.1f} tokens/s{}  "
+        "step {}/{}  epoch {}  loss {:.4f}{}  norm {:.3g}  lr {:.3g}  {:.1f} tokens/s{}  "
         "{} labels  {:.2f} GiB  {} left{}{}",
-        line.step, steps, line.epoch, line.loss, line.gradient_norm, line.rate,
+        line.step, steps, line.epoch, line.loss, measures, line.gradient_norm, line.rate,
         line.tokens_per_second,
         line.peak_share > 0 ? fmt::format(" ({:.2f} of peak)", line.peak_share) : "", line.labels,
-        line.memory_gib, duration(left), line.skipped.empty() ? "" : "  skipped: ", line.skipped));
+        line.memory_gib, duration(line.seconds_left), line.skipped.empty() ? "" : "  skipped: ", line.skipped));
   }
 
   // Once: a full disk is full for many steps.
@@ -221,8 +235,8 @@ class Loop {
 
   const TrainingRun& run_;
   const std::int64_t first_;
+  const Clock::time_point begin_ = Clock::now();
   std::vector<ValidationLine> validations_;
-  double seconds_ = 0;  // of all steps
   std::int64_t not_finite_ = 0;  // steps in a row, up to the last
   bool warned_ = false;
 };

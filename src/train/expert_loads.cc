@@ -116,6 +116,7 @@ std::vector<Measure> load_measures(std::span<const LayerLoads> loads, bool by_la
                                    {"moe/expert_diversity_min", diversity.front()}};
   if (by_layer)
     for (const LayerBalance& layer : layers) add_layer(layer, measures);
+  for (Measure& measure : measures) measure.is_brief = false;
   return measures;
 }
 

@@ -50,7 +50,8 @@ StepLine step_line(const Json& line) {
           .peak_share = line.value("mfu", 0.0),
           .tokens = line.at("num_tokens_per_step"),
           .labels = line.at("num_label_tokens"),
-          .skipped = line.value("skipped", "")};
+          .skipped = line.value("skipped", ""),
+          .seconds_left = line.value("eta", 0.0)};
 }
 
 ValidationLine validation_line(const Json& line) {
@@ -126,6 +127,7 @@ std::string json_line(const StepLine& line, double seconds) {
                {"num_tokens_per_step", line.tokens},
                {"num_label_tokens", line.labels}};
   if (line.peak_share > 0) json["mfu"] = line.peak_share;
+  json["eta"] = line.seconds_left;
   for (const Measure& measure : line.measures) json[measure.name] = measure.value;
   json["timestamp"] = timestamp(seconds);
   if (!line.skipped.empty()) json["skipped"] = line.skipped;
@@ -206,7 +208,9 @@ Status RunLog::add(const StepLine& line, double seconds) {
   std::vector<EventScalar> scalars = {{"loss", line.loss},
                                       {"grad_norm", line.gradient_norm},
                                       {"lr", line.rate},
-                                      {"tokens_per_second", line.tokens_per_second}};
+                                      {"tokens_per_second", line.tokens_per_second},
+                                      {"mem", line.memory_gib}};
+  if (line.peak_share > 0) scalars.push_back({"mfu", line.peak_share});
   for (const Measure& measure : line.measures)
     scalars.push_back({measure.name.c_str(), measure.value});
   const Status events = events_.add(scalars_event(seconds, line.step, scalars));

@@ -26,6 +26,7 @@ struct StepLine {
   std::int64_t labels = 0;
   std::string skipped = {};  // why no weight was changed, or empty
   std::vector<Measure> measures = {};
+  double seconds_left = 0;  // of the run, as far as one can say
 };
 
 struct ValidationLine {
