@@ -29,6 +29,15 @@ Buffer lay_out(std::span<const Placement> placements) {
   return buffer;
 }
 
+void narrow(std::span<const Placement> placements) {
+  for (const Placement& p : placements) {
+    const Tensor narrowed(p.tensor->data, p.dtype, p.shape);
+    M3_CHECK(narrowed.bytes() <= p.tensor->bytes(), "{} of {}", narrowed.describe(),
+             p.tensor->describe());
+    *p.tensor = narrowed;
+  }
+}
+
 Tensor shaped(const Tensor& buffer, std::int64_t rows, std::int64_t cols) {
   M3_CHECK(rows * cols <= buffer.elements(), "[{}, {}] of {}", rows, cols, buffer.describe());
   return {buffer.data, buffer.dtype, {rows, cols}, buffer.space};

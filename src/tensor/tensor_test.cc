@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <vector>
+
+#include "tensor/layout.h"
+
 namespace m3 {
 namespace {
 
@@ -41,6 +45,21 @@ TEST(TensorDeathTest, OurMistakesStopTheProgram) {
   EXPECT_DEATH(t.as<std::int32_t>(), "F32 read as I32");
   EXPECT_DEATH(t.rows(3, 5), "rows");
   EXPECT_DEATH(buffer.tensor(DType::kF32, {5}), "does not fit");
+}
+
+TEST(Layout, NarrowsTensorsWhereTheyLie) {
+  Tensor a, b;
+  const auto of_rows = [&](std::int64_t rows) {
+    return std::vector<Placement>{{&a, DType::kF32, {rows, 3}}, {&b, DType::kI32, {rows}}};
+  };
+  const Buffer buffer = lay_out(of_rows(8));
+  const void *at_a = a.data, *at_b = b.data;
+  narrow(of_rows(2));
+  EXPECT_EQ(a.dim(0), 2);
+  EXPECT_EQ(b.elements(), 2);
+  EXPECT_EQ(a.data, at_a);
+  EXPECT_EQ(b.data, at_b);
+  EXPECT_DEATH(narrow(of_rows(3)), "of");
 }
 
 TEST(DType, NamesAndSizes) {

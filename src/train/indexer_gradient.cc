@@ -2,33 +2,30 @@
 
 #include <cmath>
 
-#include "tensor/layout.h"
-
 namespace m3 {
 
 IndexerGradient::IndexerGradient(const Model& model, const WeightGradients& weights,
                                  std::int64_t tokens)
     : model_(model), weights_(weights), backend_(model.backend()) {
-  const Config& c = model.config();
-  const DType f32 = DType::kF32;
-  const std::int64_t heads = c.index_heads * c.index_dim;
-  Scratch& s = scratch_;
-  const Placement placements[] = {{&s.normed, f32, {tokens, c.hidden}},
-                                  {&s.q, f32, {tokens, heads}},
-                                  {&s.q_rotated, f32, {tokens, heads}},
-                                  {&s.d_q, f32, {tokens, heads}},
-                                  {&s.k, f32, {tokens, c.index_dim}},
-                                  {&s.d_k, f32, {tokens, c.index_dim}},
-                                  {&s.divergences, f32, {tokens, c.index_heads}},
-                                  {&s.overlaps, f32, {tokens, c.index_heads}}};
-  buffer_ = lay_out(placements);
+  buffer_ = lay_out(scratch_.placements(model.config(), tokens));
 }
 
-IndexerGradient::Scratch IndexerGradient::Scratch::first(std::int64_t rows) const {
+std::vector<Placement> IndexerGradient::Scratch::placements(const Config& c, std::int64_t tokens) {
+  std::vector<Placement> placements;
+  const auto add = [&](std::initializer_list<Tensor*> tensors, std::int64_t cols) {
+    for (Tensor* tensor : tensors) placements.push_back({tensor, DType::kF32, {tokens, cols}});
+  };
+  add({&normed}, c.hidden);
+  add({&q, &q_rotated, &d_q}, c.index_heads * c.index_dim);
+  add({&k, &d_k}, c.index_dim);
+  add({&divergences, &overlaps}, c.index_heads);
+  return placements;
+}
+
+IndexerGradient::Scratch IndexerGradient::Scratch::first(const Config& config,
+                                                         std::int64_t rows) const {
   Scratch part = *this;
-  for (Tensor* t : {&part.normed, &part.q, &part.q_rotated, &part.d_q, &part.k, &part.d_k,
-                    &part.divergences, &part.overlaps})
-    *t = t->rows(0, rows);
+  narrow(part.placements(config, rows));
   return part;
 }
 
@@ -40,7 +37,7 @@ void IndexerGradient::add(std::int64_t layer, const KeptLayer& kept, const Model
   const Config& config = model_.config();
   const float eps = model_.eps();
   const Tensor& rotations = kept.a.rotations;
-  const Scratch s = scratch_.first(kept.input.dim(0));
+  const Scratch s = scratch_.first(config, kept.input.dim(0));
   GradientOps& ops = *backend_.gradients();
 
   backend_.rms_norm(kept.input, weights.attention_norm, eps, s.normed);

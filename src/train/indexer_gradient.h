@@ -5,8 +5,11 @@
 // attention that it is to foresee, count as constants.
 #pragma once
 
+#include <vector>
+
 #include "model/model.h"
 #include "ops/gradients.h"
+#include "tensor/layout.h"
 #include "train/kept_activations.h"
 #include "train/side_losses.h"
 #include "train/weight_gradients.h"
@@ -32,7 +35,8 @@ class IndexerGradient {
     Tensor k, d_k;                 // [rows, index_dim]
     Tensor divergences, overlaps;  // [rows, index_heads]
 
-    Scratch first(std::int64_t rows) const;
+    std::vector<Placement> placements(const Config& config, std::int64_t tokens);
+    Scratch first(const Config& config, std::int64_t rows) const;
   };
   void count(const Scratch& s, const Tensor& slots, SideSums& sums) const;
 

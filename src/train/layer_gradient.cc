@@ -49,23 +49,17 @@ std::vector<Placement> LayerGradient::Scratch::placements(const Config& c, std::
   return placements;
 }
 
-LayerGradient::Scratch LayerGradient::Scratch::first(std::int64_t rows) const {
+LayerGradient::Scratch LayerGradient::Scratch::first(const Config& config,
+                                                     std::int64_t rows) const {
   Scratch part = *this;
-  const std::int64_t picks = rows * d_weights.dim(1);
-  for (Tensor* t :
-       {&part.normed, &part.d_normed, &part.branch, &part.d_attended, &part.d_q, &part.d_k,
-        &part.d_v, &part.d_product, &part.d_gate, &part.d_up, &part.d_weights})
-    *t = t->rows(0, rows);
-  for (Tensor* t :
-       {&part.dispatched, &part.d_expert_product, &part.d_expert_gate, &part.d_expert_up})
-    *t = t->rows(0, picks);
+  narrow(part.placements(config, rows));
   return part;
 }
 
 void LayerGradient::run(std::int64_t layer, const KeptLayer& kept, const Rows& rows,
                         const KvView& cache, const Tensor& d_hidden) {
   const LayerWeights& w = model_.layer_weights(layer);
-  const Scratch s = scratch_.first(d_hidden.dim(0));
+  const Scratch s = scratch_.first(model_.config(), d_hidden.dim(0));
   feed_forward(w, kept, s, d_hidden);
   attention(w, kept, rows, cache, s, d_hidden);
 }

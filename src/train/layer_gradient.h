@@ -51,7 +51,7 @@ class LayerGradient {
     Tensor balance;                     // [1]
 
     std::vector<Placement> placements(const Config& config, std::int64_t tokens);
-    Scratch first(std::int64_t rows) const;
+    Scratch first(const Config& config, std::int64_t rows) const;
   };
 
   void attention(const LayerWeights& w, const KeptLayer& kept, const Rows& rows,
