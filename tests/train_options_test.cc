@@ -81,12 +81,17 @@ TEST(TrainPlan, CountsWhatARunTakes) {
   const auto checkpoint = Checkpoint::open(directory);
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
   for (const Keep keep : {Keep::kAll, Keep::kInputs}) {
-    PlannedTraining training{.parts = {.mtp = true}, .keep = keep, .rows = 40, .lengths = {10, 30}};
-    training.scored = 20;
+    const bool indexer = keep == Keep::kAll;
+    PlannedTraining training{.parts = {.mtp = true, .indexer = indexer},
+                             .keep = keep,
+                             .rows = 40,
+                             .lengths = {10, 30},
+                             .scored = 20};
     const auto plan = plan_training(config, checkpoint->get(), training);
     ASSERT_TRUE(plan) << plan.error().message;
     const auto gradients = WeightGradients::create(*tiny.model, training.parts);
-    const auto differentiator = Differentiator::create(*tiny.model, *gradients, 40, 0.1f, keep);
+    const auto differentiator =
+        Differentiator::create(*tiny.model, *gradients, 40, 0.1f, keep, {.indexer = indexer});
     EXPECT_EQ(plan->memory.activations, differentiator->bytes());
     std::int64_t trained = 0;
     for (const WeightSpec& weight : gradients->weights()) trained += weight.elements();
@@ -115,6 +120,27 @@ TEST(TrainPlan, CountsOperations) {
   const TrainingFlops flops = work.flops(lengths, 2, false);
   EXPECT_EQ(flops.forward, 3 * 2 * (met + indexers) + 2 * 2 * head + 6 * 4 * heads);
   EXPECT_EQ(flops.backward, 3 * 4 * met + 2 * 4 * head + 6 * 10 * heads);
+}
+
+// Attention's scores and the indexer's over all pairs, its derivatives, and its two projections.
+TEST(TrainPlan, CountsWhatTeachesIndexers) {
+  const auto config = load_config(tiny_model_directory("train"));
+  const auto table = weight_table(*config, 0);
+  const TrainingWork plain(*config, *table, {}, std::nullopt);
+  const TrainingWork teaches(*config, *table, {.indexer = true}, std::nullopt);
+  double projections = 0;
+  for (const WeightSpec& weight : *table)
+    if (weight.kind == Kind::kIndexer && weight.shape.size() == 2)
+      projections += static_cast<double>(weight.elements());
+  const auto layers = static_cast<double>(config->sparse_layer_count());
+  const auto attention = static_cast<double>(config->heads * config->head_dim);
+  const auto index = static_cast<double>(config->index_heads * config->index_dim);
+  ASSERT_GT(layers, 0);
+  const std::int64_t lengths[] = {3};
+  const TrainingFlops a = plain.flops(lengths, 2, false), b = teaches.flops(lengths, 2, false);
+  EXPECT_EQ(a.forward, b.forward);
+  EXPECT_EQ(b.backward - a.backward,
+            3 * 4 * projections + 6 * layers * (2 * attention + 6 * index));
 }
 
 // With MTP modules the head is computed once more for each, and where they alone are trained

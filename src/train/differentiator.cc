@@ -133,12 +133,13 @@ std::vector<Placement> Differentiator::placements(std::int64_t hidden, std::int6
 }
 
 std::int64_t Differentiator::bytes_for(const Config& config, std::int64_t mtp_modules,
-                                       std::int64_t tokens, Keep keep) {
+                                       std::int64_t tokens, Keep keep, bool indexer) {
   std::vector<Depth> depths(1 + static_cast<std::size_t>(mtp_modules));
   Tensor streams[3], joined;
   return KeptActivations::bytes_for(config, mtp_modules, tokens, head_rows(tokens, config.vocab),
                                     keep) +
          LayerGradient::bytes_for(config, tokens) +
+         (indexer ? IndexerGradient::bytes_for(config, tokens) : 0) +
          bytes_of(placements(config.hidden, tokens, depths, {&streams[0], &streams[1], &streams[2]},
                              joined));
 }

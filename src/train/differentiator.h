@@ -82,9 +82,10 @@ class Differentiator {
   // What add() returns, without derivatives.
   Result<LossSums> losses(std::span<const TrainingSequence> sequences);
 
-  // What one takes, without making it, nor keys and values, nor a vision tower's part.
+  // What one takes, without making it, nor keys and values, nor a vision tower's part. `indexer`:
+  // as in SideLosses.
   static std::int64_t bytes_for(const Config& config, std::int64_t mtp_modules, std::int64_t tokens,
-                                Keep keep);
+                                Keep keep, bool indexer = false);
   std::int64_t bytes() const {
     return kept_.bytes() + layers_.bytes() + (indexer_ ? indexer_->bytes() : 0) + buffer_.bytes();
   }

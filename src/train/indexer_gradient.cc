@@ -10,6 +10,11 @@ IndexerGradient::IndexerGradient(const Model& model, const WeightGradients& weig
   buffer_ = lay_out(scratch_.placements(model.config(), tokens));
 }
 
+std::int64_t IndexerGradient::bytes_for(const Config& config, std::int64_t tokens) {
+  Scratch nowhere;
+  return bytes_of(nowhere.placements(config, tokens));
+}
+
 std::vector<Placement> IndexerGradient::Scratch::placements(const Config& c, std::int64_t tokens) {
   std::vector<Placement> placements;
   const auto add = [&](std::initializer_list<Tensor*> tensors, std::int64_t cols) {

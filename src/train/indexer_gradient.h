@@ -27,6 +27,8 @@ class IndexerGradient {
            SideSums& sums) const;
 
   std::int64_t bytes() const { return buffer_.bytes(); }
+  // What one takes, without making it.
+  static std::int64_t bytes_for(const Config& config, std::int64_t tokens);
 
  private:
   struct Scratch {

@@ -73,6 +73,7 @@ TrainingWork::TrainingWork(const Config& config, std::span<const WeightSpec> tab
     add_linear(weight, trained, above);
   }
   add_pairs(config, modules, lowest);
+  if (!adapted && parts.indexer) add_indexers(config, modules, parts);
   // The head is computed once for next tokens, and once for each module.
   const auto heads = static_cast<double>(1 + modules);
   scored_row_.forward *= heads;
@@ -109,6 +110,23 @@ void TrainingWork::add_pairs(const Config& config, std::int64_t modules, std::in
   }
 }
 
+// The divergence takes, of all that a query sees, attention's scores and the indexer's, and the
+// derivatives by the indexer's queries and keys; these are projected once more before, and their
+// weights' derivatives follow.
+void TrainingWork::add_indexers(const Config& config, std::int64_t modules,
+                                const TrainedParts& parts) {
+  std::int64_t taught = 0;
+  for (std::int64_t l = 0; l < config.layers + modules; ++l) {
+    const bool sparse = l >= config.layers || config.sparse_layers[static_cast<std::size_t>(l)];
+    taught += sparse && (l < config.layers ? parts.text : parts.mtp);
+  }
+  const auto layers = static_cast<double>(taught);
+  taught_pair_ = layers * (pair_ / 2 + 3 * index_pair_);
+  const auto projected = static_cast<double>(config.hidden * config.index_dim *
+                                             (config.index_heads + 1));
+  row_.backward += layers * 2 * 2 * projected;
+}
+
 TrainingFlops TrainingWork::flops(std::span<const std::int64_t> lengths, std::int64_t scored,
                                   bool repeats) const {
   double rows = 0, dense = 0, sparse = 0, ranked = 0;
@@ -130,7 +148,8 @@ TrainingFlops TrainingWork::flops(std::span<const std::int64_t> lengths, std::in
                   attended(dense_.layers, sparse_.layers) +
                   static_cast<double>(sparse_.layers) * index_pair_ * ranked;
   // Scores, and the derivatives by scores, q, k and v: five products where forward has two.
-  flops.backward = rows * row_.backward + labels * scored_row_.backward + 2.5 * again;
+  flops.backward = rows * row_.backward + labels * scored_row_.backward + 2.5 * again +
+                   taught_pair_ * dense;
   if (repeats) flops.repeated = rows * row_.repeated + again;
   return flops;
 }

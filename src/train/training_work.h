@@ -42,7 +42,7 @@ class TrainingWork {
 
   // Of sequences of these lengths, `scored` of whose rows have a label. Counts only what is needed:
   // the head on rows with labels, of attention the keys that are seen, derivatives by what lies
-  // above the lowest trained layer.
+  // above the lowest trained layer. What teaches the indexers counts as backward.
   TrainingFlops flops(std::span<const std::int64_t> lengths, std::int64_t scored,
                       bool repeats) const;
 
@@ -53,6 +53,7 @@ class TrainingWork {
   void add_linear(const WeightSpec& weight, bool trained, bool passes);
   void add_adapter(const AdaptedMatrix& matrix, const Config& config);
   void add_pairs(const Config& config, std::int64_t modules, std::int64_t lowest_layer);
+  void add_indexers(const Config& config, std::int64_t modules, const TrainedParts& parts);
 
   struct Attention {
     std::int64_t layers = 0;
@@ -63,6 +64,7 @@ class TrainingWork {
   Attention dense_, sparse_;
   double pair_ = 0;        // of a query and a key that it sees, forward
   double index_pair_ = 0;  // of a query and a key that it ranks
+  double taught_pair_ = 0;  // of a query and a key that it sees, by which indexers learn
   std::int64_t block_tokens_ = 1;
   std::int64_t blocks_ = 0;  // that a query sees of a sparse layer
   std::int64_t trained_ = 0;
