@@ -196,6 +196,40 @@ TEST(TrainPlan, IsPrintedWithoutData) {
   EXPECT_EQ(run_m3("train " + nano() + " --lora attn").status, 2);  // neither data nor --plan
 }
 
+json planned(const std::string& arguments) {
+  const Outcome outcome = run_m3("train " + nano() + " --plan --lora attn --json " + arguments);
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  return json::parse(outcome.out);
+}
+
+// All of a file's masks are held, a step has a copy of its own, and what is made of it: two tensors
+// of a cache line each.
+TEST(TrainPlan, CountsMasksOfPairs) {
+  const TemporaryDirectory work;
+  const auto inputs = [&](const std::string& mask) {
+    const std::string step = R"({"sequences": [{"ids": [1, 2, 3], "labels": [2, 3, -100]}],)"
+                             R"("attention_mask": [[)" +
+                             mask + "]]}";
+    return planned("--batches " + work.write("b.json", R"({"steps": [)" + step + "," + step + "]}"))
+        ["memory"]["inputs"];
+  };
+  EXPECT_EQ(inputs("[[true, true, true], [true, true, true], [true, true, true]]"),
+            2 * 36 + 36 + 2 * 64);
+  EXPECT_EQ(inputs("[[true, false, false], [true, true, false], [true, true, true]]"), 0);
+}
+
+TEST(TrainPlan, CountsTheLongestSampleOfAValidationFile) {
+  const TemporaryDirectory work;
+  const std::string text(2000, 'x'), data = texts(work);
+  const std::string longer = work.write("long.jsonl", json{{"text", text}}.dump());
+  const json with = planned("--data " + data + " --val " + longer);
+  EXPECT_EQ(with["memory"]["activations"],
+            planned("--data " + longer)["memory"]["activations"]);
+  EXPECT_EQ(with["tokens"], planned("--data " + data)["tokens"]);
+  EXPECT_EQ(planned("--data " + data + " --val 0.5")["memory"],
+            planned("--data " + data)["memory"]);
+}
+
 // At a rate of nothing no validation is better than the first.
 TEST(TrainPatience, EndsARunThatDoesNotImprove) {
   const TemporaryDirectory work;

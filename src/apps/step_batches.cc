@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "checkpoint/checksum.h"
 #include "data/epoch_order.h"
+#include "train/batch_mask.h"
 #include "train/packs.h"
 
 namespace m3 {
@@ -102,6 +103,19 @@ void add_step_options(CLI::App& command, StepOptions& o) {
       ->needs(validation);
 }
 
+std::optional<double> validation_share(const StepOptions& o) {
+  double share = 0;
+  const char* end = o.validation.data() + o.validation.size();
+  if (std::from_chars(o.validation.data(), end, share).ptr != end) return std::nullopt;
+  return share;
+}
+
+DataOptions validation_file(const StepOptions& o) {
+  DataOptions options = o.data;
+  options.files = {o.validation};
+  return options;
+}
+
 void expect_steps(const StepOptions& o) {
   if (o.batches.empty() && o.data.files.empty()) throw CLI::RequiredError("--data or --batches");
 }
@@ -148,12 +162,8 @@ Status StepBatches::open_data(const StepOptions& o, const std::string& directory
 
 Status StepBatches::open_validation(const StepOptions& o, const std::string& directory) {
   if (o.validation.empty()) return {};
-  double share = 0;
-  const char* end = o.validation.data() + o.validation.size();
-  if (std::from_chars(o.validation.data(), end, share).ptr == end) return hold_back(share);
-  DataOptions options = o.data;
-  options.files = {o.validation};
-  M3_TRY(validation_data_, read("--val", options, directory));
+  if (const auto share = validation_share(o)) return hold_back(*share);
+  M3_TRY(validation_data_, read("--val", validation_file(o), directory));
   validation_.resize(validation_data_->samples().size());
   std::iota(validation_.begin(), validation_.end(), 0);
   return {};
@@ -187,6 +197,12 @@ std::int64_t StepBatches::longest() const {
     for (const TrainingSequence& sequence : batch)
       longest = std::max(longest, std::ssize(sequence.ids));
   return longest;
+}
+
+std::int64_t StepBatches::step_bytes(std::int64_t rows) const {
+  std::int64_t most = 0;
+  for (const auto& batch : given_) most = std::max(most, mask_bytes(batch, rows));
+  return most;
 }
 
 std::int64_t StepBatches::epoch_of(std::int64_t step) const {

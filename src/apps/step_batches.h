@@ -29,6 +29,10 @@ void add_step_options(CLI::App& command, StepOptions& options);
 // Throws CLI's error unless there is either a file of batches or data.
 void expect_steps(const StepOptions& options);
 
+// Of the samples that --val holds back; none: it is a file, read as the options say that come next.
+std::optional<double> validation_share(const StepOptions& options);
+DataOptions validation_file(const StepOptions& options);
+
 class StepBatches {
  public:
   // `loaded`, of the model in `directory`, outlives the object. Prints what is in data files, and
@@ -39,6 +43,8 @@ class StepBatches {
 
   std::int64_t steps() const { return steps_; }
   std::int64_t longest() const;  // rows of the longest sequence
+  // That a step takes at most beside what its rows do, of which so many are computed together.
+  std::int64_t step_bytes(std::int64_t rows) const;
 
   // Of a step, both from 0; token batches are one epoch.
   std::int64_t epoch_of(std::int64_t step) const;

@@ -251,6 +251,7 @@ Status run_train(TrainOptions o) {
   const std::int64_t steps = batches.steps();
   M3_TRY(o.trainer.schedule, make_schedule(o, steps));
   o.trainer.rows = std::max(o.pack, batches.longest());
+  o.trainer.step_bytes = batches.step_bytes(o.trainer.rows);
   o.trainer.keep = o.recompute ? Keep::kInputs : Keep::kAll;
   if (!o.full) {
     M3_TRY(loaded->lora, begin_lora(o.lora, *loaded->model, o.json));

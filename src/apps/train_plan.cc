@@ -4,17 +4,21 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "apps/option_checks.h"
 #include "apps/progress_bar.h"
 #include "apps/training_file.h"
 #include "base/machine.h"
+#include "train/batch_mask.h"
 
 namespace m3 {
 namespace {
 
 constexpr std::int64_t kRows = 2048;  // where neither data nor --pack say
+
+using DataReader = std::function<Result<Dataset>(const DataOptions&)>;
 
 // A step whose samples are spread over the data from short to long.
 void take_data(const Dataset& data, std::int64_t batch, PlannedTraining& training) {
@@ -48,23 +52,45 @@ void take_batches(const std::vector<std::vector<TrainingSequence>>& batches,
   }
 }
 
+// All of them are held at once, and a step takes some more.
+void take_masks(const std::vector<std::vector<TrainingSequence>>& batches,
+                PlannedTraining& training) {
+  std::int64_t held = 0, most = 0;
+  for (const auto& batch : batches) {
+    held += bias_bytes(batch);
+    most = std::max(most, mask_bytes(batch, training.rows));
+  }
+  training.step_bytes = held + most;
+}
+
+// The rows that its longest sample takes.
+Status take_validation(const StepOptions& steps, const DataReader& read, PlannedTraining& training) {
+  if (steps.validation.empty() || validation_share(steps)) return {};
+  M3_TRY(const Dataset data, read(validation_file(steps)));
+  training.rows = std::max(training.rows, data.longest());
+  return {};
+}
+
 Status take_step(const ModelOptions& model, const StepOptions& steps, const Config& config,
                  PlannedTraining& training) {
   if (!steps.batches.empty()) {
     M3_TRY(const auto batches, read_training_batches(steps.batches, config));
     take_batches(batches, training);
+    take_masks(batches, training);
     return {};
   }
   if (!steps.data.files.empty()) {
     ThreadPool pool(model.threads);
     M3_TRY(const Tokenizer tokenizer, Tokenizer::load(model.model));
     const bool vision = config.vision.has_value() && !model.language_model_only;
-    M3_TRY(const Dataset data,
-           read_dataset(steps.data, model.model, config, tokenizer, vision, pool));
+    const DataReader read = [&](const DataOptions& options) {
+      return read_dataset(options, model.model, config, tokenizer, vision, pool);
+    };
+    M3_TRY(const Dataset data, read(steps.data));
     if (data.samples().empty()) return fail("--data: no sample is left to plan for");
     training.rows = std::max(training.rows, data.longest());
     take_data(data, steps.batch, training);
-    return {};
+    return take_validation(steps, read, training);
   }
   if (training.rows == 0) training.rows = std::min(kRows, config.positions_max);
   training.lengths = {training.rows};
@@ -102,6 +128,7 @@ std::string plan_text(const TrainingPlan& plan, const PlannedTraining& training)
        fmt::format("of {} rows at a time{}", training.rows,
                    training.keep == Keep::kAll ? "; --recompute keeps less" : ""));
   line("  cache", bytes_text(m.cache), "keys and values of these rows");
+  if (m.inputs > 0) line("  inputs", bytes_text(m.inputs), "masks");
   line("checkpoint", bytes_text(plan.checkpoint), "on the disk, each");
   line("step", fmt::format("{} tokens", plan.tokens),
        fmt::format("sequences: {}, scored tokens: {}, passes of {} rows: {}",
@@ -122,7 +149,8 @@ nlohmann::ordered_json plan_json(const TrainingPlan& plan) {
             {"weights", m.weights},
             {"trained", m.trained},
             {"activations", m.activations},
-            {"cache", m.cache}}},
+            {"cache", m.cache},
+            {"inputs", m.inputs}}},
           {"checkpoint", plan.checkpoint},
           {"trained_numbers", plan.trained},
           {"tokens", plan.tokens},

@@ -41,13 +41,16 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Model& model, const TrainerOpti
   const std::int64_t each = 4 + 2 * dtype_size(options.adam.moments) +
                             (adapter != nullptr ? 0 : MasterWeights::bytes_each(options.precision));
   const std::int64_t bytes =
-      trainer->gradients_.bytes() / 4 * each + trainer->differentiator_->bytes();
+      trainer->gradients_.bytes() / 4 * each + trainer->differentiator_->bytes() + options.step_bytes;
   if (bytes > available_memory())
     return fail(
         "training needs {:.1f} GB, {} bytes for each trained number and {:.1f} GB for what is kept "
-        "of {} rows{}: the system has {:.1f} GB left",
+        "of {} rows{}{}: the system has {:.1f} GB left",
         gigabytes(bytes), each, gigabytes(trainer->differentiator_->bytes()), options.rows,
         options.keep == Keep::kAll ? " (--recompute keeps less)" : "",
+        options.step_bytes == 0
+            ? ""
+            : fmt::format(", {:.1f} GB for masks and pictures", gigabytes(options.step_bytes)),
         gigabytes(available_memory()));
   trainer->adapter_ = adapter;
   if (adapter != nullptr) {

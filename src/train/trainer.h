@@ -32,6 +32,7 @@ struct TrainerOptions {
   double dropout = 0;      // of what an adapter's A read
   std::uint64_t seed = 0;  // of dropout
   std::int64_t rows = 0;   // that are computed together: the longest sequence fits
+  std::int64_t step_bytes = 0;  // that a step takes beside what its rows do: its masks
   Keep keep = Keep::kAll;
   double balance = 0;    // SideLosses::balance
   double bias_rate = 0;  // by which routers' biases follow the load (RouterBiases); 0: they do not

@@ -70,6 +70,7 @@ TrainingMemory count_memory(const Config& config, std::span<const StoredWeight> 
       Differentiator::bytes_for(config, modules, training.rows, training.keep, indexer);
   const std::int64_t pages = training.rows / config.block_tokens + std::ssize(training.lengths);
   memory.cache = pages * page_bytes(config, {DType::kBF16, DType::kBF16}, modules).total();
+  memory.inputs = training.step_bytes;
   return memory;
 }
 

@@ -27,6 +27,7 @@ struct PlannedTraining {
   std::int64_t rows = 0;              // that are computed together
   std::vector<std::int64_t> lengths;  // of the sequences of a step
   std::int64_t scored = 0;            // of their rows
+  std::int64_t step_bytes = 0;        // beside these rows: masks
 };
 
 // Bytes at the same time.
@@ -35,7 +36,8 @@ struct TrainingMemory {
   std::int64_t trained = 0;      // float32 values, gradients, both moments
   std::int64_t activations = 0;  // what forward keeps, and what backward works in
   std::int64_t cache = 0;  // keys, values and index keys of the rows that are computed together
-  std::int64_t total() const { return weights + trained + activations + cache; }
+  std::int64_t inputs = 0;  // PlannedTraining::step_bytes
+  std::int64_t total() const { return weights + trained + activations + cache + inputs; }
 };
 
 struct TrainingPlan {
