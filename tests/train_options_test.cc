@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -12,7 +13,9 @@
 #include "tests/temporary_directory.h"
 #include "tests/tiny_model.h"
 #include "train/differentiator.h"
+#include "train/trainer.h"
 #include "train/training_plan.h"
+#include "train/vision_gradient.h"
 
 namespace m3 {
 namespace {
@@ -210,12 +213,43 @@ TEST(TrainPlan, CountsMasksOfPairs) {
     const std::string step = R"({"sequences": [{"ids": [1, 2, 3], "labels": [2, 3, -100]}],)"
                              R"("attention_mask": [[)" +
                              mask + "]]}";
-    return planned("--batches " + work.write("b.json", R"({"steps": [)" + step + "," + step + "]}"))
-        ["memory"]["inputs"];
+    return planned("--batches " + work.write("b.json", R"({"steps": [)" + step + "," + step +
+                                                           "]}"))["memory"]["inputs"];
   };
   EXPECT_EQ(inputs("[[true, true, true], [true, true, true], [true, true, true]]"),
             2 * 36 + 36 + 2 * 64);
   EXPECT_EQ(inputs("[[true, false, false], [true, true, false], [true, true, true]]"), 0);
+}
+
+// Each layer of the tower keeps six tensors of a picture's rows; a longer clip is cut.
+TEST(TrainPlan, CountsTheLargestPicture) {
+  const auto config = load_config(nano());
+  const VisionConfig& c = *config->vision;
+  const auto bytes = [&](const MediaGrid& grid) {
+    return VisionGradient::bytes_for(*config, grid);
+  };
+  EXPECT_GT(bytes({1, 64, 64}), 64 * 64 * c.layers * 6 * c.hidden * 4);
+  EXPECT_NEAR(static_cast<double>(bytes({1, 64, 128})),
+              2.0 * static_cast<double>(bytes({1, 64, 64})),
+              0.05 * static_cast<double>(bytes({1, 64, 128})));
+  EXPECT_EQ(bytes({5 * c.segment_frames, 64, 64}), bytes({c.segment_frames, 64, 64}));
+
+  const TemporaryDirectory work;
+  std::filesystem::copy(media_file("turned.png"), work.path() + "/a.png");
+  const std::string data =
+      work.write("a.jsonl", R"({"prompt": "<image>", "completion": "A cat.", "image": "a.png"})");
+  const std::string command = "train " + nano() + " --plan --json --data " + data;
+  const json vision = json::parse(run_m3(command + " --full --train vision").out);
+  EXPECT_GT(vision["memory"]["inputs"], 0);
+  EXPECT_EQ(json::parse(run_m3(command + " --full").out)["memory"]["inputs"], 0);
+
+  const TinyModel tiny(tiny_model_directory("train"), {.backend = "cpu"}, 1);
+  ThreadPool pool(1);
+  const auto trainer =
+      Trainer::create(*tiny.model, {.rows = 8, .step_bytes = std::int64_t{1} << 60}, pool);
+  ASSERT_FALSE(trainer);
+  EXPECT_NE(trainer.error().message.find("masks and pictures"), std::string::npos)
+      << trainer.error().message;
 }
 
 TEST(TrainPlan, CountsTheLongestSampleOfAValidationFile) {
@@ -223,8 +257,7 @@ TEST(TrainPlan, CountsTheLongestSampleOfAValidationFile) {
   const std::string text(2000, 'x'), data = texts(work);
   const std::string longer = work.write("long.jsonl", json{{"text", text}}.dump());
   const json with = planned("--data " + data + " --val " + longer);
-  EXPECT_EQ(with["memory"]["activations"],
-            planned("--data " + longer)["memory"]["activations"]);
+  EXPECT_EQ(with["memory"]["activations"], planned("--data " + longer)["memory"]["activations"]);
   EXPECT_EQ(with["tokens"], planned("--data " + data)["tokens"]);
   EXPECT_EQ(planned("--data " + data + " --val 0.5")["memory"],
             planned("--data " + data)["memory"]);

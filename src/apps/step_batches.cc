@@ -18,6 +18,7 @@
 #include "data/epoch_order.h"
 #include "train/batch_mask.h"
 #include "train/packs.h"
+#include "train/vision_gradient.h"
 
 namespace m3 {
 namespace {
@@ -116,6 +117,14 @@ DataOptions validation_file(const StepOptions& o) {
   return options;
 }
 
+std::int64_t picture_bytes(const Dataset& data, const Config& config) {
+  std::int64_t most = 0;
+  for (const Sample& sample : data.samples())
+    for (const MediaGrid& grid : sample.grids)
+      most = std::max(most, VisionGradient::bytes_for(config, grid));
+  return most;
+}
+
 void expect_steps(const StepOptions& o) {
   if (o.batches.empty() && o.data.files.empty()) throw CLI::RequiredError("--data or --batches");
 }
@@ -200,7 +209,7 @@ std::int64_t StepBatches::longest() const {
 }
 
 std::int64_t StepBatches::step_bytes(std::int64_t rows) const {
-  std::int64_t most = 0;
+  std::int64_t most = data_ && vision_changes_ ? picture_bytes(*data_, loaded_->config()) : 0;
   for (const auto& batch : given_) most = std::max(most, mask_bytes(batch, rows));
   return most;
 }

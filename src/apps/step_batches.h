@@ -33,6 +33,9 @@ void expect_steps(const StepOptions& options);
 std::optional<double> validation_share(const StepOptions& options);
 DataOptions validation_file(const StepOptions& options);
 
+// What the tower's derivative takes of the largest picture.
+std::int64_t picture_bytes(const Dataset& data, const Config& config);
+
 class StepBatches {
  public:
   // `loaded`, of the model in `directory`, outlives the object. Prints what is in data files, and
@@ -79,7 +82,7 @@ class StepBatches {
 
   LoadedModel* loaded_ = nullptr;
   std::int64_t steps_ = 0;
-  std::string given_file_;                            // a file of batches, and what is in it
+  std::string given_file_;  // a file of batches, and what is in it
   std::vector<std::vector<TrainingSequence>> given_;
 
   std::optional<Dataset> data_, validation_data_;

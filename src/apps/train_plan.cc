@@ -64,7 +64,8 @@ void take_masks(const std::vector<std::vector<TrainingSequence>>& batches,
 }
 
 // The rows that its longest sample takes.
-Status take_validation(const StepOptions& steps, const DataReader& read, PlannedTraining& training) {
+Status take_validation(const StepOptions& steps, const DataReader& read,
+                       PlannedTraining& training) {
   if (steps.validation.empty() || validation_share(steps)) return {};
   M3_TRY(const Dataset data, read(validation_file(steps)));
   training.rows = std::max(training.rows, data.longest());
@@ -90,6 +91,7 @@ Status take_step(const ModelOptions& model, const StepOptions& steps, const Conf
     if (data.samples().empty()) return fail("--data: no sample is left to plan for");
     training.rows = std::max(training.rows, data.longest());
     take_data(data, steps.batch, training);
+    if (!training.lora && training.parts.vision) training.step_bytes = picture_bytes(data, config);
     return take_validation(steps, read, training);
   }
   if (training.rows == 0) training.rows = std::min(kRows, config.positions_max);
@@ -128,7 +130,7 @@ std::string plan_text(const TrainingPlan& plan, const PlannedTraining& training)
        fmt::format("of {} rows at a time{}", training.rows,
                    training.keep == Keep::kAll ? "; --recompute keeps less" : ""));
   line("  cache", bytes_text(m.cache), "keys and values of these rows");
-  if (m.inputs > 0) line("  inputs", bytes_text(m.inputs), "masks");
+  if (m.inputs > 0) line("  inputs", bytes_text(m.inputs), "masks and pictures");
   line("checkpoint", bytes_text(plan.checkpoint), "on the disk, each");
   line("step", fmt::format("{} tokens", plan.tokens),
        fmt::format("sequences: {}, scored tokens: {}, passes of {} rows: {}",

@@ -119,18 +119,18 @@ class Loop {
     const double seconds = seconds_since(begin);
     const std::int64_t tokens = rows_of(batch.sequences);
     return tell({.step = run_.trainer.steps(),
-          .epoch = epoch(),
-          .loss = report.loss,
-          .gradient_norm = report.gradient_norm,
-          .rate = report.rate,
-          .memory_gib = memory_gib(),
-          .tokens_per_second = static_cast<double>(tokens) / seconds,
-          .peak_share = peak_share(batch.sequences, seconds),
-          .tokens = tokens,
-          .labels = report.scored,
-          .skipped = why_skipped(report, batch),
-          .measures = report.measures,
-          .seconds_left = seconds_left()});
+                 .epoch = epoch(),
+                 .loss = report.loss,
+                 .gradient_norm = report.gradient_norm,
+                 .rate = report.rate,
+                 .memory_gib = memory_gib(),
+                 .tokens_per_second = static_cast<double>(tokens) / seconds,
+                 .peak_share = peak_share(batch.sequences, seconds),
+                 .tokens = tokens,
+                 .labels = report.scored,
+                 .skipped = why_skipped(report, batch),
+                 .measures = report.measures,
+                 .seconds_left = seconds_left()});
   }
 
   // If the steps that are left take as long as those of this process, with all that came between:
@@ -222,7 +222,8 @@ class Loop {
         line.step, steps, line.epoch, line.loss, measures, line.gradient_norm, line.rate,
         line.tokens_per_second,
         line.peak_share > 0 ? fmt::format(" ({:.2f} of peak)", line.peak_share) : "", line.labels,
-        line.memory_gib, duration(line.seconds_left), line.skipped.empty() ? "" : "  skipped: ", line.skipped));
+        line.memory_gib, duration(line.seconds_left),
+        line.skipped.empty() ? "" : "  skipped: ", line.skipped));
   }
 
   // Once: a full disk is full for many steps.

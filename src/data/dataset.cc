@@ -47,9 +47,12 @@ std::uint64_t checksum_of(const MediaInput& input) {
   return m3::checksum_of(std::as_bytes(std::span(input.pixels.values)));
 }
 
+MediaGrid media_grid(const Grid& grid) {
+  return {grid.t, grid.h, grid.w};
+}
+
 TrainingMedia training_media(const PixelRows& pixels, std::shared_ptr<const EncodedMedia> encoded) {
-  const Grid& grid = pixels.grid;
-  return {pixel_tensor(pixels), {grid.t, grid.h, grid.w}, std::move(encoded)};
+  return {pixel_tensor(pixels), media_grid(pixels.grid), std::move(encoded)};
 }
 
 }  // namespace
@@ -137,7 +140,10 @@ class Dataset::Builder {
       notes.insert(notes.end(), input.notes.begin(), input.notes.end());
     }
     M3_TRY(Sample sample, make_sample(record, shapes, tokenizer_));
-    for (const MediaInput& input : media) sample.pixels.push_back(checksum_of(input));
+    for (const MediaInput& input : media) {
+      sample.pixels.push_back(checksum_of(input));
+      sample.grids.push_back(media_grid(input.pixels.grid));
+    }
     return sample;
   }
 

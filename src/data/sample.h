@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "data/training_record.h"
+#include "model/vision.h"
 #include "text/media_prompt.h"
 #include "text/tokenizer.h"
 
@@ -26,9 +27,10 @@ struct Sample {
   std::vector<IdRange> media;  // in the order of the record's; all there is of each
   // Checksums of their pixels; of a cut sample also of those that are left out.
   std::vector<std::uint64_t> pixels = {};
-  std::int64_t answers = 0;   // of assistants
-  std::int64_t off_mode = 0;  // of these: learnt, but unlike what thinking_mode prompts for
-  bool is_text = false;       // no conversation
+  std::vector<MediaGrid> grids = {};  // their shapes
+  std::int64_t answers = 0;           // of assistants
+  std::int64_t off_mode = 0;          // of these: learnt, but unlike what thinking_mode prompts for
+  bool is_text = false;               // no conversation
 };
 
 std::int64_t scored_tokens(const Sample& sample);

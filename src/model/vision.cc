@@ -44,6 +44,23 @@ void write_positions(const MediaGrid& grid, std::int64_t merge, std::int64_t* ou
   }
 }
 
+std::vector<Placement> placements(const Config& config, std::int64_t rows, std::int64_t segments,
+                                  VisionTower::Buffers& b) {
+  const VisionConfig& c = *config.vision;
+  const DType f32 = DType::kF32;
+  return {{&b.positions, DType::kI64, {rows, kAxes}},
+          {&b.rotations, f32, {rows, 2 * kAxes * frequencies(c)}},
+          {&b.segments, DType::kI32, {segments + 1}},
+          {&b.hidden, f32, {rows, c.hidden}},
+          {&b.normed, f32, {rows, c.hidden}},
+          {&b.q, f32, {rows, c.hidden}},
+          {&b.k, f32, {rows, c.hidden}},
+          {&b.v, f32, {rows, c.hidden}},
+          {&b.attended, f32, {rows, c.hidden}},
+          {&b.wide, f32, {wide_rows(c), std::max(c.inner, c.projector_hidden)}},
+          {&b.projected, f32, {wide_rows(c), config.hidden}}};
+}
+
 }  // namespace
 
 std::int64_t media_tokens(const MediaGrid& grid, const VisionConfig& config) {
@@ -83,15 +100,16 @@ VisionTower::VisionTower(const Config& config, const VisionWeights& weights, Bac
 
 // Segments of at most segment_frames temporal groups (spec: vision §6.2), as many of them to a
 // slice as fit.
-std::vector<VisionTower::Slice> VisionTower::cut(std::span<const MediaGrid> grids) const {
+std::vector<VisionTower::Slice> VisionTower::cut(std::span<const MediaGrid> grids,
+                                                 const VisionConfig& config) {
   std::vector<Slice> slices;
   std::int64_t row = 0;
   for (const MediaGrid& grid : grids) {
-    M3_CHECK(grid.t > 0 && grid.h > 0 && grid.w > 0 && grid.h % vision_.spatial_merge == 0 &&
-                 grid.w % vision_.spatial_merge == 0,
+    M3_CHECK(grid.t > 0 && grid.h > 0 && grid.w > 0 && grid.h % config.spatial_merge == 0 &&
+                 grid.w % config.spatial_merge == 0,
              "grid {} x {} x {}", grid.t, grid.h, grid.w);
-    for (std::int64_t t = 0; t < grid.t; t += vision_.segment_frames) {
-      const MediaGrid segment{std::min(vision_.segment_frames, grid.t - t), grid.h, grid.w};
+    for (std::int64_t t = 0; t < grid.t; t += config.segment_frames) {
+      const MediaGrid segment{std::min(config.segment_frames, grid.t - t), grid.h, grid.w};
       if (slices.empty() || slices.back().rows() + segment.rows() > kSliceRows)
         slices.push_back({.first_row = row});
       slices.back().segments.push_back(segment);
@@ -103,7 +121,7 @@ std::vector<VisionTower::Slice> VisionTower::cut(std::span<const MediaGrid> grid
 
 bool VisionTower::encode(const Tensor& pixels, std::span<const MediaGrid> grids,
                          const Tensor& features, const EncodeWatch& watch) const {
-  const std::vector<Slice> slices = cut(grids);
+  const std::vector<Slice> slices = cut(grids, vision_);
   std::int64_t rows = 0, most_rows = 0, most_segments = 0;
   for (const Slice& slice : slices) {
     rows += slice.rows();
@@ -125,21 +143,13 @@ bool VisionTower::encode(const Tensor& pixels, std::span<const MediaGrid> grids,
 }
 
 Buffer VisionTower::allocate(std::int64_t rows, std::int64_t segments, Buffers& b) const {
-  const DType f32 = DType::kF32;
-  const std::int64_t hidden = vision_.hidden, wide = wide_rows(vision_);
-  const std::vector<Placement> layout = {
-      {&b.positions, DType::kI64, {rows, kAxes}},
-      {&b.rotations, f32, {rows, 2 * kAxes * frequencies(vision_)}},
-      {&b.segments, DType::kI32, {segments + 1}},
-      {&b.hidden, f32, {rows, hidden}},
-      {&b.normed, f32, {rows, hidden}},
-      {&b.q, f32, {rows, hidden}},
-      {&b.k, f32, {rows, hidden}},
-      {&b.v, f32, {rows, hidden}},
-      {&b.attended, f32, {rows, hidden}},
-      {&b.wide, f32, {wide, std::max(vision_.inner, vision_.projector_hidden)}},
-      {&b.projected, f32, {wide, config_.hidden}}};
-  return lay_out(layout);
+  return lay_out(placements(config_, rows, segments, b));
+}
+
+std::int64_t VisionTower::bytes_for(const Config& config, std::int64_t rows,
+                                    std::int64_t segments) {
+  Buffers nowhere;
+  return bytes_of(placements(config, rows, segments, nowhere));
 }
 
 void VisionTower::begin(const Slice& slice, const Tensor& pixels, const Buffers& b) const {

@@ -67,8 +67,10 @@ class VisionTower {
 
     Buffers first(std::int64_t rows, std::int64_t count) const;
   };
-  std::vector<Slice> cut(std::span<const MediaGrid> grids) const;
+  static std::vector<Slice> cut(std::span<const MediaGrid> grids, const VisionConfig& config);
   Buffer allocate(std::int64_t rows, std::int64_t segments, Buffers& buffers) const;
+  // What allocate() takes.
+  static std::int64_t bytes_for(const Config& config, std::int64_t rows, std::int64_t segments);
   // Places segments and rotations; b.hidden = the patches' embeddings, before their norm.
   void begin(const Slice& slice, const Tensor& pixels, const Buffers& b) const;
   // b.hidden += attention of its norm. Leaves q and k rotated.

@@ -40,8 +40,8 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Model& model, const TrainerOpti
   // Nothing of this has been touched yet; an adapter's values are there.
   const std::int64_t each = 4 + 2 * dtype_size(options.adam.moments) +
                             (adapter != nullptr ? 0 : MasterWeights::bytes_each(options.precision));
-  const std::int64_t bytes =
-      trainer->gradients_.bytes() / 4 * each + trainer->differentiator_->bytes() + options.step_bytes;
+  const std::int64_t bytes = trainer->gradients_.bytes() / 4 * each +
+                             trainer->differentiator_->bytes() + options.step_bytes;
   if (bytes > available_memory())
     return fail(
         "training needs {:.1f} GB, {} bytes for each trained number and {:.1f} GB for what is kept "

@@ -28,11 +28,11 @@ struct TrainerOptions {
   float mtp_scale = 0;
   AdamWOptions adam;
   Schedule schedule;
-  double clip = 1;         // the largest norm that is not scaled down; 0: none is
-  double dropout = 0;      // of what an adapter's A read
-  std::uint64_t seed = 0;  // of dropout
-  std::int64_t rows = 0;   // that are computed together: the longest sequence fits
-  std::int64_t step_bytes = 0;  // that a step takes beside what its rows do: its masks
+  double clip = 1;              // the largest norm that is not scaled down; 0: none is
+  double dropout = 0;           // of what an adapter's A read
+  std::uint64_t seed = 0;       // of dropout
+  std::int64_t rows = 0;        // that are computed together: the longest sequence fits
+  std::int64_t step_bytes = 0;  // that a step takes beside what its rows do: masks, pictures
   Keep keep = Keep::kAll;
   double balance = 0;    // SideLosses::balance
   double bias_rate = 0;  // by which routers' biases follow the load (RouterBiases); 0: they do not
@@ -44,7 +44,7 @@ struct StepReport {
   double gradient_norm = 0;  // before clipping
   double rate = 0;
   std::int64_t scored = 0;
-  std::string skipped;  // why no weight was changed, or empty
+  std::string skipped;                          // why no weight was changed, or empty
   std::optional<std::int64_t> not_finite = {};  // the first sequence with a loss that is not
   // Where MTP modules are trained: loss_main and, of the modules, mtp/loss_1, mtp/loss_2, …: the
   // sums over scored labels, so that loss is loss_main and the share of the others' mean.

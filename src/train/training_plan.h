@@ -27,7 +27,7 @@ struct PlannedTraining {
   std::int64_t rows = 0;              // that are computed together
   std::vector<std::int64_t> lengths;  // of the sequences of a step
   std::int64_t scored = 0;            // of their rows
-  std::int64_t step_bytes = 0;        // beside these rows: masks
+  std::int64_t step_bytes = 0;        // beside these rows: masks, pictures
 };
 
 // Bytes at the same time.
@@ -35,7 +35,7 @@ struct TrainingMemory {
   std::int64_t weights = 0;      // as the model reads them
   std::int64_t trained = 0;      // float32 values, gradients, both moments
   std::int64_t activations = 0;  // what forward keeps, and what backward works in
-  std::int64_t cache = 0;  // keys, values and index keys of the rows that are computed together
+  std::int64_t cache = 0;   // keys, values and index keys of the rows that are computed together
   std::int64_t inputs = 0;  // PlannedTraining::step_bytes
   std::int64_t total() const { return weights + trained + activations + cache + inputs; }
 };
@@ -51,8 +51,8 @@ struct TrainingPlan {
 };
 
 // Reads no weights. Without a checkpoint (null) the model is as its config says, without MTP
-// modules. Pictures are not counted. Errors: those of match_weights() and choose_sites();
-// parts that the model lacks.
+// modules. Operations on pictures are not counted. Errors: those of match_weights() and
+// choose_sites(); parts that the model lacks.
 Result<TrainingPlan> plan_training(const Config& config, const Checkpoint* checkpoint,
                                    const PlannedTraining& training);
 

@@ -122,8 +122,8 @@ void TrainingWork::add_indexers(const Config& config, std::int64_t modules,
   }
   const auto layers = static_cast<double>(taught);
   taught_pair_ = layers * (pair_ / 2 + 3 * index_pair_);
-  const auto projected = static_cast<double>(config.hidden * config.index_dim *
-                                             (config.index_heads + 1));
+  const auto projected =
+      static_cast<double>(config.hidden * config.index_dim * (config.index_heads + 1));
   row_.backward += layers * 2 * 2 * projected;
 }
 
@@ -148,8 +148,8 @@ TrainingFlops TrainingWork::flops(std::span<const std::int64_t> lengths, std::in
                   attended(dense_.layers, sparse_.layers) +
                   static_cast<double>(sparse_.layers) * index_pair_ * ranked;
   // Scores, and the derivatives by scores, q, k and v: five products where forward has two.
-  flops.backward = rows * row_.backward + labels * scored_row_.backward + 2.5 * again +
-                   taught_pair_ * dense;
+  flops.backward =
+      rows * row_.backward + labels * scored_row_.backward + 2.5 * again + taught_pair_ * dense;
   if (repeats) flops.repeated = rows * row_.repeated + again;
   return flops;
 }

@@ -62,8 +62,8 @@ class TrainingWork {
   TrainingFlops row_;         // of a row through the layers
   TrainingFlops scored_row_;  // of a row through the head, as often as it is computed
   Attention dense_, sparse_;
-  double pair_ = 0;        // of a query and a key that it sees, forward
-  double index_pair_ = 0;  // of a query and a key that it ranks
+  double pair_ = 0;         // of a query and a key that it sees, forward
+  double index_pair_ = 0;   // of a query and a key that it ranks
   double taught_pair_ = 0;  // of a query and a key that it sees, by which indexers learn
   std::int64_t block_tokens_ = 1;
   std::int64_t blocks_ = 0;  // that a query sees of a sparse layer

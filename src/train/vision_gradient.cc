@@ -1,5 +1,6 @@
 #include "train/vision_gradient.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "tensor/layout.h"
@@ -7,14 +8,49 @@
 namespace m3 {
 
 struct VisionGradient::Scratch {
+  explicit Scratch(const VisionConfig& config) : kept(static_cast<std::size_t>(config.layers)) {}
+
+  std::vector<KeptLayer> kept;
+  Tensor stem, d_hidden, d_stem;     // [rows, hidden]
   Tensor normed, d_normed;           // [rows, hidden]
   Tensor d_attended, d_q, d_k, d_v;  // [rows, hidden]
   Tensor wide, active, d_wide;       // [rows, inner]
+
+  std::vector<Placement> placements(const VisionConfig& config, std::int64_t rows) {
+    std::vector<Placement> placements;
+    const auto add = [&](std::initializer_list<Tensor*> tensors, std::int64_t cols) {
+      for (Tensor* tensor : tensors) placements.push_back({tensor, DType::kF32, {rows, cols}});
+    };
+    for (KeptLayer& k : kept)
+      add({&k.input, &k.q, &k.k, &k.v, &k.attended, &k.middle}, config.hidden);
+    add({&stem, &d_hidden, &d_stem, &normed, &d_normed}, config.hidden);
+    add({&d_attended, &d_q, &d_k, &d_v}, config.hidden);
+    add({&wide, &active, &d_wide}, config.inner);
+    return placements;
+  }
+};
+
+struct VisionGradient::Projection {
+  Tensor wide, active;                // [rows, projector_hidden]
+  Tensor projected, d_projected;      // [rows, text hidden]
+  Tensor merged_wide, merged_active;  // [rows / spatial_merge^2, projector_hidden]
+
+  std::vector<Placement> placements(const Config& config, std::int64_t rows) {
+    const VisionConfig& c = *config.vision;
+    const std::int64_t merged_rows = rows / (c.spatial_merge * c.spatial_merge);
+    const DType f32 = DType::kF32;
+    return {{&wide, f32, {rows, c.projector_hidden}},
+            {&active, f32, {rows, c.projector_hidden}},
+            {&projected, f32, {rows, config.hidden}},
+            {&d_projected, f32, {rows, config.hidden}},
+            {&merged_wide, f32, {merged_rows, c.projector_hidden}},
+            {&merged_active, f32, {merged_rows, c.projector_hidden}}};
+  }
 };
 
 VisionGradient::VisionGradient(const Model& model, const WeightGradients& weights)
-    : config_(*model.config().vision),
-      text_hidden_(model.config().hidden),
+    : model_config_(model.config()),
+      config_(*model_config_.vision),
       vision_(*model.weights().vision),
       weights_(weights),
       backend_(model.backend()),
@@ -23,29 +59,35 @@ VisionGradient::VisionGradient(const Model& model, const WeightGradients& weight
 
 void VisionGradient::add(const Tensor& pixels, const MediaGrid& grid, const Tensor& d_features) {
   const std::int64_t merged = config_.spatial_merge * config_.spatial_merge;
-  for (const VisionTower::Slice& slice : tower_.cut(std::span(&grid, 1))) {
+  for (const VisionTower::Slice& slice : VisionTower::cut(std::span(&grid, 1), config_)) {
     const std::int64_t first = slice.first_row / merged;
     add_slice(slice, pixels, d_features.rows(first, first + slice.rows() / merged));
   }
 }
 
+std::int64_t VisionGradient::bytes_for(const Config& config, const MediaGrid& grid) {
+  const VisionConfig& c = *config.vision;
+  Scratch scratch(c);
+  Projection projection;
+  std::int64_t most = 0;
+  for (const VisionTower::Slice& slice : VisionTower::cut(std::span(&grid, 1), c)) {
+    const std::int64_t rows = slice.rows();
+    most = std::max(most, VisionTower::bytes_for(config, rows, std::ssize(slice.segments)) +
+                              bytes_of(scratch.placements(c, rows)) +
+                              bytes_of(projection.placements(config, rows)));
+  }
+  return most;
+}
+
 void VisionGradient::add_slice(const VisionTower::Slice& slice, const Tensor& pixels,
                                const Tensor& d_features) {
-  const std::int64_t rows = slice.rows(), hidden = config_.hidden;
+  const std::int64_t rows = slice.rows();
   VisionTower::Buffers b;
   const Buffer shared = tower_.allocate(rows, std::ssize(slice.segments), b);
-  std::vector<KeptLayer> kept(vision_.layers.size());
-  Scratch s;
-  Tensor stem, d_hidden, d_stem;
-  std::vector<Placement> placements;
-  const auto place = [&](std::initializer_list<Tensor*> tensors, std::int64_t cols) {
-    for (Tensor* tensor : tensors) placements.push_back({tensor, DType::kF32, {rows, cols}});
-  };
-  for (KeptLayer& k : kept) place({&k.input, &k.q, &k.k, &k.v, &k.attended, &k.middle}, hidden);
-  place({&stem, &d_hidden, &d_stem, &s.normed, &s.d_normed}, hidden);
-  place({&s.d_attended, &s.d_q, &s.d_k, &s.d_v}, hidden);
-  place({&s.wide, &s.active, &s.d_wide}, config_.inner);
-  const Buffer own = lay_out(placements);
+  Scratch s(config_);
+  const Buffer own = lay_out(s.placements(config_, rows));
+  const std::vector<KeptLayer>& kept = s.kept;
+  const Tensor &stem = s.stem, &d_hidden = s.d_hidden, &d_stem = s.d_stem;
 
   tower_.begin(slice, pixels, b);
   backend_.copy(b.hidden, stem);
@@ -80,19 +122,12 @@ void VisionGradient::add_slice(const VisionTower::Slice& slice, const Tensor& pi
 // d_hidden: by what leaves the last layer.
 void VisionGradient::project(const VisionTower::Buffers& b, const Tensor& d_features,
                              const Tensor& d_hidden) {
-  const std::int64_t rows = b.hidden.dim(0), block = rows / d_features.dim(0);
-  const std::int64_t inner = config_.projector_hidden;
-  Tensor wide, active, projected, d_projected, merged_wide, merged_active;
-  const Buffer memory =
-      lay_out(std::vector<Placement>{{&wide, DType::kF32, {rows, inner}},
-                                     {&active, DType::kF32, {rows, inner}},
-                                     {&projected, DType::kF32, {rows, text_hidden_}},
-                                     {&d_projected, DType::kF32, {rows, text_hidden_}},
-                                     {&merged_wide, DType::kF32, {rows / block, inner}},
-                                     {&merged_active, DType::kF32, {rows / block, inner}}});
+  Projection all;
+  const Buffer memory = lay_out(all.placements(model_config_, b.hidden.dim(0)));
+  const auto& [wide, active, projected, d_projected, merged_wide, merged_active] = all;
   const VisionWeights& w = vision_;
   const auto merged = [&](const Tensor& x) {
-    return x.reshape({rows / block, block * text_hidden_});
+    return x.reshape({d_features.dim(0), x.elements() / d_features.dim(0)});
   };
   forward(b.hidden, w.projector_1, wide);
   backend_.gelu(wide, w.projector_1.bias, active);

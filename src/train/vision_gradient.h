@@ -19,6 +19,8 @@ class VisionGradient {
   // clip, d_features [tokens, text hidden]. Encodes it once more, and keeps what it passes through:
   // what lies between belongs to one slice at a time.
   void add(const Tensor& pixels, const MediaGrid& grid, const Tensor& d_features);
+  // What add() takes of a picture or clip, at most at a time.
+  static std::int64_t bytes_for(const Config& config, const MediaGrid& grid);
 
  private:
   // What a layer has read and computed; [rows, hidden] each.
@@ -27,6 +29,8 @@ class VisionGradient {
   };
   // Of one slice.
   struct Scratch;
+  // Of what follows its last layer.
+  struct Projection;
 
   void add_slice(const VisionTower::Slice& slice, const Tensor& pixels, const Tensor& d_features);
   void project(const VisionTower::Buffers& b, const Tensor& d_features, const Tensor& d_hidden);
@@ -42,8 +46,8 @@ class VisionGradient {
   LayerNorm norm_of(const LayerNormWeights& w) const;
   void norm(const Tensor& x, const LayerNormWeights& w, const Tensor& d_out, const Tensor& d_x);
 
+  const Config& model_config_;
   const VisionConfig& config_;
-  std::int64_t text_hidden_;
   const VisionWeights& vision_;
   const WeightGradients& weights_;
   Backend& backend_;
