@@ -9,7 +9,6 @@
 #include "backend/registry.h"
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
-#include "model/model_writer.h"
 #include "model/synth.h"
 #include "model/weights.h"
 #include "tests/temporary_directory.h"

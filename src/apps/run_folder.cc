@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 
 #include "apps/curves_plot.h"
@@ -45,12 +44,6 @@ void warn(const std::string& sentence) {
   std::fprintf(stderr, "warning: %s\n", sentence.c_str());
 }
 
-Status write_file(const std::string& path, const std::string& text) {
-  M3_TRY(FileWriter file, FileWriter::create(path));
-  M3_TRY_STATUS(file.write(text));
-  return file.commit();
-}
-
 Status expect_folder(const RunFolderOptions& o) {
   std::error_code error;
   const bool holds_run = fs::exists(o.directory + kRun, error);
@@ -73,10 +66,6 @@ std::vector<RunFact> facts_of(const std::vector<RunFact>& facts, bool instructio
   for (const RunFact& fact : facts)
     if ((fact.name == kInstructionSet) == instruction_set) some.push_back(fact);
   return some;
-}
-
-std::string last_error() {
-  return std::strerror(errno);
 }
 
 Status move_file(const fs::path& from, const std::string& directory) {
@@ -123,7 +112,7 @@ Status RunFolder::begin(const std::vector<RunFact>& facts, Trainer& trainer, boo
     // One more than stay is there while the next is written.
     M3_TRY_STATUS(
         expect_space(options_.directory, (validates ? 3 : 2) * checkpoint_bytes(trainer)));
-    M3_TRY_STATUS(write_file(options_.directory + kRun, facts_text(facts)));
+    M3_TRY_STATUS(write_text_file(options_.directory + kRun, facts_text(facts)));
   }
   M3_TRY_STATUS(make_directories(checkpoints()));
   M3_TRY_STATUS(sync_directory(options_.directory));
@@ -240,8 +229,8 @@ Status RunFolder::take_best() {
 
 void RunFolder::draw_curves() const {
   const std::string name = fs::path(options_.directory + "/").parent_path().filename().string();
-  const Status drawn = write_file(options_.directory + kCurves,
-                                  curves_svg(name, log_->steps(), log_->validations()));
+  const Status drawn = write_text_file(options_.directory + kCurves,
+                                       curves_svg(name, log_->steps(), log_->validations()));
   if (!drawn) warn(drawn.error().message);
 }
 

@@ -13,10 +13,6 @@
 namespace m3 {
 namespace {
 
-std::string reason() {
-  return std::strerror(errno);
-}
-
 // Closes the descriptor when it goes out of scope.
 struct Descriptor {
   int fd;
@@ -27,7 +23,7 @@ struct Descriptor {
 
 Result<struct stat> regular_file(int fd, const std::string& path) {
   struct stat info {};
-  if (::fstat(fd, &info) != 0) return fail("cannot read {}: {}", path, reason());
+  if (::fstat(fd, &info) != 0) return fail("cannot read {}: {}", path, last_error());
   if (!S_ISREG(info.st_mode)) return fail("{} is not a regular file", path);
   return info;
 }
@@ -47,10 +43,14 @@ void advise(std::span<const std::byte> mapping, std::span<const std::byte> part,
 
 }  // namespace
 
+std::string last_error() {
+  return std::strerror(errno);
+}
+
 Result<std::shared_ptr<const MappedFile>> MappedFile::open(const std::string& path) {
   // Without O_NONBLOCK, a pipe among the files would keep us waiting for its writer.
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  if (file.fd < 0) return fail("cannot open {}: {}", path, reason());
+  if (file.fd < 0) return fail("cannot open {}: {}", path, last_error());
   M3_TRY(const struct stat info, regular_file(file.fd, path));
   const auto size = static_cast<std::size_t>(info.st_size);
   const std::int64_t modified_ns =
@@ -58,7 +58,7 @@ Result<std::shared_ptr<const MappedFile>> MappedFile::open(const std::string& pa
   void* data = nullptr;
   if (size > 0) {
     data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd, 0);
-    if (data == MAP_FAILED) return fail("cannot map {} ({} bytes): {}", path, size, reason());
+    if (data == MAP_FAILED) return fail("cannot map {} ({} bytes): {}", path, size, last_error());
   }
   return std::shared_ptr<const MappedFile>(
       new MappedFile(path, static_cast<const std::byte*>(data), size, modified_ns));
@@ -78,13 +78,13 @@ void MappedFile::will_need(std::span<const std::byte> part) const {
 
 Result<std::string> read_text_file(const std::string& path, std::int64_t limit) {
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0) return fail("cannot open {}: {}", path, reason());
+  if (file.fd < 0) return fail("cannot open {}: {}", path, last_error());
   std::string text;
   char buffer[1 << 16];
   for (;;) {
     const ssize_t n = ::read(file.fd, buffer, sizeof buffer);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail("cannot read {}: {}", path, reason());
+    if (n < 0) return fail("cannot read {}: {}", path, last_error());
     if (n == 0) return text;
     text.append(buffer, static_cast<std::size_t>(n));
     if (static_cast<std::int64_t>(text.size()) > limit)
@@ -123,7 +123,7 @@ Result<FileWriter> FileWriter::create(const std::string& asked) {
       ::open(directory.empty() ? "." : directory.c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0644);
   const bool named = fd < 0;
   if (named) fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return fail("cannot create {}: {}", path, reason());
+  if (fd < 0) return fail("cannot create {}: {}", path, last_error());
   return FileWriter(path, std::move(temporary), named, fd);
 }
 
@@ -131,7 +131,7 @@ Status FileWriter::write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t n = ::write(descriptor_, bytes.data(), bytes.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail("cannot write {}: {}", path_, reason());
+    if (n < 0) return fail("cannot write {}: {}", path_, last_error());
     bytes = bytes.subspan(static_cast<std::size_t>(n));
   }
   return {};
@@ -149,18 +149,24 @@ Status FileWriter::commit() {
     synced = ::linkat(AT_FDCWD, fmt::format("/proc/self/fd/{}", fd).c_str(), AT_FDCWD,
                       temporary_.c_str(), AT_SYMLINK_FOLLOW) == 0;
   }
-  const std::string why = synced ? "" : reason();
+  const std::string why = synced ? "" : last_error();
   if (::close(fd) != 0 || !synced) {
-    const std::string found = synced ? reason() : why;
+    const std::string found = synced ? last_error() : why;
     ::unlink(temporary_.c_str());
     return fail("cannot finish writing {}: {}", path_, found);
   }
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    const std::string found = reason();
+    const std::string found = last_error();
     ::unlink(temporary_.c_str());
     return fail("cannot name {}: {}", path_, found);
   }
   return {};
+}
+
+Status write_text_file(const std::string& path, std::string_view text) {
+  M3_TRY(FileWriter file, FileWriter::create(path));
+  M3_TRY_STATUS(file.write(text));
+  return file.commit();
 }
 
 Status expect_space(const std::string& directory, std::int64_t bytes) {
@@ -174,9 +180,9 @@ Status expect_space(const std::string& directory, std::int64_t bytes) {
 
 Status sync_directory(const std::string& path) {
   const Descriptor directory{::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  if (directory.fd < 0) return fail("cannot open the directory {}: {}", path, reason());
+  if (directory.fd < 0) return fail("cannot open the directory {}: {}", path, last_error());
   if (::fsync(directory.fd) != 0 && errno != EINVAL && errno != EROFS)
-    return fail("cannot write the directory {}: {}", path, reason());
+    return fail("cannot write the directory {}: {}", path, last_error());
   return {};
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 
@@ -68,6 +69,12 @@ class FileWriter {
   bool named_;  // so, already
   int descriptor_;
 };
+
+// Writes a whole file by a FileWriter. Errors: those of its functions.
+Status write_text_file(const std::string& path, std::string_view text);
+
+// What the system says of the call that failed last on this thread: "No space left on device".
+std::string last_error();
 
 // Errors: the file system of a directory has less than `bytes` left.
 Status expect_space(const std::string& directory, std::int64_t bytes);

@@ -5,7 +5,6 @@
 #include "checkpoint/safetensors.h"
 #include "model/lora_files.h"
 #include "model/lora_names.h"
-#include "model/model_writer.h"
 
 namespace m3 {
 namespace {

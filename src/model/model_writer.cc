@@ -174,10 +174,4 @@ Status write_model_files(const ModelFiles& files, RowSource& source, const Write
   return write_text_file(options.directory + "/" + kIndexName, index_text(files));
 }
 
-Status write_text_file(const std::string& path, std::string_view text) {
-  M3_TRY(auto file, FileWriter::create(path));
-  M3_TRY_STATUS(file.write(text));
-  return file.commit();
-}
-
 }  // namespace m3

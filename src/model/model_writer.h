@@ -78,7 +78,4 @@ struct WriteOptions {
 // disk is full.
 Status write_model_files(const ModelFiles& files, RowSource& source, const WriteOptions& options);
 
-// A whole small file. Errors: as FileWriter.
-Status write_text_file(const std::string& path, std::string_view text);
-
 }  // namespace m3

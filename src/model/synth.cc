@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/file.h"
 #include "model/config.h"
 #include "model/initial_values.h"
 #include "model/model_writer.h"

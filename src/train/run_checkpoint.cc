@@ -119,12 +119,6 @@ std::string text_of(const RunCheckpoint& point) {
   return record.dump(2) + "\n";
 }
 
-Status write_text(const std::string& path, const std::string& text) {
-  M3_TRY(FileWriter file, FileWriter::create(path));
-  M3_TRY_STATUS(file.write(text));
-  return file.commit();
-}
-
 // Throws where the text is not what text_of() writes.
 RunCheckpoint parse_record(const std::string& text) {
   Json record = Json::parse(text);
@@ -258,7 +252,7 @@ Result<RunCheckpoint> save_checkpoint(const std::string& directory, const Traine
   M3_TRY_STATUS(make_directories(part));
   const auto written = [&]() -> Status {
     M3_TRY_STATUS(write_state(part + kState, trainer, point, progress));
-    M3_TRY_STATUS(write_text(part + kRecord, text_of(point)));
+    M3_TRY_STATUS(write_text_file(part + kRecord, text_of(point)));
     return sync_directory(part);
   }();
   if (!written) {
@@ -273,7 +267,7 @@ Result<RunCheckpoint> save_checkpoint(const std::string& directory, const Traine
 }
 
 Status save_record(const RunCheckpoint& checkpoint) {
-  return write_text(checkpoint.directory + kRecord, text_of(checkpoint));
+  return write_text_file(checkpoint.directory + kRecord, text_of(checkpoint));
 }
 
 std::vector<ListedCheckpoint> list_checkpoints(const std::string& directory) {

@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <ctime>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -87,13 +86,6 @@ ReadLines lines_up_to(std::int64_t done, const std::string& text) {
   return read;
 }
 
-// Only where something is to be taken back.
-Status write_lines(const std::string& path, const std::string& text) {
-  M3_TRY(FileWriter file, FileWriter::create(path));
-  M3_TRY_STATUS(file.write(text));
-  return file.commit();
-}
-
 // Names sort by time, and by the number of earlier ones where clocks are too coarse or wrong.
 std::string next_event_file(const std::string& directory, double seconds) {
   int earlier = 0;
@@ -104,10 +96,6 @@ std::string next_event_file(const std::string& directory, double seconds) {
   ::gethostname(host, sizeof host - 1);
   return fmt::format("{}/{}{:010.0f}.{}.{:05}", directory, kEvents, std::floor(seconds), host,
                      earlier);
-}
-
-std::string last_error() {
-  return std::strerror(errno);
 }
 
 }  // namespace
@@ -192,7 +180,7 @@ Result<RunLog> RunLog::open(const std::string& directory, std::int64_t done) {
     M3_TRY(text, read_text_file(path, kLogBytesMax));
   }
   ReadLines read = lines_up_to(done, text);
-  if (read.text != text) M3_TRY_STATUS(write_lines(path, read.text));
+  if (read.text != text) M3_TRY_STATUS(write_text_file(path, read.text));
   M3_TRY(GrowingFile lines, GrowingFile::open(path));
   const double now = seconds_since_1970();
   M3_TRY(GrowingFile events, GrowingFile::open(next_event_file(directory, now)));
