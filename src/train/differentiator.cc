@@ -327,9 +327,8 @@ void Differentiator::backward_layer(std::int64_t layer, const Model::Step& step,
   if (keep_ == Keep::kInputs) repeat_layer(layer, kept, step);
   const std::int64_t rows = d_stream.dim(0);
   const float share = 1 / static_cast<float>(step_rows_ > 0 ? step_rows_ : rows);
-  layers_.add_balance(static_cast<float>(side_.balance * static_cast<double>(rows)) * share,
-                      side_sums_);
-  layers_.run(layer, kept, step.rows, step.cache.kv(layer), d_stream);
+  const auto balance = static_cast<float>(side_.balance * static_cast<double>(rows)) * share;
+  layers_.run(layer, kept, step.rows, step.cache.kv(layer), {balance, side_sums_}, d_stream);
   if (indexer_)
     indexer_->add(layer, kept, step, share / static_cast<float>(model_->config().index_heads),
                   side_sums_);

@@ -57,10 +57,10 @@ LayerGradient::Scratch LayerGradient::Scratch::first(const Config& config,
 }
 
 void LayerGradient::run(std::int64_t layer, const KeptLayer& kept, const Rows& rows,
-                        const KvView& cache, const Tensor& d_hidden) {
+                        const KvView& cache, const Balance& balance, const Tensor& d_hidden) {
   const LayerWeights& w = model_.layer_weights(layer);
   const Scratch s = scratch_.first(model_.config(), d_hidden.dim(0));
-  feed_forward(w, kept, s, d_hidden);
+  feed_forward(w, kept, balance, s, d_hidden);
   attention(w, kept, rows, cache, s, d_hidden);
 }
 
@@ -85,14 +85,14 @@ void LayerGradient::attention(const LayerWeights& layer, const KeptLayer& kept, 
                 weights_.of(layer.attention_norm));
 }
 
-void LayerGradient::feed_forward(const LayerWeights& layer, const KeptLayer& kept, const Scratch& s,
-                                 const Tensor& d_hidden) {
+void LayerGradient::feed_forward(const LayerWeights& layer, const KeptLayer& kept,
+                                 const Balance& balance, const Scratch& s, const Tensor& d_hidden) {
   const float eps = model_.eps();
   backend_.rms_norm(kept.middle, layer.ffn_norm, eps, s.normed);
   if (layer.mlp)
     mlp(*layer.mlp, model_.config().dense_inner, kept.a, s, d_hidden, s.d_normed);
   else
-    moe(*layer.moe, kept.a, s, d_hidden);
+    moe(*layer.moe, kept.a, balance, s, d_hidden);
   ops_.rms_norm(kept.middle, layer.ffn_norm, eps, s.d_normed, d_hidden,
                 weights_.of(layer.ffn_norm));
 }
@@ -109,8 +109,8 @@ void LayerGradient::mlp(const MlpWeights& w, std::int64_t inner, const Activatio
 }
 
 // The weights of the experts are taken in front of the down projection (GradientOps::weigh).
-void LayerGradient::moe(const MoeWeights& w, const Activations& a, const Scratch& s,
-                        const Tensor& d_out) {
+void LayerGradient::moe(const MoeWeights& w, const Activations& a, const Balance& balance,
+                        const Scratch& s, const Tensor& d_out) {
   const Config& config = model_.config();
   const auto scale = static_cast<float>(config.routed_scale);
   WeightGradients::ExpertLists list, other;
@@ -130,19 +130,19 @@ void LayerGradient::moe(const MoeWeights& w, const Activations& a, const Scratch
 
   const Router router{w.router, w.router_bias, config.router_score};
   ops_.route(s.normed, router, a.experts, s.d_weights, s.d_normed, weights_.of(w.router));
-  if (balance_scale_ > 0) balance(router, weights_.of(w.router), a, s);
+  if (balance.scale > 0) add_balance(balance, router, weights_.of(w.router), a, s);
   if (!w.shared) return;
   mlp(*w.shared, config.shared_inner, a, s, d_out, s.branch);
   backend_.add(s.branch, s.d_normed);
 }
 
-void LayerGradient::balance(const Router& router, const Tensor& d_gate, const Activations& a,
-                            const Scratch& s) {
-  ops_.balance(s.normed, router, a.experts, balance_scale_, s.balance, s.d_normed, d_gate);
+void LayerGradient::add_balance(const Balance& balance, const Router& router, const Tensor& d_gate,
+                                const Activations& a, const Scratch& s) {
+  ops_.balance(s.normed, router, a.experts, balance.scale, s.balance, s.d_normed, d_gate);
   backend_.synchronize();
   const auto rows = static_cast<double>(s.normed.dim(0));
-  sums_->balance += rows * *s.balance.as<float>();
-  sums_->balanced_rows += rows;
+  balance.sums.balance += rows * *s.balance.as<float>();
+  balance.sums.balanced_rows += rows;
 }
 
 }  // namespace m3

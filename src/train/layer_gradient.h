@@ -20,16 +20,16 @@ class LayerGradient {
   // All outlive it; the model's backend has derivatives. For batches of up to `tokens` rows.
   LayerGradient(const Model& model, const WeightGradients& weights, std::int64_t tokens);
 
+  // Of MoE layers: the derivative of `scale` times their load balance is added, and it to `sums`.
+  struct Balance {
+    float scale = 0;  // 0: neither
+    SideSums& sums;
+  };
+
   // d_hidden [rows, hidden]: by what the layer gave, then by what it was given. `kept` as the
   // forward left it, of the batch's rows.
   void run(std::int64_t layer, const KeptLayer& kept, const Rows& rows, const KvView& cache,
-           const Tensor& d_hidden);
-
-  // From here on run() also takes the derivative of `scale` times the load balance of MoE layers.
-  void add_balance(float scale, SideSums& sums) {
-    balance_scale_ = scale;
-    sums_ = &sums;
-  }
+           const Balance& balance, const Tensor& d_hidden);
 
   std::int64_t bytes() const { return buffer_.bytes(); }
   // What one takes, without making it.
@@ -56,13 +56,15 @@ class LayerGradient {
 
   void attention(const LayerWeights& w, const KeptLayer& kept, const Rows& rows,
                  const KvView& cache, const Scratch& s, const Tensor& d_hidden);
-  void feed_forward(const LayerWeights& w, const KeptLayer& kept, const Scratch& s,
-                    const Tensor& d_hidden);
+  void feed_forward(const LayerWeights& w, const KeptLayer& kept, const Balance& balance,
+                    const Scratch& s, const Tensor& d_hidden);
   // d_x = the derivative by what the MLP read, s.normed.
   void mlp(const MlpWeights& w, std::int64_t inner, const Activations& a, const Scratch& s,
            const Tensor& d_out, const Tensor& d_x);
-  void moe(const MoeWeights& w, const Activations& a, const Scratch& s, const Tensor& d_out);
-  void balance(const Router& router, const Tensor& d_gate, const Activations& a, const Scratch& s);
+  void moe(const MoeWeights& w, const Activations& a, const Balance& balance, const Scratch& s,
+           const Tensor& d_out);
+  void add_balance(const Balance& balance, const Router& router, const Tensor& d_gate,
+                   const Activations& a, const Scratch& s);
 
   const Model& model_;
   const WeightGradients& weights_;
@@ -70,8 +72,6 @@ class LayerGradient {
   GradientOps& ops_;
   Scratch scratch_;
   Buffer buffer_;
-  float balance_scale_ = 0;
-  SideSums* sums_ = nullptr;
 };
 
 }  // namespace m3
