@@ -97,7 +97,7 @@ Status run_gradients(const GradientOptions& o) {
   M3_TRY(auto differentiator,
          Differentiator::create(*loaded->model, gradients, rows, static_cast<float>(o.mtp_scale),
                                 o.recompute ? Keep::kInputs : Keep::kAll));
-  // Neither has been touched yet.
+  // Both are mapped, but not yet backed by memory.
   const std::int64_t bytes = gradients.bytes() + differentiator.bytes();
   if (bytes > available_memory())
     return fail(

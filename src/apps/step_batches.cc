@@ -255,10 +255,10 @@ Result<std::vector<RunFact>> StepBatches::facts(const StepOptions& o) const {
 }
 
 bool StepBatches::validates_after(std::int64_t step) const {
-  return !validation_.empty() && looks_after(step, validate_every_);
+  return !validation_.empty() && is_due(step, validate_every_);
 }
 
-bool StepBatches::looks_after(std::int64_t step, std::int64_t every) const {
+bool StepBatches::is_due(std::int64_t step, std::int64_t every) const {
   const std::int64_t apart = every > 0 ? every : validate_every_;
   return step + 1 == steps_ || (apart > 0 && (step + 1) % apart == 0);
 }

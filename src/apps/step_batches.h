@@ -55,10 +55,11 @@ class StepBatches {
   // What its tokens follow from: the files, their samples, the order.
   Result<std::vector<RunFact>> facts(const StepOptions& options) const;
 
-  // Whether the model is to be looked at behind this step: as often as asked, and at the end.
+  // Whether a validation follows this step: as often as asked, and at the end.
   bool validates_after(std::int64_t step) const;
-  // The same for steps so far apart; 0: as far as validations.
-  bool looks_after(std::int64_t step, std::int64_t every) const;
+  // Whether something is due after this step that is to happen every so many steps, and at the end;
+  // 0: as often as validations.
+  bool is_due(std::int64_t step, std::int64_t every) const;
   std::int64_t validation_batches() const;
 
   // In an order that fills packs of `rows`. Which samples a step sees follows from the seed and the

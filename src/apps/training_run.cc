@@ -144,7 +144,7 @@ class Loop {
   bool samples_are_due() const {
     if (run_.samples == nullptr) return false;
     const std::int64_t done = run_.trainer.steps(), every = run_.samples->every();
-    return run_.batches.looks_after(done - 1, every);
+    return run_.batches.is_due(done - 1, every);
   }
 
   Status sample() {

@@ -306,7 +306,8 @@ void remove_superseded(const std::string& directory, const RunCheckpoint& newest
   for (const ListedCheckpoint& listed : list) {
     const bool is_best = best != nullptr && listed.step == best->step;
     if (listed.step == newest.step || is_best) continue;
-    // Under its other name first: whoever is killed on the way leaves no half of one.
+    // Renamed before it is removed, so that a kill in between leaves nothing that looks like a
+    // checkpoint and lacks files.
     const std::string name = fmt::format("{}/{}{}", directory, kStep, listed.step);
     fs::rename(name, name + kUnfinished, error);
   }

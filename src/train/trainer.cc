@@ -37,7 +37,8 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Model& model, const TrainerOpti
                                 options.keep,
                                 {.balance = options.balance, .indexer = options.parts.indexer}));
   trainer->differentiator_ = std::make_unique<Differentiator>(std::move(differentiator));
-  // Nothing of this has been touched yet; an adapter's values are there.
+  // These buffers are mapped, but not yet backed by memory. An adapter's values already are, so
+  // they are not counted.
   const std::int64_t each = 4 + 2 * dtype_size(options.adam.moments) +
                             (adapter != nullptr ? 0 : MasterWeights::bytes_each(options.precision));
   const std::int64_t bytes = trainer->gradients_.bytes() / 4 * each +
