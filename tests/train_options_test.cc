@@ -9,6 +9,7 @@
 #include "apps/training_run.h"
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
+#include "model/model_writer.h"
 #include "tests/program.h"
 #include "tests/temporary_directory.h"
 #include "tests/tiny_model.h"
@@ -74,6 +75,39 @@ TEST(TrainConfigFile, IsRefusedWhereItIsNotUnderstood) {
   refused("json = perhaps\n", "json");
   refused("config = \"other.toml\"\n", "knows no \"config\"");
   EXPECT_EQ(run_m3("train --config nowhere.toml").status, 2);
+}
+
+// A model whose weights cannot be loaded, as their shapes are not those of its config: what is said
+// before that was found without them.
+class TrainChecks : public testing::Test {
+ protected:
+  TrainChecks() {
+    std::filesystem::copy(nano(), model_);
+    auto config = json::parse(*read_text_file(model_ + "/config.json"));
+    json& vocab = config["text_config"]["vocab_size"];
+    vocab = vocab.get<int>() + 8;
+    EXPECT_TRUE(write_text_file(model_ + "/config.json", config.dump()));
+  }
+  Outcome train(const std::string& options) const {
+    return run_m3("train " + model_ + " --data " + data_ + " " + options);
+  }
+
+  const TemporaryDirectory work_;
+  const std::string model_ = work_.path() + "/model", data_ = texts(work_);
+};
+
+TEST_F(TrainChecks, FindMistakesBeforeWeightsAreLoaded) {
+  expect_refused(train("--full"), {"embed_tokens"});
+  expect_refused(train("--lora attn,router"), {"--lora", "router"});
+  expect_refused(train("--lora attn --rank 0"), {"--rank 0"});
+  expect_refused(train("--adapter " + nano()), {"is no adapter"});
+  expect_refused(train("--full --lr 1e-4 --min-lr 1e-3"), {"--min-lr", "--lr"});
+  expect_refused(train("--full --warmup 7 --epochs 2 --batch 3"), {"--warmup 7", "4 steps"});
+  expect_refused(train("--full --train mtp"), {"no MTP modules"});
+  expect_refused(train("--full --train vision --language-model-only"), {"vision tower"});
+  expect_refused(train("--full --backend cuda"), {"cuda", "absent"});
+  expect_refused(train("--full --max-tokens 5"), {"a.jsonl:1", "more than 5"});
+  expect_refused(train("--full --sample hello --sample-tokens 4096"), {"--sample", "4096"});
 }
 
 // Against the objects themselves, and against numbers counted by hand.

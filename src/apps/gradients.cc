@@ -7,6 +7,7 @@
 #include "apps/option_checks.h"
 #include "apps/pixel_file.h"
 #include "apps/progress_bar.h"
+#include "apps/train_options.h"
 #include "apps/training_file.h"
 #include "base/machine.h"
 #include "checkpoint/safetensors.h"
@@ -52,12 +53,10 @@ class LossTensors {
 };
 
 Result<TrainedParts> trained_parts(const GradientOptions& o) {
-  TrainedParts parts{.text = false, .mtp = o.mtp_scale > 0};
-  for (const std::string& part : o.train) {
-    if (part != "text" && part != "vision")
-      return fail("--train: expected \"text\" and \"vision\", found \"{}\"", part);
-    (part == "text" ? parts.text : parts.vision) = true;
-  }
+  M3_TRY(TrainedParts parts, parts_named(o.train));
+  if (parts.mtp)
+    return fail("--train mtp: here --mtp-scale says whether the MTP modules are trained");
+  parts.mtp = o.mtp_scale > 0;
   return parts;
 }
 
@@ -97,7 +96,7 @@ Status run_gradients(const GradientOptions& o) {
   M3_TRY(auto differentiator,
          Differentiator::create(*loaded->model, gradients, rows, static_cast<float>(o.mtp_scale),
                                 o.recompute ? Keep::kInputs : Keep::kAll));
-  // Both are mapped, but not yet backed by memory.
+  // These buffers are mapped but not yet backed by memory.
   const std::int64_t bytes = gradients.bytes() + differentiator.bytes();
   if (bytes > available_memory())
     return fail(

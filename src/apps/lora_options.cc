@@ -170,23 +170,24 @@ Result<LoraOptions> new_lora(const NewLoraOptions& options) {
   return lora;
 }
 
-Result<Lora> lora_to_begin_with(const NewLoraOptions& options, const Model& model) {
-  M3_TRY(const auto table, weight_table(model.config(), model.mtp_modules()));
+Result<Lora> lora_to_begin_with(const NewLoraOptions& options, const Config& config) {
+  M3_TRY(const auto table, weight_table(config, /*mtp_modules=*/0));
   if (options.adapter.empty()) {
     M3_TRY(const LoraOptions sizes, new_lora(options));
-    return Lora::create(model.config(), table, sizes);
+    return Lora::create(config, table, sizes);
   }
   M3_TRY(const Lora stored, load_lora(options.adapter, table));
-  auto lora = lora_to_train(stored, model.config(), table);
+  auto lora = lora_to_train(stored, config, table);
   if (!lora) return fail("--adapter {}: {}", options.adapter, lora.error().message);
   M3_TRY_STATUS(expect_as_asked(options, *lora));
   return lora;
 }
 
-Result<LoraNames> lora_names(const NewLoraOptions& options, const Lora& lora, const Model& model) {
+Result<LoraNames> lora_names(const NewLoraOptions& options, const Lora& lora,
+                             const Config& config) {
   if (options.names == "released") return LoraNames::kReleased;
-  M3_TRY(const auto table, weight_table(model.config(), model.mtp_modules()));
-  if (fits_transformers(lora, model.config(), table)) return LoraNames::kTransformers;
+  M3_TRY(const auto table, weight_table(config, /*mtp_modules=*/0));
+  if (fits_transformers(lora, config, table)) return LoraNames::kTransformers;
   if (options.names.empty()) return LoraNames::kReleased;
   return fail(
       "--lora-names transformers: a gate and its up read one A under these names, and {} has other "

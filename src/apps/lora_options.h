@@ -33,16 +33,17 @@ void add_new_lora_options(CLI::App& command, NewLoraOptions& options);
 // The last five mean nothing without one of the first two: throws what CLI11 reports.
 void expect_adapter(const CLI::App& command);
 
-// Of a new one. Errors: an unknown group, one without a rank or alpha, a rank or alpha for a group
-// that is not adapted or out of range, dropout of experts.
+// Of a new one. Errors: an unknown group, a rank or alpha for a group that is not adapted or out of
+// range, dropout of experts alone.
 Result<LoraOptions> new_lora(const NewLoraOptions& options);
 
-// The adapter that training begins with. Errors: those of new_lora(), load_lora() and
-// lora_to_train(); groups, ranks or alphas that are not those of the files.
-Result<Lora> lora_to_begin_with(const NewLoraOptions& options, const Model& model);
+// The adapter that training begins with, of a model of this config. Errors: those of new_lora(),
+// Lora::create(), load_lora() and lora_to_train(); groups, ranks or alphas that are not those of
+// the files.
+Result<Lora> lora_to_begin_with(const NewLoraOptions& options, const Config& config);
 // Under which it is saved. Unless they are given: those that peft reads, where its modules fit
 // them. Errors: names were given that they do not fit.
-Result<LoraNames> lora_names(const NewLoraOptions& options, const Lora& lora, const Model& model);
+Result<LoraNames> lora_names(const NewLoraOptions& options, const Lora& lora, const Config& config);
 
 // Which weights an adapter changes: a line for each kind, rank and alpha, and their sum.
 std::string lora_table(const Lora& lora);

@@ -58,6 +58,13 @@ std::span<const std::int64_t> batch_of(std::span<const std::int64_t> samples, st
   return samples.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
 }
 
+Result<Dataset> read_data(const char* what, const DataOptions& options, const ReadingModel& model) {
+  M3_TRY(Dataset data, read_dataset(options, model.directory, model.config, *model.tokenizer,
+                                    model.vision, model.pool));
+  M3_TRY_STATUS(report(what, data));
+  return data;
+}
+
 // A file by its content: it may have moved.
 Result<std::string> file_fact(const std::string& path) {
   M3_TRY(const auto file, MappedFile::open(path));
@@ -129,50 +136,43 @@ void expect_steps(const StepOptions& o) {
   if (o.batches.empty() && o.data.files.empty()) throw CLI::RequiredError("--data or --batches");
 }
 
-Result<StepBatches> StepBatches::open(const StepOptions& o, const std::string& directory,
-                                      LoadedModel& loaded, bool vision_changes) {
+Result<StepBatches> StepBatches::open(const StepOptions& o, const ReadingModel& model) {
   StepBatches batches;
-  batches.loaded_ = &loaded;
-  batches.vision_changes_ = vision_changes;
   if (!o.data.files.empty()) {
-    M3_TRY_STATUS(batches.open_data(o, directory));
+    M3_TRY_STATUS(batches.open_data(o, model));
     return batches;
   }
   batches.given_file_ = o.batches;
-  M3_TRY(batches.given_, read_training_batches(o.batches, loaded.config()));
+  M3_TRY(batches.given_, read_training_batches(o.batches, model.config));
   batches.steps_ = std::ssize(batches.given_);
   for (const auto& batch : batches.given_)
     for (const TrainingSequence& sequence : batch)
-      M3_TRY_STATUS(expect_no_placeholder(sequence.ids, loaded.config()));
+      M3_TRY_STATUS(expect_no_placeholder(sequence.ids, model.config));
   return batches;
 }
 
-Result<Dataset> StepBatches::read(const char* what, const DataOptions& options,
-                                  const std::string& directory) const {
-  M3_TRY(const Tokenizer* tokenizer, loaded_->need_tokenizer(what));
-  M3_TRY(Dataset data, read_dataset(options, directory, loaded_->config(), *tokenizer,
-                                    loaded_->model->weights().vision.has_value(), loaded_->pool));
-  M3_TRY_STATUS(report(what, data));
-  return data;
+void StepBatches::encode_with(const Model& model, bool vision_changes) {
+  model_ = &model;
+  vision_changes_ = vision_changes;
+  reader_ = std::make_unique<MediaReader>(model);
 }
 
-Status StepBatches::open_data(const StepOptions& o, const std::string& directory) {
-  M3_TRY(data_, read("--data", o.data, directory));
+Status StepBatches::open_data(const StepOptions& o, const ReadingModel& model) {
+  M3_TRY(data_, read_data("--data", o.data, model));
   trained_.resize(data_->samples().size());
   std::iota(trained_.begin(), trained_.end(), 0);
-  M3_TRY_STATUS(open_validation(o, directory));
+  M3_TRY_STATUS(open_validation(o, model));
   batch_ = o.batch;
   seed_ = o.seed;
   steps_ = o.steps > 0 ? o.steps : o.epochs * steps_of_epoch();
   validate_every_ = o.validate_every > 0 ? o.validate_every : steps_of_epoch();
-  reader_ = std::make_unique<MediaReader>(*loaded_->model);
   return {};
 }
 
-Status StepBatches::open_validation(const StepOptions& o, const std::string& directory) {
+Status StepBatches::open_validation(const StepOptions& o, const ReadingModel& model) {
   if (o.validation.empty()) return {};
   if (const auto share = validation_share(o)) return hold_back(*share);
-  M3_TRY(validation_data_, read("--val", validation_file(o), directory));
+  M3_TRY(validation_data_, read_data("--val", validation_file(o), model));
   validation_.resize(validation_data_->samples().size());
   std::iota(validation_.begin(), validation_.end(), 0);
   return {};
@@ -209,7 +209,7 @@ std::int64_t StepBatches::longest() const {
 }
 
 std::int64_t StepBatches::step_bytes(std::int64_t rows) const {
-  std::int64_t most = data_ && vision_changes_ ? picture_bytes(*data_, loaded_->config()) : 0;
+  std::int64_t most = data_ && vision_changes_ ? picture_bytes(*data_, model_->config()) : 0;
   for (const auto& batch : given_) most = std::max(most, mask_bytes(batch, rows));
   return most;
 }
@@ -291,7 +291,7 @@ Result<TrainingBatch> StepBatches::validation_at(std::int64_t batch, std::int64_
 Result<TrainingBatch> StepBatches::read_batch(const Dataset& data,
                                               std::span<const std::int64_t> samples,
                                               std::int64_t rows) {
-  if (vision_changes_) reader_ = std::make_unique<MediaReader>(*loaded_->model);
+  if (vision_changes_) reader_ = std::make_unique<MediaReader>(*model_);
   std::vector<std::int64_t> lengths, packed;
   for (const std::int64_t sample : samples)
     lengths.push_back(std::ssize(data.samples()[static_cast<std::size_t>(sample)].ids));

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "apps/data_options.h"
-#include "apps/model_options.h"
 #include "data/dataset.h"
+#include "model/model.h"
 #include "train/run_checkpoint.h"
 
 namespace m3 {
@@ -35,14 +35,25 @@ DataOptions validation_file(const StepOptions& options);
 
 // What the tower's derivative takes of the largest picture.
 std::int64_t picture_bytes(const Dataset& data, const Config& config);
+// The model that is going to read the data. Its weights need not be there yet.
+struct ReadingModel {
+  const std::string& directory;
+  const Config& config;
+  const Tokenizer* tokenizer = nullptr;  // of data files; batches of ids need none
+  bool vision = false;                   // it sees pictures
+  ThreadPool& pool;
+};
 
 class StepBatches {
  public:
-  // `loaded`, of the model in `directory`, outlives the object. Prints what is in data files, and
-  // what of them is not, on stderr. `vision_changes`: the tower is trained, so that no picture is
-  // encoded as it was before. Errors: what is wrong with the file or the data, where it is.
-  static Result<StepBatches> open(const StepOptions& options, const std::string& directory,
-                                  LoadedModel& loaded, bool vision_changes);
+  // Prints what is in data files, and what of them is not, on stderr. Errors: what is wrong with
+  // the file or the data, where it is.
+  static Result<StepBatches> open(const StepOptions& options, const ReadingModel& model);
+
+  // To be called before at() and validation_at(): the model, which outlives the object, encodes
+  // their pictures. `vision_changes`: its tower is trained, so that no picture is encoded as it was
+  // before.
+  void encode_with(const Model& model, bool vision_changes);
 
   std::int64_t steps() const { return steps_; }
   std::int64_t longest() const;  // rows of the longest sequence
@@ -71,17 +82,14 @@ class StepBatches {
 
  private:
   StepBatches() = default;
-  Status open_data(const StepOptions& options, const std::string& directory);
-  Status open_validation(const StepOptions& options, const std::string& directory);
-  Result<Dataset> read(const char* what, const DataOptions& options,
-                       const std::string& directory) const;
+  Status open_data(const StepOptions& options, const ReadingModel& model);
+  Status open_validation(const StepOptions& options, const ReadingModel& model);
   Status hold_back(double share);
   std::int64_t steps_of_epoch() const;
   TrainingBatch given_batch(std::int64_t step) const;
   Result<TrainingBatch> read_batch(const Dataset& data, std::span<const std::int64_t> samples,
                                    std::int64_t rows);
 
-  LoadedModel* loaded_ = nullptr;
   std::int64_t steps_ = 0;
   std::string given_file_;  // a file of batches, and what is in it
   std::vector<std::vector<TrainingSequence>> given_;
@@ -94,6 +102,7 @@ class StepBatches {
   std::uint64_t seed_ = 0;
   std::int64_t epoch_ = -1;
   std::vector<std::int64_t> order_;  // of that epoch
+  const Model* model_ = nullptr;
   bool vision_changes_ = false;
   std::unique_ptr<MediaReader> reader_;
 };

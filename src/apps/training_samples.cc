@@ -28,18 +28,18 @@ void add_sample_options(CLI::App& command, SampleOptions& o) {
       ->capture_default_str();
 }
 
-Result<TrainingSamples> TrainingSamples::create(const SampleOptions& options, LoadedModel& loaded) {
-  TrainingSamples samples(options, loaded);
+Result<TrainingSamples> TrainingSamples::create(const SampleOptions& options, const Config& config,
+                                                const Tokenizer& tokenizer) {
+  TrainingSamples samples(options);
   for (const std::string& prompt : options.prompts) {
-    M3_TRY(const Tokenizer* tokenizer, loaded.need_tokenizer("--sample"));
     const ChatInput input{.messages = Json::array({user_message(prompt)}),
                           .add_generation_prompt = true};
     M3_TRY(const Prompt rendered, render_chat(input));
-    M3_TRY(auto ids, encode_prompt(rendered, {}, *tokenizer));
+    M3_TRY(auto ids, encode_prompt(rendered, {}, tokenizer));
     const std::int64_t tokens = std::ssize(ids) + options.tokens;
-    if (tokens > loaded.config().positions_max)
+    if (tokens > config.positions_max)
       return fail("--sample: a prompt of {} tokens and {} of an answer; the model has {} positions",
-                  ids.size(), options.tokens, loaded.config().positions_max);
+                  ids.size(), options.tokens, config.positions_max);
     samples.ids_.push_back(std::move(ids));
   }
   return samples;

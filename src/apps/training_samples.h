@@ -25,9 +25,11 @@ void add_sample_options(CLI::App& command, SampleOptions& options);
 
 class TrainingSamples {
  public:
-  // `loaded` outlives the object. Errors: no tokenizer, or a prompt that leaves no room for an
-  // answer.
-  static Result<TrainingSamples> create(const SampleOptions& options, LoadedModel& loaded);
+  // Errors: a prompt that leaves no room for an answer.
+  static Result<TrainingSamples> create(const SampleOptions& options, const Config& config,
+                                        const Tokenizer& tokenizer);
+  // To be called before draw(): who answers; outlives the object.
+  void answer_with(LoadedModel& loaded) { loaded_ = &loaded; }
 
   std::int64_t every() const { return options_.every; }
   // The most probable answer to each prompt, asked as a user's message. Errors: no memory for keys
@@ -35,10 +37,9 @@ class TrainingSamples {
   Result<std::vector<SampleLine>> draw(std::int64_t step) const;
 
  private:
-  TrainingSamples(const SampleOptions& options, LoadedModel& loaded)
-      : options_(options), loaded_(&loaded) {}
+  explicit TrainingSamples(const SampleOptions& options) : options_(options) {}
   SampleOptions options_;
-  LoadedModel* loaded_;
+  LoadedModel* loaded_ = nullptr;
   std::vector<std::vector<std::int32_t>> ids_;  // of each prompt
 };
 

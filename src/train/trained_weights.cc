@@ -53,12 +53,19 @@ bool is_trained(const WeightSpec& spec, const TrainedParts& parts) {
   return false;
 }
 
-Result<std::vector<WeightSpec>> trained_weights(Model& model, const TrainedParts& parts) {
-  if (parts.mtp && model.mtp_modules() == 0) return fail("this model has no MTP modules to train");
-  if (parts.vision && !model.weights().vision)
-    return fail("this model was loaded without a vision tower to train");
-  if (parts.indexer && model.config().sparse_layer_count() == 0 && !parts.mtp)
+Status expect_parts(const TrainedParts& parts, const Config& config, std::int64_t mtp_modules,
+                    bool vision) {
+  if (parts.mtp && mtp_modules == 0) return fail("this model has no MTP modules to train");
+  if (parts.vision && !vision)
+    return fail("the model has no vision tower to train, or is to be loaded without it");
+  if (parts.indexer && config.sparse_layer_count() == 0 && !parts.mtp)
     return fail("this model has no sparse layers whose indexers could be trained");
+  return {};
+}
+
+Result<std::vector<WeightSpec>> trained_weights(Model& model, const TrainedParts& parts) {
+  M3_TRY_STATUS(
+      expect_parts(parts, model.config(), model.mtp_modules(), model.weights().vision.has_value()));
   M3_TRY(auto table, weight_table(model.config(), model.mtp_modules(), &model.weights()));
   std::erase_if(table, [&](const WeightSpec& spec) { return !is_trained(spec, parts); });
   return table;

@@ -31,9 +31,13 @@ bool is_of_indexer(const WeightSpec& spec);
 // Whether training these parts changes it.
 bool is_trained(const WeightSpec& weight, const TrainedParts& parts);
 
+// Whether a model of this config has these parts, with so many MTP modules, and with its vision
+// tower or without. Errors: it lacks one.
+Status expect_parts(const TrainedParts& parts, const Config& config, std::int64_t mtp_modules,
+                    bool vision);
+
 // The weights of these parts that have a gradient, in the order of the weight table; their places
-// point into the model. Errors: MTP modules, the vision tower or indexers are asked for and the
-// model has none.
+// point into the model. Errors: those of expect_parts().
 Result<std::vector<WeightSpec>> trained_weights(Model& model, const TrainedParts& parts);
 
 // One tensor for each of some weights, of its shape; float32 unless another type is asked for.
