@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::int64_t kRankMax = 1 << 14;
 constexpr double kAlphaMax = 1e6;
-constexpr const char *kRank = "8", *kAlpha = "32";  // of new adapters
+constexpr double kRank = 8, kAlpha = 32;  // of new adapters
 
 Result<std::size_t> group_named(const std::string& name) {
   const auto found = std::find(kLoraGroupNames.begin(), kLoraGroupNames.end(), name);
@@ -24,12 +24,15 @@ Result<std::size_t> group_named(const std::string& name) {
   return static_cast<std::size_t>(found - kLoraGroupNames.begin());
 }
 
-// The numbers of a list like "16,experts=4": of each group of `adapted`, its own or the common one.
-Result<std::array<double, kLoraGroupNames.size()>> numbers_of(
-    const char* option, const std::vector<std::string>& list,
-    const std::array<bool, kLoraGroupNames.size()>& adapted) {
-  std::array<double, kLoraGroupNames.size()> own{}, numbers{};
-  double common = 0;
+using Adapted = std::array<bool, kLoraGroupNames.size()>;
+using Numbers = std::array<double, kLoraGroupNames.size()>;
+
+// The numbers of a list like "16,experts=4": of each group its own, or else the common one, which
+// is `otherwise` unless the list has one.
+Result<Numbers> numbers_of(const char* option, const std::vector<std::string>& list,
+                           const Adapted& adapted, double otherwise) {
+  Numbers own{}, numbers{};
+  double common = otherwise;
   for (const std::string& entry : list) {
     const std::size_t equals = entry.find('=');
     const char* begin = entry.data() + (equals == entry.npos ? 0 : equals + 1);
@@ -47,15 +50,9 @@ Result<std::array<double, kLoraGroupNames.size()>> numbers_of(
       return fail("{} {}: --lora does not name {}", option, entry, kLoraGroupNames[group]);
     own[group] = number;
   }
-  for (std::size_t g = 0; g < numbers.size(); ++g) {
-    numbers[g] = own[g] > 0 ? own[g] : common;
-    if (adapted[g] && numbers[g] == 0)
-      return fail("{}: there is none for {}", option, kLoraGroupNames[g]);
-  }
+  for (std::size_t g = 0; g < numbers.size(); ++g) numbers[g] = own[g] > 0 ? own[g] : common;
   return numbers;
 }
-
-using Adapted = std::array<bool, kLoraGroupNames.size()>;
 
 Result<Adapted> adapted_groups(const std::vector<std::string>& names) {
   Adapted adapted{};
@@ -81,9 +78,9 @@ Status expect_numbers(const char* option, const std::vector<std::string>& list,
                       const Adapted& adapted, const Lora& lora,
                       double (*number_of)(const LoraModule&)) {
   if (list.empty()) return {};
-  M3_TRY(const auto numbers, numbers_of(option, list, adapted));
+  M3_TRY(const Numbers numbers, numbers_of(option, list, adapted, 0));
   for (const LoraModule& module : lora.modules())
-    if (const std::size_t g = group_of(module); number_of(module) != numbers[g])
+    if (const std::size_t g = group_of(module); numbers[g] > 0 && number_of(module) != numbers[g])
       return fail("{} {}: the adapter has {} for {}, as in {}; leave the option out", option,
                   numbers[g], number_of(module), kLoraGroupNames[g], module.name);
   return {};
@@ -121,12 +118,14 @@ void add_new_lora_options(CLI::App& command, NewLoraOptions& options) {
                   "alphas are its own")
       ->check(CLI::ExistingDirectory);
   command
-      .add_option("--rank", options.rank,
-                  "the adapter's ranks, as in 16 or attn=16,experts=4 (default: 8)")
+      .add_option(
+          "--rank", options.rank,
+          "the adapter's ranks: one for all groups, GROUP=NUMBER for one of them, or both, as in "
+          "16,experts=4 (default: 8)")
       ->delimiter(',');
   command
       .add_option("--alpha", options.alpha,
-                  "what it adds counts alpha / rank; given as the ranks (default: 32)")
+                  "what it adds counts alpha / rank; given like the ranks (default: 32)")
       ->delimiter(',');
   command
       .add_option("--lora-dropout", options.dropout,
@@ -155,11 +154,8 @@ Result<LoraOptions> new_lora(const NewLoraOptions& options) {
   LoraOptions lora{.groups = {}, .seed = options.seed};
   M3_TRY(const Adapted adapted, adapted_groups(options.groups));
   M3_TRY_STATUS(expect_droppable(options, adapted));
-  const auto or_default = [](const std::vector<std::string>& list, const char* number) {
-    return list.empty() ? std::vector<std::string>{number} : list;
-  };
-  M3_TRY(const auto ranks, numbers_of("--rank", or_default(options.rank, kRank), adapted));
-  M3_TRY(const auto alphas, numbers_of("--alpha", or_default(options.alpha, kAlpha), adapted));
+  M3_TRY(const Numbers ranks, numbers_of("--rank", options.rank, adapted, kRank));
+  M3_TRY(const Numbers alphas, numbers_of("--alpha", options.alpha, adapted, kAlpha));
   for (std::size_t g = 0; g < adapted.size(); ++g) {
     if (!adapted[g]) continue;
     const auto rank = static_cast<std::int64_t>(ranks[g]);

@@ -19,7 +19,8 @@ namespace m3 {
 struct NewLoraOptions {
   std::vector<std::string> groups;  // names
   std::string adapter;              // directory of the one to go on with; "": a new one
-  std::vector<std::string> rank;    // as typed; none: the default, or what the files have
+  std::vector<std::string>
+      rank;  // as typed; what it does not say: the default, or as the files have it
   std::vector<std::string> alpha;
   std::string names;
   double dropout = 0;
