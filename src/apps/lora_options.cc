@@ -63,9 +63,14 @@ Result<Adapted> adapted_groups(const std::vector<std::string>& names) {
   return adapted;
 }
 
+bool is_of_experts(const LoraModule& module) {
+  return lora_group(module.targets.front().kind) == LoraGroup::kExperts;
+}
+
 Status expect_droppable(const NewLoraOptions& options, const Adapted& adapted) {
-  if (options.dropout > 0 && adapted[static_cast<std::size_t>(LoraGroup::kExperts)])
-    return fail("--lora-dropout does not go with experts, for which peft has none either");
+  constexpr auto kExperts = static_cast<std::size_t>(LoraGroup::kExperts);
+  if (options.dropout > 0 && adapted[kExperts] && std::ranges::count(adapted, true) == 1)
+    return fail("--lora-dropout: experts have no dropout, in peft neither, and alone are adapted");
   return {};
 }
 
@@ -129,13 +134,14 @@ void add_new_lora_options(CLI::App& command, NewLoraOptions& options) {
       ->delimiter(',');
   command
       .add_option("--lora-dropout", options.dropout,
-                  "share of what A reads that is zero in a step, at random; not of experts")
+                  "share of what A reads that is zero in a step, at random; experts have none")
       ->check(between(0, 0.99))
       ->capture_default_str();
   command
       .add_option("--lora-names", options.names,
-                  "transformers (default): what peft over the official classes reads; released: an "
-                  "entry for each weight of the released checkpoint")
+                  "transformers: what peft over the official classes reads; released: an entry for "
+                  "each weight of the released checkpoint (default: transformers, unless --adapter "
+                  "has modules that these names do not fit)")
       ->check(CLI::IsMember({"transformers", "released"}));
   command
       .add_option("--lora-seed", options.seed,
@@ -189,6 +195,18 @@ Result<LoraNames> lora_names(const NewLoraOptions& options, const Lora& lora,
       "--lora-names transformers: a gate and its up read one A under these names, and {} has other "
       "modules: expected --lora-names released",
       options.adapter);
+}
+
+std::string lora_notes(const NewLoraOptions& options, const Lora& lora, LoraNames names) {
+  std::string notes;
+  if (options.dropout > 0 && std::ranges::any_of(lora.modules(), is_of_experts))
+    notes += "note: experts are adapted without --lora-dropout, as peft has none for them\n";
+  if (options.names.empty() && names == LoraNames::kReleased)
+    notes += fmt::format(
+        "note: the adapter will be saved under released names, since it has modules that those of "
+        "transformers do not fit: in {} a gate and its up each have an A\n",
+        options.adapter);
+  return notes;
 }
 
 std::string lora_table(const Lora& lora) {

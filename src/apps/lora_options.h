@@ -46,6 +46,10 @@ Result<Lora> lora_to_begin_with(const NewLoraOptions& options, const Config& con
 // them. Errors: names were given that they do not fit.
 Result<LoraNames> lora_names(const NewLoraOptions& options, const Lora& lora, const Config& config);
 
+// What is otherwise than one might expect from the options, a line each: dropout that experts do
+// not have, names that were chosen because others do not fit.
+std::string lora_notes(const NewLoraOptions& options, const Lora& lora, LoraNames names);
+
 // Which weights an adapter changes: a line for each kind, rank and alpha, and their sum.
 std::string lora_table(const Lora& lora);
 

@@ -43,6 +43,7 @@ Status prepare_lora(const TrainOptions& o, const Config& config, Prepared& prepa
   M3_TRY(prepared.lora, lora_to_begin_with(o.lora, config));
   std::fprintf(o.json ? stderr : stdout, "%s", lora_table(*prepared.lora).c_str());
   M3_TRY(prepared.names, lora_names(o.lora, *prepared.lora, config));
+  std::fprintf(stderr, "%s", lora_notes(o.lora, *prepared.lora, prepared.names).c_str());
   return {};
 }
 

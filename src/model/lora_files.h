@@ -29,7 +29,7 @@ struct LoraSaving {
   std::string directory;  // new or empty
   std::string model;      // the directory of the base model
   LoraNames names = LoraNames::kTransformers;
-  double dropout = 0;  // with which it was trained
+  double dropout = 0;  // with which it was trained; written unless peft would not read it so
 };
 
 // To be asked before hours of training. Errors: the directory is not empty, cannot be made, or is

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -85,6 +86,10 @@ class Writer {
 
 json config_of(const Lora& lora, const LoraSaving& saving) {
   const LoraSize size = lora.modules().front().size;
+  // peft refuses to load parameters with dropout. To those who answer with the adapter the number
+  // says nothing.
+  const bool droppable = saving.names == LoraNames::kReleased ||
+                         std::ranges::none_of(lora.modules(), &LoraModule::parameter);
   json config = {{"peft_type", "LORA"},
                  {"task_type", "CAUSAL_LM"},
                  {"base_model_name_or_path", saving.model},
@@ -93,7 +98,7 @@ json config_of(const Lora& lora, const LoraSaving& saving) {
                  {"fan_in_fan_out", false},
                  {"use_dora", false},
                  {"use_rslora", false},
-                 {"lora_dropout", saving.dropout},
+                 {"lora_dropout", droppable ? saving.dropout : 0},
                  {"r", size.rank},
                  {"lora_alpha", size.alpha},
                  {"rank_pattern", json::object()},
