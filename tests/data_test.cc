@@ -224,6 +224,12 @@ TEST(TrainOnData, SeesEverySampleInEachEpochAndLearnsThem) {
   EXPECT_EQ(again[0]["loss"], steps[0]["loss"]);
   const auto packed = steps_of(run_m3(short_run + "5 --pack 64"));
   EXPECT_NEAR(packed[0]["loss"].get<double>(), steps[0]["loss"].get<double>(), 1e-3);
+  // Fewer rows than a sample has would not do.
+  const Outcome raised = run_m3(short_run + "5 --pack 2");
+  EXPECT_EQ(steps_of(raised)[0]["loss"], steps[0]["loss"]);
+  for (const Outcome& told : {raised, check(data + " --pack 2")})
+    EXPECT_NE(told.err.find("note: --pack 2 is less than"), std::string::npos) << told.err;
+  EXPECT_EQ(run_m3(short_run + "5").err.find("--pack"), std::string::npos);
 }
 
 // What is learnt of data is what is learnt of the same ids and labels given as they are.

@@ -66,7 +66,7 @@ struct PackCounts {
 };
 
 PackCounts pack_counts(const Dataset& data, const CheckOptions& o, const DataCounts& counts) {
-  PackCounts packs{.rows = std::max(o.pack, data.longest())};
+  PackCounts packs{.rows = rows_together(o.pack, data.longest())};
   packs.packs = count_packs(data, o.batch, packs.rows);
   if (packs.packs > 0)
     packs.filled =

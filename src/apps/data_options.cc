@@ -1,6 +1,8 @@
 #include "apps/data_options.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
 #include <map>
 
 #include "apps/option_checks.h"
@@ -49,6 +51,15 @@ Result<Dataset> read_dataset(const DataOptions& o, const std::string& directory,
   ProgressBar bar("reading data", "B");
   options.progress = bar.callback();
   return Dataset::read(o.files, tokenizer, options, pool);
+}
+
+std::int64_t rows_together(std::int64_t pack, std::int64_t longest) {
+  if (pack > 0 && pack < longest)
+    std::fprintf(stderr,
+                 "note: --pack %lld is less than the longest sequence has, so %lld rows are "
+                 "computed together\n",
+                 static_cast<long long>(pack), static_cast<long long>(longest));
+  return std::max(pack, longest);
 }
 
 }  // namespace m3

@@ -38,4 +38,8 @@ Result<Dataset> read_dataset(const DataOptions& options, const std::string& dire
                              const Config& config, const Tokenizer& tokenizer, bool vision,
                              ThreadPool& pool);
 
+// Rows that are computed together: as --pack says (0: it was not given), but no fewer than the
+// longest sequence has, which is told on stderr.
+std::int64_t rows_together(std::int64_t pack, std::int64_t longest);
+
 }  // namespace m3

@@ -64,7 +64,7 @@ Result<Prepared> prepare(const TrainOptions& o, const TrainerOptions& trainer) {
                                      .pool = pool}));
   Prepared prepared{.trainer = trainer, .batches = std::move(batches)};
   M3_TRY(prepared.trainer.schedule, schedule_of(o, prepared.batches.steps()));
-  prepared.trainer.rows = std::max(o.pack, prepared.batches.longest());
+  prepared.trainer.rows = rows_together(o.pack, prepared.batches.longest());
   if (!o.samples.prompts.empty()) {
     M3_TRY(prepared.samples, TrainingSamples::create(o.samples, config, *tokenizer));
   }

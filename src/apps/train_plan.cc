@@ -36,20 +36,21 @@ void take_data(const Dataset& data, std::int64_t batch, PlannedTraining& trainin
 // The largest of the steps.
 void take_batches(const std::vector<std::vector<TrainingSequence>>& batches,
                   PlannedTraining& training) {
-  std::int64_t most = 0;
+  std::int64_t most = 0, longest = 0;
   for (const auto& batch : batches) {
     std::vector<std::int64_t> lengths;
     std::int64_t tokens = 0;
     for (const TrainingSequence& sequence : batch) {
       lengths.push_back(std::ssize(sequence.ids));
       tokens += lengths.back();
-      training.rows = std::max(training.rows, lengths.back());
+      longest = std::max(longest, lengths.back());
     }
     if (tokens <= most) continue;
     most = tokens;
     training.lengths = lengths;
     training.scored = scored_labels(batch);
   }
+  training.rows = rows_together(training.rows, longest);
 }
 
 // All of them are held at once, and a step takes some more.
@@ -89,7 +90,7 @@ Status take_step(const ModelOptions& model, const StepOptions& steps, const Conf
     };
     M3_TRY(const Dataset data, read(steps.data));
     if (data.samples().empty()) return fail("--data: no sample is left to plan for");
-    training.rows = std::max(training.rows, data.longest());
+    training.rows = rows_together(training.rows, data.longest());
     take_data(data, steps.batch, training);
     if (!training.lora && training.parts.vision) training.step_bytes = picture_bytes(data, config);
     return take_validation(steps, read, training);
