@@ -90,6 +90,7 @@ TEST(DataCheck, LeavesNothingOutWithoutAWord) {
   const Outcome refuse = check(both);
   EXPECT_EQ(refuse.status, 1);
   EXPECT_NE(refuse.out.find("refused   " + chat + ":1: has "), std::string::npos) << refuse.out;
+  EXPECT_NE(refuse.out.find("more than 400; --overlong cut or drop"), std::string::npos);
   const json whole = checked(both.substr(0, both.find(" --")));
   const json drop = checked(both + "--overlong drop");
   EXPECT_EQ(drop["samples"], 1);

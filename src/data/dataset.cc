@@ -168,7 +168,9 @@ class Dataset::Builder {
     const std::int64_t most = set_.options_.max_tokens;
     const std::size_t tokens = sample.ids.size();
     if (set_.options_.overlong == Overlong::kRefuse)
-      return refuse(source, fmt::format("has {} tokens, more than {}", tokens, most));
+      return refuse(source, fmt::format("has {} tokens, more than {}; --overlong cut or drop says "
+                                        "what to do about it",
+                                        tokens, most));
     if (set_.options_.overlong == Overlong::kDrop) {
       set_.dropped_.push_back(
           {set_.place(source), fmt::format("has {} tokens, more than {}", tokens, most)});
