@@ -154,6 +154,25 @@ Result<std::vector<bool>> find_learnt(const Json& messages) {
   return learnt;
 }
 
+// Data for DPO, which pairs a better answer with a worse one.
+Status expect_no_preference(const Json& record) {
+  for (const char* key : {"chosen", "rejected"})
+    if (find_set_member(record, key) != nullptr)
+      return fail("\"{}\" is of preference data, and neither DPO nor KTO is here", key);
+  return {};
+}
+
+// Data for KTO, in which `label` says whether an answer is a good one: bad ones would be learnt,
+// too. Beside a text it is any column of a table.
+Status expect_no_verdict(const Json& record) {
+  const Json* label = find_set_member(record, "label");
+  if (label == nullptr || !label->is_boolean()) return {};
+  return fail(
+      "\"label\" is {}, which says whether the answer is a good one, and neither DPO nor KTO is "
+      "here: expected good answers alone, without that key",
+      python_json(*label));
+}
+
 // What older forms of OpenAI's requests have in place of tools, which nobody would read.
 Status expect_present_form(const Json& record, const Json& messages) {
   if (find_set_member(record, "functions") != nullptr)
@@ -187,12 +206,14 @@ Status add_system(const Json& record, Json& messages) {
 Result<TrainingRecord> read_training_record(Json record,
                                             const std::optional<std::string>& thinking_mode) {
   if (!record.is_object()) return fail("a record must be an object, it is {}", kind_name(record));
+  M3_TRY_STATUS(expect_no_preference(record));
   M3_TRY(Json messages, find_messages(record));
   TrainingRecord made;
   if (messages.is_null()) {
     M3_TRY(made.text, need_text(record, "text"));
     return made;
   }
+  M3_TRY_STATUS(expect_no_verdict(record));
   M3_TRY_STATUS(expect_present_form(record, messages));
   M3_TRY(made.learnt, find_learnt(messages));
   M3_TRY_STATUS(place_record_media(record, messages));

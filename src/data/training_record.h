@@ -28,8 +28,10 @@ struct TrainingRecord {
 // list or JSON text of one; `image`, `images`, `video` and `videos`: addresses for the parts of
 // messages that have none and for "<image>" and "<video>" in their texts. `weight` of an assistant
 // message: 0 leaves it out of what is learnt. `thinking_mode`: of conversations that do not say.
-// Errors: no known form; a form's key of another kind; what read_chat_input() refuses; a role or
-// weight that is none; more or fewer addresses than places for them.
+// Errors: no known form; a form's key of another kind; preferences between answers (`chosen`,
+// `rejected`) or verdicts on them (`label`, true or false), from which nothing here learns; what
+// read_chat_input() refuses; a role or weight that is none; more or fewer addresses than places for
+// them.
 Result<TrainingRecord> read_training_record(Json record,
                                             const std::optional<std::string>& thinking_mode);
 

@@ -87,6 +87,23 @@ TEST(TrainingRecord, GivesPicturesTheirPlaces) {
             "\"image\" must hold addresses, it holds a number");
 }
 
+// Read as conversations, they would teach the bad answers with the good ones.
+TEST(TrainingRecord, RefusesPreferences) {
+  const auto refused = [](std::string_view json) { return error_of(record_of(json)); };
+  EXPECT_EQ(refused(R"({"prompt":"a","chosen":"b","rejected":"c"})"),
+            "\"chosen\" is of preference data, and neither DPO nor KTO is here");
+  EXPECT_NE(refused(R"({"conversations":[{"from":"human","value":"a"}],"rejected":"c"})")
+                .find("\"rejected\" is of preference data"),
+            std::string::npos);
+  for (const char* label : {"true", "false"})
+    EXPECT_NE(refused(std::string(R"({"prompt":"a","completion":"b","label":)") + label + "}")
+                  .find(std::string("\"label\" is ") + label),
+              std::string::npos);
+  EXPECT_EQ(summary(R"({"text":"a","label":true})"), "text: a");
+  EXPECT_EQ(summary(R"({"prompt":"a","completion":"b","label":7,"chosen":null})"),
+            "user: a|*assistant: b|");
+}
+
 TEST(TrainingRecord, RefusesWhatItCannotUnderstand) {
   const auto refused = [](std::string_view json) { return error_of(record_of(json)); };
   EXPECT_EQ(refused("[]"), "a record must be an object, it is a list");
