@@ -292,6 +292,10 @@ TEST(BadInput, TrainingBatches) {
   expect_refused(train(steps, ""), {"--full"});
   expect_refused(train(of(good)), {"steps.json", "steps"});
   expect_refused(train("{\"steps\": [{}]}"), {"step 0", "sequences"});
+  expect_refused(train("{\n\"steps\": [}"), {"steps.json: JSON at line 2, byte 10"});
+  expect_refused(
+      train("{\"steps\": [" + of(good) + ", " + of(R"({"ids": [1], "labels": [-100]})") + "]}"),
+      {"steps.json: step 1: no label is scored"});
   expect_refused(train(steps, " --full --train vision"), {"vision"});
   expect_refused(train(steps, " --full --betas 0.9"), {"--betas", "two"});
   expect_refused(train(steps, " --full --betas 0.9,1"), {"--betas"});

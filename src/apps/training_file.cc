@@ -115,7 +115,7 @@ Result<std::vector<TrainingSequence>> read_sequences(const Json& batch, const Co
 
 Result<Json> read_json_file(const std::string& path) {
   M3_TRY(const std::string text, read_text_file(path));
-  auto json = parse_json(text);
+  auto json = parse_json(text, JsonPlace::kLine);
   if (!json) return fail("{}: {}", path, json.error().message);
   return std::move(*json);
 }
@@ -140,6 +140,8 @@ Result<std::vector<std::vector<TrainingSequence>>> read_training_batches(const s
   for (const Json& step : json["steps"]) {
     auto sequences = read_sequences(step, config);
     if (!sequences) return fail("{}: step {}: {}", path, steps.size(), sequences.error().message);
+    if (scored_labels(*sequences) == 0)
+      return fail("{}: step {}: no label is scored, all are -100", path, steps.size());
     steps.push_back(std::move(*sequences));
   }
   return steps;

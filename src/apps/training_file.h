@@ -20,8 +20,8 @@ namespace m3 {
 Result<std::vector<TrainingSequence>> read_training_batch(const std::string& path,
                                                           const Config& config);
 
-// A JSON file {"steps": [{"sequences": ...}]}: a batch for each step. Errors: as above, and no
-// step.
+// A JSON file {"steps": [{"sequences": ...}]}: a batch for each step. Errors: as above, no step,
+// and a step without a label that is scored, from which nothing could be learnt.
 Result<std::vector<std::vector<TrainingSequence>>> read_training_batches(const std::string& path,
                                                                          const Config& config);
 

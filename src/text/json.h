@@ -7,6 +7,7 @@
 // json.dumps (spec: chat-and-api §2.4).
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -23,11 +24,15 @@ using Json = nlohmann::ordered_json;
 constexpr int kJsonDepthMax = 500;    // objects and arrays inside one another
 constexpr int kJsonDigitsMax = 4300;  // of an integer, as in Python
 
+// How an error says where a text stops being JSON: by the byte of the text, or, for people who will
+// look for it in an editor, by line, from 1, and byte of the line, from 0.
+enum class JsonPlace : std::uint8_t { kByte, kLine };
+
 // Reads one value and nothing behind it. Of a repeated key the last value counts, at the place of
 // the first, as in Python. Errors: the byte at which the text stops being JSON in UTF-8 (the last
 // byte of a misplaced word), and what was expected there; a byte order mark; numbers above the
 // range of a double; integers of more than kJsonDigitsMax digits; nesting beyond kJsonDepthMax.
-Result<Json> parse_json(std::string_view text);
+Result<Json> parse_json(std::string_view text, JsonPlace place = JsonPlace::kByte);
 
 // An integer of any length.
 bool is_integer(const Json& value);

@@ -1,5 +1,6 @@
 // parse_json(), as declared in json.h: nlohmann's parser reads, and tells a handler of ours what it
 // has read.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -57,7 +58,7 @@ Json object_of(std::vector<std::string> keys, Json::array_t values) {
 // Builds the value. Every handler returns false, with the error set, to end the reading.
 class Builder : public nlohmann::json_sax<WideJson> {
  public:
-  explicit Builder(std::string_view text) : text_(text) {}
+  Builder(std::string_view text, JsonPlace place) : text_(text), place_(place) {}
 
   Json take_value() { return std::move(open_.front().values.front()); }
   Error take_error() { return std::move(error_); }
@@ -93,9 +94,9 @@ class Builder : public nlohmann::json_sax<WideJson> {
     constexpr int kNumberOverflow = 406;  // among the ids that the library documents
     if (exception.id == kNumberOverflow) return refuse_number(last_token);
     const std::string reason = reason_in(exception.what(), last_token);
-    if (position > text_.size()) return stop("JSON ends at byte {}: {}", text_.size(), reason);
+    if (position > text_.size()) return stop("JSON ends at {}: {}", place(text_.size()), reason);
     const std::size_t at = position - 1;
-    return stop("JSON at byte {} ({}): {}", at, shown_byte(text_[at]), reason);
+    return stop("JSON at {} ({}): {}", place(at), shown_byte(text_[at]), reason);
   }
 
  private:
@@ -104,6 +105,13 @@ class Builder : public nlohmann::json_sax<WideJson> {
     std::vector<std::string> keys;
     Json::array_t values;
   };
+
+  std::string place(std::size_t at) const {
+    if (place_ == JsonPlace::kByte) return fmt::format("byte {}", at);
+    const std::string_view before = text_.substr(0, at);
+    const auto line = 1 + std::ranges::count(before, '\n');
+    return fmt::format("line {}, byte {}", line, at - (before.rfind('\n') + 1));
+  }
 
   bool add(Json value) {
     open_.back().values.push_back(std::move(value));
@@ -141,6 +149,7 @@ class Builder : public nlohmann::json_sax<WideJson> {
   }
 
   std::string_view text_;
+  JsonPlace place_;
   std::vector<Open> open_ = std::vector<Open>(1);  // the lowest is the text, which has one value
   Error error_;
 };
@@ -156,9 +165,9 @@ Status check_bytes(std::string_view text) {
 
 }  // namespace
 
-Result<Json> parse_json(std::string_view text) {
+Result<Json> parse_json(std::string_view text, JsonPlace place) {
   M3_TRY_STATUS(check_bytes(text));
-  Builder builder(text);
+  Builder builder(text, place);
   if (!WideJson::sax_parse(text.begin(), text.end(), &builder))
     return tl::unexpected(builder.take_error());
   return builder.take_value();

@@ -153,6 +153,15 @@ TEST(Json, ErrorsNameThePlace) {
   }
 }
 
+TEST(Json, ErrorsNameTheLineWhereAsked) {
+  const auto message = [](std::string_view text) {
+    return error_of(parse_json(text, JsonPlace::kLine));
+  };
+  EXPECT_TRUE(message("{\"a\": 1 ; }").starts_with("JSON at line 1, byte 8 (';'): "));
+  EXPECT_TRUE(message("[1,\n2 3]").starts_with("JSON at line 2, byte 2 ('3'): "));
+  EXPECT_TRUE(message("[1,\n2,\n").starts_with("JSON ends at line 3, byte 0: "));
+}
+
 TEST(Json, NumbersOutOfRangeAreShown) {
   constexpr std::string_view kExpected =
       " is out of range: expected a double, or an integer of 4300 digits at most";
