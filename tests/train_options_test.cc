@@ -61,6 +61,23 @@ TEST(TrainConfigFile, StandsForTheCommandLine) {
   EXPECT_NE(by_both, by_file);
 }
 
+// What is typed also wins over what does not go with it.
+TEST(TrainConfigFile, GivesWayToWhatExcludesIt) {
+  const TemporaryDirectory work;
+  const std::string file =
+      work.write("run.toml", "model = \"" + nano() + "\"\ndata = \"" + texts(work) +
+                                 "\"\nfull = true\nepochs = 2\nbatch = 3\njson = true\n");
+  EXPECT_EQ(losses(run_m3("train --config " + file)).size(), 4u);
+  const auto steps = losses(run_m3("train --steps 1 --lora attn --config " + file));
+  EXPECT_EQ(steps, losses(run_m3("train " + nano() + " --data " + work.path() +
+                                 "/a.jsonl --batch 3 --steps 1 --lora attn --json")));
+  const std::string adapter =
+      work.write("adapter.toml", "model = \"" + nano() + "\"\nlora = \"attn\"\n");
+  const Outcome full = run_m3("train --full --steps 1 --json --data " + work.path() +
+                              "/a.jsonl --config " + adapter);
+  EXPECT_EQ(losses(full).size(), 1u);
+}
+
 TEST(TrainConfigFile, IsRefusedWhereItIsNotUnderstood) {
   const TemporaryDirectory work;
   const auto refused = [&](const std::string& text, const std::string& word) {
@@ -74,6 +91,9 @@ TEST(TrainConfigFile, IsRefusedWhereItIsNotUnderstood) {
   refused("lr = fast\n", "--lr");
   refused("json = perhaps\n", "json");
   refused("config = \"other.toml\"\n", "knows no \"config\"");
+  refused("lr = 1e-3\nbatch = 2\nlr = 1e-4\n", "\"lr\" is there twice");
+  refused("lr = 1e-3\nlr = 1e-4\n", "--lr");
+  refused("steps = 3\nepochs = 2\ndata = \"a\"\n", "--epochs");
   EXPECT_EQ(run_m3("train --config nowhere.toml").status, 2);
 }
 

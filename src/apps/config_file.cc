@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <set>
+
 namespace m3 {
 namespace {
 
@@ -14,22 +17,48 @@ CLI::Option* find_option(CLI::App& command, const std::string& key) {
   return nullptr;
 }
 
-void set_option(CLI::App& command, const std::string& path, const CLI::ConfigItem& item) {
-  CLI::Option* option = item.parents.empty() ? find_option(command, item.name) : nullptr;
-  if (option == nullptr || !option->get_configurable())
-    throw CLI::ConfigError(fmt::format("{}: m3 {} knows no \"{}\"; its --help lists what it knows",
-                                       path, command.get_name(), item.fullname()));
-  if (!option->empty()) return;
-  if (option->get_expected_min() > 0) {
-    option->add_result(item.inputs);
-    return;
+// One reading of a file. What was typed wins, also over what goes with none of it.
+class FileReader {
+ public:
+  FileReader(CLI::App& command, const std::string& path) : command_(command), path_(path) {
+    for (CLI::Option* option : command.get_options())
+      if (!option->empty()) typed_.insert(option);
   }
-  const std::string value = CLI::ConfigTOML().to_flag(item);
-  if (value != "true" && value != "false")
-    throw CLI::ConfigError(
-        fmt::format("{}: {} is a flag: expected true or false, found {}", path, item.name, value));
-  if (value == "true") option->add_result(value);
-}
+
+  void set(const CLI::ConfigItem& item) {
+    CLI::Option* option = item.parents.empty() ? find_option(command_, item.name) : nullptr;
+    if (option == nullptr || !option->get_configurable())
+      throw CLI::ConfigError(
+          fmt::format("{}: m3 {} knows no \"{}\"; its --help lists what it knows", path_,
+                      command_.get_name(), item.fullname()));
+    if (!read_.insert(option).second)
+      throw CLI::ConfigError(fmt::format("{}: \"{}\" is there twice", path_, item.name));
+    if (gives_way(option)) return;
+    if (option->get_expected_min() > 0)
+      option->add_result(item.inputs);
+    else
+      set_flag(*option, item);
+  }
+
+ private:
+  bool gives_way(CLI::Option* option) const {
+    return typed_.contains(option) || std::ranges::any_of(option->get_excludes(), [&](auto* other) {
+             return typed_.contains(other);
+           });
+  }
+
+  void set_flag(CLI::Option& flag, const CLI::ConfigItem& item) const {
+    const std::string value = CLI::ConfigTOML().to_flag(item);
+    if (value != "true" && value != "false")
+      throw CLI::ConfigError(fmt::format("{}: {} is a flag: expected true or false, found {}",
+                                         path_, item.name, value));
+    if (value == "true") flag.add_result(value);
+  }
+
+  CLI::App& command_;
+  const std::string& path_;
+  std::set<const CLI::Option*> typed_, read_;
+};
 
 }  // namespace
 
@@ -37,14 +66,15 @@ void add_config_option(CLI::App& command) {
   // CLI11 reads files for a whole program only. Callbacks run in the order in which options were
   // added, when all of the command line is known.
   const auto read = [&command](const std::string& path) {
+    FileReader file(command, path);
     for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_file(path))
-      if (item.name != "++" && item.name != "--") set_option(command, path, item);
+      if (item.name != "++" && item.name != "--") file.set(item);
   };
   command
       .add_option_function<std::string>(
           "--config", read,
           "file of options, a line each, such as lr = 1e-4 or data = [\"a.jsonl\", \"b.jsonl\"]; "
-          "the command line wins")
+          "the command line wins, as with --steps over epochs of the file")
       ->check(CLI::ExistingFile)
       ->configurable(false);
 }
