@@ -285,7 +285,11 @@ TEST(TrainRunFolder, RefusesWhatIsAnotherRun) {
   // What changes no number may differ.
   EXPECT_EQ(resumed("--save-every 1", "--save-every 5 --threads 1 --json").status, 1);  // data
   data_file(work);
-  EXPECT_EQ(resumed("--save-every 1", "--save-every 5 --threads 1 --json").status, 0);
+  EXPECT_EQ(resumed("--save-every 1",
+                    "--save-every 5 --threads 1 --json --recompute --patience 9 --sample hello "
+                    "--router-metrics brief --lora-names released")
+                .status,
+            0);
   EXPECT_EQ(
       run_m3("train " + nano() + " --data " + data_file(work) + kAdapter + " --resume").status, 2);
 }
