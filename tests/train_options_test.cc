@@ -317,6 +317,35 @@ TEST(TrainPlan, CountsTheLongestSampleOfAValidationFile) {
             planned("--data " + data)["memory"]);
 }
 
+// Ranks and groups of an adapter are the files'.
+TEST(TrainPlan, IsOfAnAdapterToGoOnWith) {
+  const TemporaryDirectory work;
+  const std::string train = "train " + nano() + " --lora attn,experts --rank 4,experts=2 ";
+  const std::string out = work.path() + "/out";
+  const Outcome trained = run_m3(train + "--steps 1 --data " + texts(work) + " --out " + out);
+  ASSERT_EQ(trained.status, 0) << trained.err;
+  const Outcome planned = run_m3("train " + nano() + " --plan --json --adapter " + out);
+  ASSERT_EQ(planned.status, 0) << planned.err;
+  EXPECT_EQ(json::parse(planned.out), json::parse(run_m3(train + "--plan --json").out));
+}
+
+TEST(TrainPlan, RefusesWhatTheRunWould) {
+  const TemporaryDirectory work;
+  const std::string plan = "train " + nano() + " --plan ";
+  expect_refused(run_m3(plan + "--full --train vision --language-model-only"), {"vision tower"});
+  expect_refused(run_m3(plan + "--full --train mtp"), {"no MTP modules"});
+  expect_refused(run_m3(plan + "--lora attn,router"), {"--lora", "router"});
+  expect_refused(run_m3(plan + "--lora attn --backend reference"), {"--plan", "cpu"});
+  auto config = json::parse(*read_text_file(tiny_model_directory("nano-mtp") + "/config.json"));
+  work.write("config.json", config.dump());
+  expect_refused(run_m3("train " + work.path() + " --plan --full --train mtp"),
+                 {"config.json alone", "it declares"});
+  config.erase("vision_config");
+  work.write("config.json", config.dump());
+  expect_refused(run_m3("train " + work.path() + " --plan --full --train vision"),
+                 {"no vision tower"});
+}
+
 // At a rate of nothing no validation is better than the first.
 TEST(TrainPatience, EndsARunThatDoesNotImprove) {
   const TemporaryDirectory work;

@@ -185,6 +185,17 @@ Result<Lora> lora_to_begin_with(const NewLoraOptions& options, const Config& con
   return lora;
 }
 
+Result<AdaptedMatrices> matrices_to_adapt(const NewLoraOptions& options, const Config& config) {
+  if (!options.adapter.empty()) {
+    M3_TRY(const Lora lora, lora_to_begin_with(options, config));
+    return adapted_by(lora);
+  }
+  M3_TRY(const LoraOptions sizes, new_lora(options));
+  M3_TRY(const auto table, weight_table(config, /*mtp_modules=*/0));
+  M3_TRY(const std::vector<LoraChoice> choices, choose_sites(config, table, sizes));
+  return adapted_by(choices);
+}
+
 Result<LoraNames> lora_names(const NewLoraOptions& options, const Lora& lora,
                              const Config& config) {
   if (options.names == "released") return LoraNames::kReleased;

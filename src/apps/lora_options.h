@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "model/lora.h"
 #include "model/lora_files.h"
+#include "train/training_work.h"
 
 namespace CLI {
 class App;
@@ -42,6 +43,8 @@ Result<LoraOptions> new_lora(const NewLoraOptions& options);
 // Lora::create(), load_lora() and lora_to_train(); groups, ranks or alphas that are not those of
 // the files.
 Result<Lora> lora_to_begin_with(const NewLoraOptions& options, const Config& config);
+// What it adapts, for a plan; of a new one no tensor is made. Errors: as above.
+Result<AdaptedMatrices> matrices_to_adapt(const NewLoraOptions& options, const Config& config);
 // Under which it is saved. Unless they are given: those that peft reads, where its modules fit
 // them. Errors: names were given that they do not fit.
 Result<LoraNames> lora_names(const NewLoraOptions& options, const Lora& lora, const Config& config);

@@ -152,25 +152,9 @@ Status keep_run(const TrainingRun& run, const RunResult& result) {
   return folder.publish();
 }
 
-Status run_plan(const TrainOptions& o, const TrainerOptions& trainer) {
-  PlannedTraining training{.parts = trainer.parts,
-                           .precision = trainer.precision,
-                           .moments = trainer.adam.moments,
-                           .keep = trainer.keep,
-                           .rows = o.pack};
-  if (!o.lora.adapter.empty() && o.lora.groups.empty())
-    return fail("--plan reads no adapter: say by --lora and --rank what --adapter has");
-  if (!o.full) {
-    M3_TRY(training.lora, new_lora(o.lora));
-  }
-  PlanOptions plan = o.plan;
-  plan.json = o.json;
-  return print_plan(plan, o.model, o.steps, training);
-}
-
 Status run_train(const TrainOptions& o) {
   M3_TRY(const TrainerOptions trainer_options, m3::trainer_options(o));
-  if (o.plan.plan) return run_plan(o, trainer_options);
+  if (o.plan.plan) return print_plan(o, trainer_options);
   std::unique_ptr<RunFolder> folder;
   if (!o.folder.directory.empty()) {
     M3_TRY(folder, RunFolder::claim(o.folder));

@@ -9,9 +9,11 @@
 
 #include "apps/option_checks.h"
 #include "apps/progress_bar.h"
+#include "apps/train_options.h"
 #include "apps/training_file.h"
 #include "base/machine.h"
 #include "train/batch_mask.h"
+#include "train/training_plan.h"
 
 namespace m3 {
 namespace {
@@ -73,8 +75,9 @@ Status take_validation(const StepOptions& steps, const DataReader& read,
   return {};
 }
 
-Status take_step(const ModelOptions& model, const StepOptions& steps, const Config& config,
-                 PlannedTraining& training) {
+Status take_step(const TrainOptions& o, const Config& config, PlannedTraining& training) {
+  const StepOptions& steps = o.steps;
+  const ModelOptions& model = o.model;
   if (!steps.batches.empty()) {
     M3_TRY(const auto batches, read_training_batches(steps.batches, config));
     take_batches(batches, training);
@@ -92,7 +95,7 @@ Status take_step(const ModelOptions& model, const StepOptions& steps, const Conf
     if (data.samples().empty()) return fail("--data: no sample is left to plan for");
     training.rows = rows_together(training.rows, data.longest());
     take_data(data, steps.batch, training);
-    if (!training.lora && training.parts.vision) training.step_bytes = picture_bytes(data, config);
+    if (!training.adapted && training.parts.vision) training.step_bytes = picture_bytes(data, config);
     return take_validation(steps, read, training);
   }
   if (training.rows == 0) training.rows = std::min(kRows, config.positions_max);
@@ -180,25 +183,35 @@ void add_plan_options(CLI::App& command, PlanOptions& options) {
       ->needs(plan);
 }
 
-Status print_plan(const PlanOptions& options, const ModelOptions& model, const StepOptions& steps,
-                  PlannedTraining training) {
-  M3_TRY(const Config config, load_config(model.model));
+Status print_plan(const TrainOptions& o, const TrainerOptions& trainer) {
+  if (o.model.backend != "cpu")
+    return fail("--plan counts what --backend cpu takes; --backend {} is not planned",
+                o.model.backend);
+  M3_TRY(const Config config, load_config(o.model.model));
   std::shared_ptr<const Checkpoint> checkpoint;
-  if (holds_weights(model.model)) {
-    M3_TRY(checkpoint, Checkpoint::open(model.model));
+  if (holds_weights(o.model.model)) {
+    M3_TRY(checkpoint, Checkpoint::open(o.model.model));
   } else {
     std::fprintf(stderr, "note: %s holds no weights; planned from its config.json\n",
-                 model.model.c_str());
+                 o.model.model.c_str());
   }
-  training.vision = !model.language_model_only;
-  M3_TRY_STATUS(take_step(model, steps, config, training));
+  PlannedTraining training{.parts = trainer.parts,
+                           .precision = trainer.precision,
+                           .moments = trainer.adam.moments,
+                           .keep = trainer.keep,
+                           .vision = !o.model.language_model_only,
+                           .rows = o.pack};
+  if (!o.full) {
+    M3_TRY(training.adapted, matrices_to_adapt(o.lora, config));
+  }
+  M3_TRY_STATUS(take_step(o, config, training));
   M3_TRY(const TrainingPlan plan, plan_training(config, checkpoint.get(), training));
   std::optional<double> seconds;
-  if (!options.machine.empty()) {
-    M3_TRY(const MeasuredMachine machine, read_machine(options.machine));
+  if (!o.plan.machine.empty()) {
+    M3_TRY(const MeasuredMachine machine, read_machine(o.plan.machine));
     seconds = seconds_of(plan, machine);
   }
-  if (options.json) {
+  if (o.json) {
     nlohmann::ordered_json json = plan_json(plan);
     if (seconds) json["seconds"] = *seconds;
     std::printf("%s\n", json.dump().c_str());

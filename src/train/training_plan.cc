@@ -30,10 +30,10 @@ struct StoredWeight {
 // As the files have them, or else as the config says.
 Result<std::vector<StoredWeight>> stored_weights(const Config& config,
                                                  std::vector<WeightSpec>& table,
-                                                 const Checkpoint* checkpoint) {
+                                                 const Checkpoint* checkpoint, bool vision) {
   std::vector<StoredWeight> stored;
   if (checkpoint != nullptr) {
-    leave_out_vision(table, *checkpoint);
+    if (!vision) leave_out_vision(table, *checkpoint);
     M3_TRY(const MatchedWeights weights, match_weights(table, config, *checkpoint));
     for (const FoundWeight& found : weights.found)
       stored.push_back({found.spec, found.matrix.bytes()});
@@ -52,7 +52,7 @@ std::int64_t loaded_bytes(const StoredWeight& weight) {
 
 bool is_loaded(const WeightSpec& weight, const PlannedTraining& training) {
   if (weight.part == Part::kVision) return training.vision;
-  return weight.part == Part::kText || (!training.lora && training.parts.mtp);
+  return weight.part == Part::kText || (!training.adapted && training.parts.mtp);
 }
 
 TrainingMemory count_memory(const Config& config, std::span<const StoredWeight> weights,
@@ -60,10 +60,10 @@ TrainingMemory count_memory(const Config& config, std::span<const StoredWeight> 
                             std::int64_t trained) {
   TrainingMemory memory;
   for (const StoredWeight& weight : weights) {
-    const bool replaced = !training.lora && is_trained(*weight.spec, training.parts);
+    const bool replaced = !training.adapted && is_trained(*weight.spec, training.parts);
     if (is_loaded(*weight.spec, training) && !replaced) memory.weights += loaded_bytes(weight);
   }
-  const std::int64_t masters = training.lora ? 4 : MasterWeights::bytes_each(training.precision);
+  const std::int64_t masters = training.adapted ? 4 : MasterWeights::bytes_each(training.precision);
   memory.trained = trained * (masters + 4 + 2 * dtype_size(training.moments));
   const bool indexer = !training.lora && training.parts.indexer;
   memory.activations =
@@ -78,22 +78,23 @@ TrainingMemory count_memory(const Config& config, std::span<const StoredWeight> 
 
 Result<TrainingPlan> plan_training(const Config& config, const Checkpoint* checkpoint,
                                    const PlannedTraining& training) {
+  const TrainedParts parts = training.adapted ? TrainedParts{} : training.parts;
   std::int64_t held = 0;
   if (checkpoint != nullptr) {
     M3_TRY(held, count_mtp_modules(*checkpoint));
+  } else if (parts.mtp) {
+    return fail(
+        "MTP modules cannot be planned from a config.json alone: it declares {}, and only the "
+        "weights' files say how many there are",
+        config.mtp_modules);
   }
-  const std::int64_t modules = !training.lora && training.parts.mtp ? held : 0;
-  if (!training.lora && training.parts.mtp && held == 0)
-    return fail("this model has no MTP modules to train");
+  M3_TRY_STATUS(expect_parts(parts, config, held, config.vision.has_value() && training.vision));
+  const std::int64_t modules = parts.mtp ? held : 0;
   M3_TRY(auto all, weight_table(config, held));
-  M3_TRY(const std::vector<StoredWeight> weights, stored_weights(config, all, checkpoint));
+  M3_TRY(const std::vector<StoredWeight> weights,
+         stored_weights(config, all, checkpoint, training.vision));
   M3_TRY(const auto table, weight_table(config, modules));
-  std::optional<AdaptedMatrices> adapted;
-  if (training.lora) {
-    M3_TRY(const std::vector<LoraChoice> choices, choose_sites(config, table, *training.lora));
-    adapted = adapted_by(choices);
-  }
-  const TrainingWork work(config, table, training.parts, adapted);
+  const TrainingWork work(config, table, parts, training.adapted);
 
   TrainingPlan plan;
   const bool repeats = training.keep == Keep::kInputs;
@@ -105,7 +106,7 @@ Result<TrainingPlan> plan_training(const Config& config, const Checkpoint* check
   plan.flops = work.flops(training.lengths, training.scored, repeats);
   // Weights are read in both directions; activations are written, and read by what follows and by
   // the backward pass; gradients are read and written.
-  const std::int64_t stored = plan.memory.weights + (training.lora ? 0 : 2 * plan.trained);
+  const std::int64_t stored = plan.memory.weights + (training.adapted ? 0 : 2 * plan.trained);
   plan.traffic = plan.passes * ((repeats ? 3 : 2) * stored + 3 * plan.memory.activations +
                                 2 * 4 * plan.trained) +
                  kUpdateBytes * plan.trained;

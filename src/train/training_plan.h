@@ -21,7 +21,7 @@ struct PlannedTraining {
   TrainedParts parts;  // where there is no adapter
   TrainingPrecision precision = TrainingPrecision::kBF16;
   DType moments = DType::kF32;
-  std::optional<LoraOptions> lora;
+  std::optional<AdaptedMatrices> adapted;  // by an adapter; none: the parts are trained
   Keep keep = Keep::kAll;
   bool vision = true;                 // the tower is loaded, if the model has one
   std::int64_t rows = 0;              // that are computed together
@@ -51,8 +51,8 @@ struct TrainingPlan {
 };
 
 // Reads no weights. Without a checkpoint (null) the model is as its config says, without MTP
-// modules. Operations on pictures are not counted. Errors: those of match_weights() and
-// choose_sites(); parts that the model lacks.
+// modules: it may declare some whose weights were never released. Operations on pictures are not
+// counted. Errors: those of match_weights() and expect_parts(); MTP modules without a checkpoint.
 Result<TrainingPlan> plan_training(const Config& config, const Checkpoint* checkpoint,
                                    const PlannedTraining& training);
 
