@@ -92,7 +92,10 @@ void add_step_options(CLI::App& command, StepOptions& o) {
                             ->check(between(1, 1e6))
                             ->capture_default_str()
                             ->needs(data);
-  command.add_option("--steps", o.steps, "of the run, in place of --epochs")
+  command
+      .add_option("--steps", o.steps,
+                  "how many steps the run has; begins another epoch where one ends (default: as "
+                  "many as --epochs come to)")
       ->check(between(1, kMany))
       ->needs(data)
       ->excludes(epochs);
