@@ -8,7 +8,7 @@
 namespace m3 {
 namespace {
 
-// By the name of an option or, in small letters, of what has no dashes.
+// Finds an option by its name without dashes, a positional argument by its name in small letters.
 CLI::Option* find_option(CLI::App& command, const std::string& key) {
   if (CLI::Option* option = command.get_option_no_throw("--" + key)) return option;
   for (CLI::Option* option : command.get_options())
@@ -17,7 +17,8 @@ CLI::Option* find_option(CLI::App& command, const std::string& key) {
   return nullptr;
 }
 
-// One reading of a file. What was typed wins, also over what goes with none of it.
+// Gives the command the options of one file, except those that were typed and those that do not go
+// with one that was typed.
 class FileReader {
  public:
   FileReader(CLI::App& command, const std::string& path) : command_(command), path_(path) {

@@ -168,7 +168,7 @@ void print_json(const Dataset& data, const CheckOptions& o, const Tokenizer& tok
         {"rows", packs.rows}, {"packs", packs.packs}, {"filled", packs.filled}, {"batch", o.batch}};
   }
   if (!data.samples().empty()) all["sample"] = sample_json(data, o.sample - 1, tokenizer);
-  // Paths need not be UTF-8.
+  // Paths may hold bytes that are no UTF-8, on which dump() would throw.
   constexpr auto kReplace = nlohmann::ordered_json::error_handler_t::replace;
   std::printf("%s\n", all.dump(-1, ' ', false, kReplace).c_str());
 }

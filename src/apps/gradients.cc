@@ -60,7 +60,8 @@ Result<TrainedParts> trained_parts(const GradientOptions& o) {
   return parts;
 }
 
-// The pictures of a file into the one sequence that has their placeholders. They lie in `file`.
+// Adds the pictures of a file to the one sequence that has their placeholders. Their pixels stay in
+// `file`.
 Status add_pixels(const std::string& path, const Model& model,
                   std::vector<TrainingSequence>& sequences, PixelFile& file) {
   for (const TrainingSequence& sequence : sequences)

@@ -78,7 +78,7 @@ std::size_t group_of(const LoraModule& module) {
   return static_cast<std::size_t>(*lora_group(module.targets.front().kind));
 }
 
-// That a list like "16,experts=4", if it was typed, says what the modules have.
+// Errors: a list like "16,experts=4" gives a group another number than the adapter's modules have.
 Status expect_numbers(const char* option, const std::vector<std::string>& list,
                       const Adapted& adapted, const Lora& lora,
                       double (*number_of)(const LoraModule&)) {
@@ -91,7 +91,7 @@ Status expect_numbers(const char* option, const std::vector<std::string>& list,
   return {};
 }
 
-// That what was typed is what the files have.
+// Errors: --lora, --rank or --alpha were typed, and the files have other groups or numbers.
 Status expect_as_asked(const NewLoraOptions& options, const Lora& lora) {
   Adapted adapted{};
   for (const LoraModule& module : lora.modules()) adapted[group_of(module)] = true;

@@ -43,10 +43,11 @@ Result<LoraOptions> new_lora(const NewLoraOptions& options);
 // Lora::create(), load_lora() and lora_to_train(); groups, ranks or alphas that are not those of
 // the files.
 Result<Lora> lora_to_begin_with(const NewLoraOptions& options, const Config& config);
-// What it adapts, for a plan; of a new one no tensor is made. Errors: as above.
+// The matrices that it would adapt, for a plan: no tensor of a new adapter is made. Errors: as
+// above.
 Result<AdaptedMatrices> matrices_to_adapt(const NewLoraOptions& options, const Config& config);
-// Under which it is saved. Unless they are given: those that peft reads, where its modules fit
-// them. Errors: names were given that they do not fit.
+// The names under which the adapter is saved: those of --lora-names, or else those that peft reads
+// where its modules fit them. Errors: they do not fit the names that were given.
 Result<LoraNames> lora_names(const NewLoraOptions& options, const Lora& lora, const Config& config);
 
 // What is otherwise than one might expect from the options, a line each: dropout that experts do

@@ -17,7 +17,7 @@ namespace m3 {
 // and places of files may change. Errors: those of opening the checkpoint.
 Result<std::vector<RunFact>> model_facts(const ModelOptions& options, const LoadedModel& loaded);
 
-// Of optimiser and schedule, the latter under the name that `schedule` is.
+// Of optimiser and schedule; `schedule` is the latter's name.
 std::vector<RunFact> trainer_facts(const TrainerOptions& options, const std::string& schedule);
 
 // Of an adapter before its first step; where it comes from files, also the numbers in them.

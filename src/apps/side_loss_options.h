@@ -23,10 +23,10 @@ struct SideLossOptions {
 
 void add_side_loss_options(CLI::App& command, SideLossOptions& options);
 
-// Into the trainer's. Errors: what needs trained weights, and an adapter is trained.
+// Sets the trainer's options. Errors: an option that needs trained weights, beside an adapter.
 Status use_side_losses(const SideLossOptions& options, bool adapter, TrainerOptions& trainer);
 
-// Of those that are in use.
+// What a run remembers of the options that are in use.
 std::vector<RunFact> side_loss_facts(const SideLossOptions& options);
 
 }  // namespace m3

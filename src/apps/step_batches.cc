@@ -25,7 +25,8 @@ namespace {
 
 constexpr double kMany = 1e9;
 
-// Nothing is left out without a word: what was refused ends the run, the rest is told.
+// Says on stderr what the data come to and how much of them was cut, dropped or remarked on.
+// Errors: something was refused, or nothing is left.
 Status report(const char* what, const Dataset& data) {
   if (const auto refused = data.refused(); !refused.empty())
     return fail("{}: {}{}", refused[0].place, refused[0].message,

@@ -44,7 +44,8 @@ struct TrainOptions {
 };
 
 void add_train_options(CLI::App& command, TrainOptions& options);
-// That there is something to train on, and an adapter for its options: throws what CLI11 reports.
+// Throws what CLI11 reports where there is nothing to train on, or where options of an adapter
+// stand without one.
 void expect_train_options(const CLI::App& command, const TrainOptions& options);
 
 // Of names that --train has: text, mtp and vision. Errors: another name.

@@ -28,7 +28,7 @@ class TrainingSamples {
   // Errors: a prompt that leaves no room for an answer.
   static Result<TrainingSamples> create(const SampleOptions& options, const Config& config,
                                         const Tokenizer& tokenizer);
-  // To be called before draw(): who answers; outlives the object.
+  // To be called before draw(), with the model that answers, which outlives the object.
   void answer_with(LoadedModel& loaded) { loaded_ = &loaded; }
 
   std::int64_t every() const { return options_.every; }

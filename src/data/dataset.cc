@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Records of which samples and notes are held at a time besides those of the set; enough to keep
+// Records that are read side by side before their samples and notes go into the set: enough to keep
 // all threads at work.
 constexpr std::size_t kReadTogether = 1024;
 

@@ -62,7 +62,7 @@ class Dataset {
   std::int64_t longest() const;  // tokens of the longest sample; 0 where there is none
 
   std::span<const DataNote> refused() const { return refused_; }
-  // Too long, and the options ask for it.
+  // Records that are too long and were left out or shortened, as the options ask.
   std::span<const DataNote> dropped() const { return dropped_; }
   std::span<const DataNote> cut() const { return cut_; }
   std::span<const DataNote> remarks() const { return remarks_; }  // about samples that are in

@@ -18,7 +18,7 @@ void add_scored(Sample& sample, std::int64_t begin, std::int64_t end) {
     sample.scored.push_back({begin, end});
 }
 
-// Ids that pictures and clips take the place of; -1 where the tokenizer has none.
+// Ids of the placeholders of pictures and clips; -1 where the tokenizer has none.
 struct Placeholders {
   TokenId image, video;
 

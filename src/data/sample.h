@@ -12,7 +12,7 @@
 
 namespace m3 {
 
-// Ids begin up to, not including, end.
+// The ids of a sample from `begin` on, up to but not including `end`.
 struct IdRange {
   std::int64_t begin = 0, end = 0;
   std::int64_t size() const { return end - begin; }
