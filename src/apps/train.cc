@@ -16,13 +16,17 @@
 namespace m3 {
 namespace {
 
+struct Adapter {
+  Lora lora;
+  LoraNames names;  // under which it is saved
+};
+
 // All that a run needs but the model's weights, which may take minutes to load.
 struct Prepared {
   TrainerOptions trainer;
   StepBatches batches;
   std::optional<TrainingSamples> samples = {};  // none were asked for
-  std::optional<Lora> lora = {};                // none: weights are trained
-  LoraNames names = LoraNames::kTransformers;   // under which it is saved
+  std::optional<Adapter> adapter = {};          // none: weights are trained
 };
 
 bool sees_pictures(const TrainOptions& o, const Config& config) {
@@ -39,12 +43,12 @@ Status expect_runnable(const TrainOptions& o, const TrainedParts& parts, const C
 }
 
 // Shows what the adapter changes.
-Status prepare_lora(const TrainOptions& o, const Config& config, Prepared& prepared) {
-  M3_TRY(prepared.lora, lora_to_begin_with(o.lora, config));
-  std::fprintf(o.json ? stderr : stdout, "%s", lora_table(*prepared.lora).c_str());
-  M3_TRY(prepared.names, lora_names(o.lora, *prepared.lora, config));
-  std::fprintf(stderr, "%s", lora_notes(o.lora, *prepared.lora, prepared.names).c_str());
-  return {};
+Result<Adapter> prepare_adapter(const TrainOptions& o, const Config& config) {
+  M3_TRY(Lora lora, lora_to_begin_with(o.lora, config));
+  std::fprintf(o.json ? stderr : stdout, "%s", lora_table(lora).c_str());
+  M3_TRY(const LoraNames names, lora_names(o.lora, lora, config));
+  std::fprintf(stderr, "%s", lora_notes(o.lora, lora, names).c_str());
+  return Adapter{std::move(lora), names};
 }
 
 // Finds what is wrong with the options, the model's headers and the data.
@@ -52,6 +56,10 @@ Result<Prepared> prepare(const TrainOptions& o, const TrainerOptions& trainer) {
   ThreadPool pool(o.model.threads);
   M3_TRY(const Config config, load_config(o.model.model));
   M3_TRY_STATUS(expect_runnable(o, trainer.parts, config, pool));
+  std::optional<Adapter> adapter;
+  if (!o.full) {
+    M3_TRY(adapter, prepare_adapter(o, config));
+  }
   std::optional<Tokenizer> tokenizer;
   if (!o.steps.data.files.empty() || !o.samples.prompts.empty()) {
     M3_TRY(tokenizer, Tokenizer::load(o.model.model));
@@ -62,13 +70,13 @@ Result<Prepared> prepare(const TrainOptions& o, const TrainerOptions& trainer) {
                                      .tokenizer = tokenizer ? &*tokenizer : nullptr,
                                      .vision = sees_pictures(o, config),
                                      .pool = pool}));
-  Prepared prepared{.trainer = trainer, .batches = std::move(batches)};
+  Prepared prepared{
+      .trainer = trainer, .batches = std::move(batches), .adapter = std::move(adapter)};
   M3_TRY(prepared.trainer.schedule, schedule_of(o, prepared.batches.steps()));
   prepared.trainer.rows = rows_together(o.pack, prepared.batches.longest());
   if (!o.samples.prompts.empty()) {
     M3_TRY(prepared.samples, TrainingSamples::create(o.samples, config, *tokenizer));
   }
-  if (!o.full) M3_TRY_STATUS(prepare_lora(o, config, prepared));
   return prepared;
 }
 
@@ -78,8 +86,10 @@ Result<std::unique_ptr<LoadedModel>> load(const TrainOptions& o, Prepared& prepa
   options.mtp = parts.mtp;
   options.packed = !(o.full && parts.text);  // else replaced by what is trained
   M3_TRY(auto loaded, load_model(options));
-  loaded->lora = std::move(prepared.lora);
-  if (loaded->lora) M3_TRY_STATUS(attach(*loaded->lora, *loaded->model));
+  if (prepared.adapter) {
+    loaded->lora = std::move(prepared.adapter->lora);
+    M3_TRY_STATUS(attach(*loaded->lora, *loaded->model));
+  }
   prepared.batches.encode_with(*loaded->model, parts.vision);
   prepared.trainer.step_bytes = prepared.batches.step_bytes(prepared.trainer.rows);
   if (prepared.samples) prepared.samples->answer_with(*loaded);
@@ -178,7 +188,9 @@ Status run_train(const TrainOptions& o) {
                         .samples = prepared.samples ? &*prepared.samples : nullptr,
                         .patience = o.patience};
   if (folder == nullptr) return show_run(run);
-  const RunResult result{*loaded, o.model, o.folder.directory, prepared.names, o.lora.dropout};
+  const RunResult result{*loaded, o.model, o.folder.directory,
+                         prepared.adapter ? prepared.adapter->names : LoraNames::kTransformers,
+                         o.lora.dropout};
   M3_TRY_STATUS(result.expect_room(*folder, *trainer));
   M3_TRY(const std::vector<RunFact> facts, facts_of(o, prepared, *loaded));
   M3_TRY_STATUS(folder->begin(facts, *trainer, prepared.batches.validation_batches() > 0));
