@@ -130,6 +130,14 @@ TEST_F(TrainChecks, FindMistakesBeforeWeightsAreLoaded) {
   expect_refused(train("--full --sample hello --sample-tokens 4096"), {"--sample", "4096"});
 }
 
+TEST_F(TrainChecks, RefuseOptionsWithoutEffect) {
+  expect_refused(train("--full --mtp-scale 0.2"), {"--mtp-scale", "--train mtp"});
+  expect_refused(train("--lora attn --mtp-scale 0.2"), {"--mtp-scale", "--train mtp"});
+  expect_refused(train("--lora attn --train text"), {"--train", "--full"});
+  expect_refused(train("--full --decay-steps 1"), {"--decay-steps", "wsd", "cosine"});
+  expect_refused(train("--full --schedule constant --min-lr 0"), {"--min-lr", "constant"});
+}
+
 // Against the objects themselves, and against numbers counted by hand.
 TEST(TrainPlan, CountsWhatARunTakes) {
   const std::string directory = tiny_model_directory("train");
