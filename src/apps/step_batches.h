@@ -35,6 +35,7 @@ DataOptions validation_file(const StepOptions& options);
 
 // What the tower's derivative takes of the largest picture.
 std::int64_t picture_bytes(const Dataset& data, const Config& config);
+
 // The model that is going to read the data. Its weights need not be there yet.
 struct ReadingModel {
   const std::string& directory;

@@ -65,7 +65,7 @@ TrainingMemory count_memory(const Config& config, std::span<const StoredWeight> 
   }
   const std::int64_t masters = training.adapted ? 4 : MasterWeights::bytes_each(training.precision);
   memory.trained = trained * (masters + 4 + 2 * dtype_size(training.moments));
-  const bool indexer = !training.lora && training.parts.indexer;
+  const bool indexer = !training.adapted && training.parts.indexer;
   memory.activations =
       Differentiator::bytes_for(config, modules, training.rows, training.keep, indexer);
   const std::int64_t pages = training.rows / config.block_tokens + std::ssize(training.lengths);
