@@ -69,7 +69,7 @@ bool is_not_finite(const StepLine& line) {
 // Why the step changed no weight, or empty; with the sample that was the first to spoil the loss.
 std::string why_skipped(const StepReport& report, const TrainingBatch& batch) {
   if (!report.not_finite || report.skipped.empty()) return report.skipped;
-  return report.skipped + ", first that of " +
+  return report.skipped + ", first at " +
          batch.places[static_cast<std::size_t>(*report.not_finite)];
 }
 
@@ -198,11 +198,13 @@ class Loop {
   Status tell(const StepLine& line) {
     print_step(line);
     count_not_finite(line);
-    if (not_finite_ < kDivergedSteps) return {};
+    if (not_finite_ < std::min(kDivergedSteps, run_.batches.steps())) return {};
     return fail(
         "step {}: {}; so it was for {} steps in a row, none of which changed a weight, and the run "
-        "ends: a lower --lr or a longer --warmup may keep the numbers finite",
-        line.step, line.skipped, not_finite_);
+        "ends: {}",
+        line.step, line.skipped, not_finite_,
+        not_finite_ == line.step ? "the model's weights may be damaged"
+                                 : "a lower --lr or a longer --warmup may keep the numbers finite");
   }
 
   void print_step(const StepLine& line) {

@@ -28,8 +28,8 @@ bool has_lost_patience(std::span<const ValidationLine> validations, std::int64_t
 
 // From the trainer's step to the last, or to where patience is lost. SIGINT and SIGTERM let it end
 // behind the step that is being computed; the second ends the program at once. Returns the signal,
-// or 0 where it ended by itself. Errors: those of computing a step; for ten steps in a row the loss
-// or the gradient was not finite.
+// or 0 where it ended by itself. Errors: those of computing a step; for ten steps in a row, or
+// for all of a shorter run, the loss or the gradient was not finite.
 Result<int> run_steps(const TrainingRun& run);
 
 // Ends the program by a signal that run_steps() returned, as whoever sent it expects.

@@ -167,11 +167,11 @@ void Trainer::resume_at(std::int64_t steps, std::int64_t updates) {
 
 std::string Trainer::why_skip(const StepReport& report, const GradientNorm& norm,
                               const Group& group) const {
-  if (!std::isfinite(report.loss)) return "the loss is not finite";
+  std::string what;
   if (norm.not_finite >= 0)
-    return "the gradient of " + group.names[static_cast<std::size_t>(norm.not_finite)] +
-           " is not finite";
-  return {};
+    what = "the gradient of " + group.names[static_cast<std::size_t>(norm.not_finite)];
+  if (std::isfinite(report.loss)) return what.empty() ? what : what + " is not finite";
+  return what.empty() ? "the loss is not finite" : "the loss and " + what + " are not finite";
 }
 
 }  // namespace m3
