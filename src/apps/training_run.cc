@@ -73,6 +73,13 @@ std::string why_skipped(const StepReport& report, const TrainingBatch& batch) {
          batch.places[static_cast<std::size_t>(*report.not_finite)];
 }
 
+std::string briefly(std::span<const Measure> measures) {
+  std::string text;
+  for (const Measure& measure : measures)
+    if (measure.is_brief) text += fmt::format("  {} {:.4f}", measure.name, measure.value);
+  return text;
+}
+
 void print(const std::string& line) {
   std::printf("%s\n", line.c_str());
   std::fflush(stdout);
@@ -171,22 +178,23 @@ class Loop {
   // nothing where it is stopped.
   Status validate() {
     ValidationLine line{.step = run_.trainer.steps(), .epoch = epoch()};
-    double main = 0;
+    LossSums sums;
     for (std::int64_t i = 0; i < run_.batches.validation_batches(); ++i) {
       if (asked != 0) return {};
       M3_TRY(const TrainingBatch batch, run_.batches.validation_at(i, run_.rows));
       M3_TRY(const LossSums losses, run_.trainer.losses(batch.sequences));
-      line.loss += run_.trainer.judged(losses);
-      main += losses.main;
+      sums.add(losses);
       line.labels += scored_labels(batch.sequences);
     }
-    line.loss /= static_cast<double>(line.labels);
+    const auto labels = static_cast<double>(line.labels);
+    line.loss = run_.trainer.judged(sums) / labels;
+    line.measures = sums.measures(line.labels);
     validations_.push_back(line);
     const double now = seconds_since_1970();
     if (run_.folder != nullptr) note(run_.folder->log().add(line, now));
     print(run_.json ? json_line(line, now)
-                    : fmt::format("step {}  validation loss {:.4f}  perplexity {:.4g}", line.step,
-                                  line.loss, std::exp(main / static_cast<double>(line.labels))));
+                    : fmt::format("step {}  validation loss {:.4f}{}  perplexity {:.4g}", line.step,
+                                  line.loss, briefly(line.measures), std::exp(sums.main / labels)));
     return {};
   }
 
@@ -215,14 +223,11 @@ class Loop {
       return;
     }
     const std::int64_t steps = run_.batches.steps();
-    std::string measures;
-    for (const Measure& measure : line.measures)
-      if (measure.is_brief) measures += fmt::format("  {} {:.4f}", measure.name, measure.value);
     print(fmt::format(
         "step {}/{}  epoch {}  loss {:.4f}{}  norm {:.3g}  lr {:.3g}  {:.1f} tokens/s{}  "
         "{} labels  {:.2f} GiB  {} left{}{}",
-        line.step, steps, line.epoch, line.loss, measures, line.gradient_norm, line.rate,
-        line.tokens_per_second,
+        line.step, steps, line.epoch, line.loss, briefly(line.measures), line.gradient_norm,
+        line.rate, line.tokens_per_second,
         line.peak_share > 0 ? fmt::format(" ({:.2f} of peak)", line.peak_share) : "", line.labels,
         line.memory_gib, duration(line.seconds_left),
         line.skipped.empty() ? "" : "  skipped: ", line.skipped));

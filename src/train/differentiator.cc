@@ -83,6 +83,15 @@ double LossSums::total(double mtp_scale) const {
   return main + mtp_scale / depths * std::accumulate(mtp.begin(), mtp.end(), 0.0);
 }
 
+std::vector<Measure> LossSums::measures(std::int64_t scored) const {
+  if (mtp.empty() || scored == 0) return {};
+  const auto labels = static_cast<double>(scored);
+  std::vector<Measure> measures = {{"loss_main", main / labels}};
+  for (std::size_t d = 0; d < mtp.size(); ++d)
+    measures.push_back({fmt::format("mtp/loss_{}", d + 1), mtp[d] / labels});
+  return measures;
+}
+
 Result<Differentiator> Differentiator::create(const Model& model, const WeightGradients& gradients,
                                               std::int64_t tokens, float mtp_scale, Keep keep,
                                               const SideLosses& side) {

@@ -16,6 +16,7 @@
 #include "train/indexer_gradient.h"
 #include "train/kept_activations.h"
 #include "train/layer_gradient.h"
+#include "train/measure.h"
 #include "train/side_losses.h"
 #include "train/vision_gradient.h"
 #include "train/weight_gradients.h"
@@ -57,6 +58,10 @@ struct LossSums {
   void add(const LossSums& more);
   // main + mtp_scale / depths * Σ mtp.
   double total(double mtp_scale) const;
+  // Of `scored` labels, where there are modules: loss_main and, of each module, mtp/loss_1,
+  // mtp/loss_2, …: the sums over scored labels, so that loss is loss_main and the share of the
+  // others' mean.
+  std::vector<Measure> measures(std::int64_t scored) const;
 };
 
 class Differentiator {

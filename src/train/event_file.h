@@ -18,7 +18,7 @@ namespace m3 {
 std::uint32_t crc32c(std::string_view bytes);
 
 struct EventScalar {
-  const char* tag;
+  std::string tag;
   double value;
 };
 

@@ -123,12 +123,11 @@ std::string json_line(const StepLine& line, double seconds) {
 }
 
 std::string json_line(const ValidationLine& line, double seconds) {
-  return Json{{"step", line.step},
-              {"epoch", line.epoch},
-              {"val_loss", line.loss},
-              {"num_label_tokens", line.labels},
-              {"timestamp", timestamp(seconds)}}
-      .dump();
+  Json json = {{"step", line.step}, {"epoch", line.epoch}, {"val_loss", line.loss}};
+  for (const Measure& measure : line.measures) json["val_" + measure.name] = measure.value;
+  json["num_label_tokens"] = line.labels;
+  json["timestamp"] = timestamp(seconds);
+  return json.dump();
 }
 
 std::string json_line(const SampleLine& line, double seconds) {
@@ -199,8 +198,7 @@ Status RunLog::add(const StepLine& line, double seconds) {
                                       {"tokens_per_second", line.tokens_per_second},
                                       {"mem", line.memory_gib}};
   if (line.peak_share > 0) scalars.push_back({"mfu", line.peak_share});
-  for (const Measure& measure : line.measures)
-    scalars.push_back({measure.name.c_str(), measure.value});
+  for (const Measure& measure : line.measures) scalars.push_back({measure.name, measure.value});
   const Status events = events_.add(scalars_event(seconds, line.step, scalars));
   M3_TRY_STATUS(lines_.add(json_line(line, seconds) + "\n"));
   return events;
@@ -208,7 +206,9 @@ Status RunLog::add(const StepLine& line, double seconds) {
 
 Status RunLog::add(const ValidationLine& line, double seconds) {
   validations_.push_back(line);
-  const EventScalar scalars[] = {{"val_loss", line.loss}};
+  std::vector<EventScalar> scalars = {{"val_loss", line.loss}};
+  for (const Measure& measure : line.measures)
+    scalars.push_back({"val_" + measure.name, measure.value});
   const Status events = events_.add(scalars_event(seconds, line.step, scalars));
   M3_TRY_STATUS(lines_.add(json_line(line, seconds) + "\n"));
   return events;

@@ -34,6 +34,7 @@ struct ValidationLine {
   std::int64_t epoch = 0;
   double loss = 0;
   std::int64_t labels = 0;
+  std::vector<Measure> measures = {};  // under "val_" and their names
 };
 
 // What the model answers.

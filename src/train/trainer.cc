@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include <cmath>
+#include <iterator>
 
 #include "base/machine.h"
 #include "base/random.h"
@@ -136,10 +137,7 @@ void Trainer::measure(const LossSums& sums, StepReport& report) const {
   if (options_.load_measures != LoadMeasures::kNone)
     report.measures =
         load_measures(side.loads.layers(), options_.load_measures == LoadMeasures::kByLayer);
-  const auto scored = static_cast<double>(report.scored);
-  if (!sums.mtp.empty()) add("loss_main", sums.main, scored);
-  for (std::size_t d = 0; d < sums.mtp.size(); ++d)
-    add(fmt::format("mtp/loss_{}", d + 1), sums.mtp[d], scored);
+  std::ranges::copy(sums.measures(report.scored), std::back_inserter(report.measures));
   add("moe/aux_loss_mean", side.balance, side.balanced_rows);
   add("indexer_kl", side.divergence, side.divergence_count);
   add("indexer_overlap", side.overlap, side.overlap_count);

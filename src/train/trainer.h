@@ -46,8 +46,7 @@ struct StepReport {
   std::int64_t scored = 0;
   std::string skipped;                          // why no weight was changed, or empty
   std::optional<std::int64_t> not_finite = {};  // the first sequence with a loss that is not
-  // Where MTP modules are trained: loss_main and, of the modules, mtp/loss_1, mtp/loss_2, …: the
-  // sums over scored labels, so that loss is loss_main and the share of the others' mean.
+  // LossSums::measures() where MTP modules are trained.
   // Where it is asked for: load_measures(); moe/aux_loss_mean, the load balance, of a layer;
   // indexer_kl, the divergence of a row and index head, and indexer_overlap, both as the backend's
   // divergence() says, the second of rows that had a choice.
