@@ -10,7 +10,7 @@
 
 #include "base/result.h"
 #include "model/config.h"
-#include "train/differentiator.h"
+#include "train/training_sequence.h"
 
 namespace m3 {
 

@@ -17,7 +17,7 @@
 #include "base/thread_pool.h"
 #include "data/sample.h"
 #include "input/media_input.h"
-#include "train/differentiator.h"
+#include "train/training_sequence.h"
 
 namespace m3 {
 

@@ -5,7 +5,7 @@
 
 #include "ops/cache.h"
 #include "tensor/tensor.h"
-#include "train/differentiator.h"
+#include "train/training_sequence.h"
 
 namespace m3 {
 

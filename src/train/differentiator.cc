@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <set>
 
 #include "base/check.h"
 #include "model/batch.h"
@@ -62,35 +61,6 @@ void place_shifted(const std::vector<std::int32_t>& values, std::int64_t by, std
 }
 
 }  // namespace
-
-std::int64_t scored_labels(std::span<const TrainingSequence> sequences) {
-  std::int64_t scored = 0;
-  for (const TrainingSequence& sequence : sequences)
-    for (const std::int32_t label : sequence.labels) scored += label != kNotScored;
-  return scored;
-}
-
-void LossSums::add(const LossSums& more) {
-  if (!not_finite && more.not_finite) not_finite = sequences + *more.not_finite;
-  sequences += more.sequences;
-  main += more.main;
-  mtp.resize(more.mtp.size());
-  for (std::size_t d = 0; d < mtp.size(); ++d) mtp[d] += more.mtp[d];
-}
-
-double LossSums::total(double mtp_scale) const {
-  const double depths = static_cast<double>(std::max<std::size_t>(1, mtp.size()));
-  return main + mtp_scale / depths * std::accumulate(mtp.begin(), mtp.end(), 0.0);
-}
-
-std::vector<Measure> LossSums::measures(std::int64_t scored) const {
-  if (mtp.empty() || scored == 0) return {};
-  const auto labels = static_cast<double>(scored);
-  std::vector<Measure> measures = {{"loss_main", main / labels}};
-  for (std::size_t d = 0; d < mtp.size(); ++d)
-    measures.push_back({fmt::format("mtp/loss_{}", d + 1), mtp[d] / labels});
-  return measures;
-}
 
 Result<Differentiator> Differentiator::create(const Model& model, const WeightGradients& gradients,
                                               std::int64_t tokens, float mtp_scale, Keep keep,
@@ -201,7 +171,7 @@ Result<LossSums> Differentiator::run(std::span<const TrainingSequence> sequences
     for (std::size_t d = 1; d < depths_.size(); ++d)
       head(depths_[d], rows, share * mtp_scale_ / static_cast<float>(modules()));
     backward(step);
-    if (vision_) backward_media(sequences, batch);
+    if (vision_) vision_->add(sequences, batch.splices, d_stream_);
   } else {
     for (const Depth& depth : depths_) head(depth, rows, {});
   }
@@ -376,25 +346,6 @@ void Differentiator::backward_module(std::int64_t module, const Model::Step& ste
                  weights_->of(w.embedding_norm));
   if (const Tensor d_table = weights_->of(weights.embedding))
     ops_->embed(depth.ids.rows(0, rows), d_stream, d_table);
-}
-
-void Differentiator::backward_media(std::span<const TrainingSequence> sequences,
-                                    const Batch& batch) {
-  std::set<const EncodedMedia*> done;
-  for (const TrainingSequence& sequence : sequences)
-    for (const TrainingMedia& media : sequence.media) {
-      if (!done.insert(media.encoded.get()).second) continue;
-      const Tensor& all = media.encoded->features;
-      const Buffer memory(all.bytes());  // zeros
-      const Tensor d_all = memory.tensor(DType::kF32, {all.dim(0), all.dim(1)});
-      for (const auto& [first, features] : batch.splices) {
-        const std::int64_t offset = features.as<float>() - all.as<float>();
-        if (offset < 0 || offset >= all.elements()) continue;
-        const std::int64_t row = offset / all.dim(1), rows = features.dim(0);
-        backend_->add(d_stream_.rows(first, first + rows), d_all.rows(row, row + rows));
-      }
-      vision_->add(media.pixels, media.grid, d_all);
-    }
 }
 
 }  // namespace m3

@@ -3,66 +3,23 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "base/result.h"
 #include "model/model.h"
-#include "model/splice.h"
-#include "model/vision.h"
 #include "ops/gradients.h"
 #include "train/indexer_gradient.h"
 #include "train/kept_activations.h"
 #include "train/layer_gradient.h"
-#include "train/measure.h"
+#include "train/loss_sums.h"
 #include "train/side_losses.h"
+#include "train/training_sequence.h"
 #include "train/vision_gradient.h"
 #include "train/weight_gradients.h"
 
 namespace m3 {
-
-// A picture or clip of a document, and what the tower made of it.
-struct TrainingMedia {
-  Tensor pixels;  // [grid.rows(), pixel_row_size] F32
-  MediaGrid grid;
-  std::shared_ptr<const EncodedMedia> encoded;
-};
-
-// One document. labels[t] is the token that row t is to predict, or kNotScored.
-struct TrainingSequence {
-  std::vector<std::int32_t> ids;
-  std::vector<std::int32_t> labels;
-  std::vector<TrainingMedia> media = {};
-  SplicePlan splices = {};  // of `media` into `ids`
-  // What RoPE turns by, and nothing else reads (spec: training §2.3); empty: 0, 1, ….
-  std::vector<std::int32_t> positions = {};
-  // [tokens, tokens]: added to the scaled score of a row and a token, -infinity hides it. Layers
-  // without lists of blocks attend to all that it does not hide; empty: each row to those up to
-  // itself (spec: training §2.2).
-  std::vector<float> bias = {};
-};
-
-// Rows with a label, of all sequences.
-std::int64_t scored_labels(std::span<const TrainingSequence> sequences);
-
-// Sums of cross entropies over scored rows.
-struct LossSums {
-  double main = 0;
-  std::vector<double> mtp;  // of each depth (spec: training §3.2)
-  std::int64_t sequences = 0;
-  std::optional<std::int64_t> not_finite = {};  // the first of these with a loss that is not
-
-  // Those of the sequences that follow.
-  void add(const LossSums& more);
-  // main + mtp_scale / depths * Σ mtp.
-  double total(double mtp_scale) const;
-  // Of `scored` labels, where there are modules: loss_main and, of each module, mtp/loss_1,
-  // mtp/loss_2, …: the sums over scored labels, so that loss is loss_main and the share of the
-  // others' mean.
-  std::vector<Measure> measures(std::int64_t scored) const;
-};
 
 class Differentiator {
  public:
@@ -133,8 +90,6 @@ class Differentiator {
   // What the layer passed through, from what it kept.
   void repeat_layer(std::int64_t layer, const KeptLayer& kept, const Model::Step& step);
   void backward_module(std::int64_t module, const Model::Step& step);
-  // From the embeddings of pictures through the tower, each picture once.
-  void backward_media(std::span<const TrainingSequence> sequences, const Batch& batch);
 
   const Model* model_;
   const WeightGradients* weights_;

@@ -5,12 +5,6 @@
 
 namespace m3 {
 
-std::int64_t rows_of(std::span<const TrainingSequence> sequences) {
-  std::int64_t rows = 0;
-  for (const TrainingSequence& sequence : sequences) rows += std::ssize(sequence.ids);
-  return rows;
-}
-
 std::vector<std::span<const TrainingSequence>> packs_of(std::span<const TrainingSequence> sequences,
                                                         std::int64_t rows) {
   std::vector<std::span<const TrainingSequence>> packs;

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "train/differentiator.h"
+#include "train/training_sequence.h"
 
 namespace m3 {
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "tensor/layout.h"
 
@@ -56,6 +57,25 @@ VisionGradient::VisionGradient(const Model& model, const WeightGradients& weight
       backend_(model.backend()),
       ops_(*model.backend().gradients()),
       tower_(model.config(), vision_, backend_) {}
+
+void VisionGradient::add(std::span<const TrainingSequence> sequences,
+                         std::span<const Splice> splices, const Tensor& d_rows) {
+  std::set<const EncodedMedia*> done;
+  for (const TrainingSequence& sequence : sequences)
+    for (const TrainingMedia& media : sequence.media) {
+      if (!done.insert(media.encoded.get()).second) continue;
+      const Tensor& all = media.encoded->features;
+      const Buffer memory(all.bytes());  // zeros
+      const Tensor d_all = memory.tensor(DType::kF32, {all.dim(0), all.dim(1)});
+      for (const auto& [first, features] : splices) {
+        const std::int64_t offset = features.as<float>() - all.as<float>();
+        if (offset < 0 || offset >= all.elements()) continue;
+        const std::int64_t row = offset / all.dim(1), rows = features.dim(0);
+        backend_.add(d_rows.rows(first, first + rows), d_all.rows(row, row + rows));
+      }
+      add(media.pixels, media.grid, d_all);
+    }
+}
 
 void VisionGradient::add(const Tensor& pixels, const MediaGrid& grid, const Tensor& d_features) {
   const std::int64_t merged = config_.spatial_merge * config_.spatial_merge;

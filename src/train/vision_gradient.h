@@ -1,11 +1,13 @@
 // The derivative of the vision tower: the mirror of VisionTower::encode().
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "model/model.h"
 #include "model/vision.h"
 #include "ops/gradients.h"
+#include "train/training_sequence.h"
 #include "train/weight_gradients.h"
 
 namespace m3 {
@@ -15,10 +17,11 @@ class VisionGradient {
   // Both outlive it. The model has a vision tower, and its backend derivatives.
   VisionGradient(const Model& model, const WeightGradients& weights);
 
-  // Adds the derivatives by the tower's weights, given those by the embeddings of one picture or
-  // clip, d_features [tokens, text hidden]. Encodes it once more, and keeps what it passes through:
-  // what lies between belongs to one slice at a time.
-  void add(const Tensor& pixels, const MediaGrid& grid, const Tensor& d_features);
+  // Adds the derivatives by the tower's weights of what these sequences show, each picture once.
+  // `splices`: where in the rows of all sequences its embeddings stand; d_rows [rows, text hidden]:
+  // the derivatives by what the rows begin with.
+  void add(std::span<const TrainingSequence> sequences, std::span<const Splice> splices,
+           const Tensor& d_rows);
   // What add() takes of a picture or clip, at most at a time.
   static std::int64_t bytes_for(const Config& config, const MediaGrid& grid);
 
@@ -32,6 +35,10 @@ class VisionGradient {
   // Of what follows its last layer.
   struct Projection;
 
+  // Given the derivatives by the embeddings of one picture or clip, d_features [tokens, text
+  // hidden]. Encodes it once more, and keeps what it passes through: what lies between belongs to
+  // one slice at a time.
+  void add(const Tensor& pixels, const MediaGrid& grid, const Tensor& d_features);
   void add_slice(const VisionTower::Slice& slice, const Tensor& pixels, const Tensor& d_features);
   void project(const VisionTower::Buffers& b, const Tensor& d_features, const Tensor& d_hidden);
   void mlp(const EncoderLayerWeights& w, const KeptLayer& kept, const Scratch& s,
