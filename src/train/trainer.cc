@@ -38,23 +38,8 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Model& model, const TrainerOpti
                                 options.keep,
                                 {.balance = options.balance, .indexer = options.parts.indexer}));
   trainer->differentiator_ = std::make_unique<Differentiator>(std::move(differentiator));
-  // These buffers are mapped, but not yet backed by memory. An adapter's values already are, so
-  // they are not counted.
-  const std::int64_t each = 4 + 2 * dtype_size(options.adam.moments) +
-                            (adapter != nullptr ? 0 : MasterWeights::bytes_each(options.precision));
-  const std::int64_t bytes = trainer->gradients_.bytes() / 4 * each +
-                             trainer->differentiator_->bytes() + options.step_bytes;
-  if (bytes > available_memory())
-    return fail(
-        "training needs {:.1f} GB, {} bytes for each trained number and {:.1f} GB for what is kept "
-        "of {} rows{}{}: the system has {:.1f} GB left",
-        gigabytes(bytes), each, gigabytes(trainer->differentiator_->bytes()), options.rows,
-        options.keep == Keep::kAll ? " (--recompute keeps less)" : "",
-        options.step_bytes == 0
-            ? ""
-            : fmt::format(", {:.1f} GB for masks and pictures", gigabytes(options.step_bytes)),
-        gigabytes(available_memory()));
   trainer->adapter_ = adapter;
+  M3_TRY_STATUS(trainer->expect_memory());
   if (adapter != nullptr) {
     for (const LoraModule& module : adapter->modules())
       trainer->values_.insert(trainer->values_.end(), {module.a, module.b});
@@ -70,6 +55,24 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Model& model, const TrainerOpti
   trainer->group_gradients();
   if (options.bias_rate > 0) M3_TRY_STATUS(trainer->add_biases(model));
   return trainer;
+}
+
+// The buffers that there are already are mapped, but not yet backed by memory. An adapter's values
+// are, so they are not counted.
+Status Trainer::expect_memory() const {
+  const std::int64_t each =
+      4 + 2 * dtype_size(options_.adam.moments) +
+      (adapter_ != nullptr ? 0 : MasterWeights::bytes_each(options_.precision));
+  const std::int64_t kept = differentiator_->bytes(), step = options_.step_bytes;
+  const std::int64_t bytes = gradients_.bytes() / 4 * each + kept + step;
+  if (bytes <= available_memory()) return {};
+  return fail(
+      "training needs {:.1f} GB, {} bytes for each trained number and {:.1f} GB for what is kept "
+      "of {} rows{}{}: the system has {:.1f} GB left",
+      gigabytes(bytes), each, gigabytes(kept), options_.rows,
+      options_.keep == Keep::kAll ? " (--recompute keeps less)" : "",
+      step == 0 ? "" : fmt::format(", {:.1f} GB for masks and pictures", gigabytes(step)),
+      gigabytes(available_memory()));
 }
 
 Status Trainer::add_biases(Model& model) {

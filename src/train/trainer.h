@@ -99,6 +99,8 @@ class Trainer {
     std::vector<Tensor> gradients;
     std::vector<std::string> names;
   };
+  // Errors: the system has not the memory for what steps take.
+  Status expect_memory() const;
   Status add_biases(Model& model);
   void group_gradients();
   // By which clipping scales gradients of this norm.
