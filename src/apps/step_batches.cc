@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <numeric>
 
 #include "apps/option_checks.h"
@@ -16,6 +17,7 @@
 #include "base/file.h"
 #include "checkpoint/checksum.h"
 #include "data/epoch_order.h"
+#include "engine/media_encoder.h"
 #include "train/batch_mask.h"
 #include "train/packs.h"
 #include "train/vision_gradient.h"
@@ -128,12 +130,27 @@ DataOptions validation_file(const StepOptions& o) {
   return options;
 }
 
-std::int64_t picture_bytes(const Dataset& data, const Config& config) {
-  std::int64_t most = 0;
-  for (const Sample& sample : data.samples())
-    for (const MediaGrid& grid : sample.grids)
-      most = std::max(most, VisionGradient::bytes_for(config, grid));
-  return most;
+std::int64_t picture_bytes(const Dataset& data, const Config& config, std::int64_t batch,
+                           bool vision_changes) {
+  if (!config.vision) return 0;
+  const VisionConfig& vision = *config.vision;
+  const auto float_size = static_cast<std::int64_t>(sizeof(float));
+  std::vector<std::int64_t> of_samples;
+  std::int64_t largest = 0, embeddings = 0;
+  for (const Sample& sample : data.samples()) {
+    std::int64_t& bytes = of_samples.emplace_back(0);
+    for (const MediaGrid& grid : sample.grids) {
+      const std::int64_t own = media_tokens(grid, vision) * config.hidden * float_size;
+      bytes += own + grid.rows() * pixel_row_size(vision) * float_size;
+      embeddings += own;
+      largest = std::max(largest, vision_changes ? VisionGradient::bytes_for(config, grid)
+                                                 : VisionTower::bytes_for(config, grid));
+    }
+  }
+  std::ranges::sort(of_samples, std::greater());
+  of_samples.resize(std::min(of_samples.size(), static_cast<std::size_t>(batch)));
+  return std::accumulate(of_samples.begin(), of_samples.end(), std::int64_t{0}) + largest +
+         (vision_changes ? 0 : std::min(embeddings, MediaEncoder::kCacheBytes));
 }
 
 void expect_steps(const StepOptions& o) {
@@ -213,7 +230,10 @@ std::int64_t StepBatches::longest() const {
 }
 
 std::int64_t StepBatches::step_bytes(std::int64_t rows) const {
-  std::int64_t most = data_ && vision_changes_ ? picture_bytes(*data_, model_->config()) : 0;
+  std::int64_t most = 0;
+  for (const auto* data : {&data_, &validation_data_})
+    if (*data)
+      most = std::max(most, picture_bytes(**data, model_->config(), batch_, vision_changes_));
   for (const auto& batch : given_) most = std::max(most, mask_bytes(batch, rows));
   return most;
 }

@@ -33,8 +33,11 @@ void expect_steps(const StepOptions& options);
 std::optional<double> validation_share(const StepOptions& options);
 DataOptions validation_file(const StepOptions& options);
 
-// What the tower's derivative takes of the largest picture.
-std::int64_t picture_bytes(const Dataset& data, const Config& config);
+// What steps of `batch` samples take of pictures at most: their pixels and embeddings, embeddings
+// that are kept for later steps, and what the tower, or its derivative where it is trained, takes
+// of the largest.
+std::int64_t picture_bytes(const Dataset& data, const Config& config, std::int64_t batch,
+                           bool vision_changes);
 
 // The model that is going to read the data. Its weights need not be there yet.
 struct ReadingModel {

@@ -95,8 +95,8 @@ Status take_step(const TrainOptions& o, const Config& config, PlannedTraining& t
     if (data.samples().empty()) return fail("--data: no sample is left to plan for");
     training.rows = rows_together(training.rows, data.longest());
     take_data(data, steps.batch, training);
-    if (!training.adapted && training.parts.vision)
-      training.step_bytes = picture_bytes(data, config);
+    training.step_bytes =
+        picture_bytes(data, config, steps.batch, !training.adapted && training.parts.vision);
     return take_validation(steps, read, training);
   }
   if (training.rows == 0) training.rows = std::min(kRows, config.positions_max);

@@ -25,8 +25,10 @@ struct PixelItem {
 // vision §8); features that a prompt still holds outlive that.
 class MediaEncoder {
  public:
-  // The model has a vision tower and outlives the encoder.
-  explicit MediaEncoder(const Model& model, std::int64_t cache_bytes = std::int64_t{1} << 30);
+  static constexpr std::int64_t kCacheBytes = std::int64_t{1} << 30;
+
+  // The model has a vision tower and outlives the encoder, which keeps so many bytes of embeddings.
+  explicit MediaEncoder(const Model& model, std::int64_t cache_bytes = kCacheBytes);
 
   // Null if it was cancelled.
   std::shared_ptr<const EncodedMedia> encode(const PixelItem& item, const EncodeWatch& watch = {});

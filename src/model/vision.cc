@@ -152,6 +152,13 @@ std::int64_t VisionTower::bytes_for(const Config& config, std::int64_t rows,
   return bytes_of(placements(config, rows, segments, nowhere));
 }
 
+std::int64_t VisionTower::bytes_for(const Config& config, const MediaGrid& grid) {
+  std::int64_t most = 0;
+  for (const Slice& slice : cut(std::span(&grid, 1), *config.vision))
+    most = std::max(most, bytes_for(config, slice.rows(), std::ssize(slice.segments)));
+  return most;
+}
+
 void VisionTower::begin(const Slice& slice, const Tensor& pixels, const Buffers& b) const {
   place_segments(slice, b);
   const Rope rope{.inv_freq = inv_freq_.tensor(DType::kF32, {frequencies(vision_)})};

@@ -69,8 +69,9 @@ class VisionTower {
   };
   static std::vector<Slice> cut(std::span<const MediaGrid> grids, const VisionConfig& config);
   Buffer allocate(std::int64_t rows, std::int64_t segments, Buffers& buffers) const;
-  // What allocate() takes.
+  // What allocate() takes; and at most for a slice of one picture or clip.
   static std::int64_t bytes_for(const Config& config, std::int64_t rows, std::int64_t segments);
+  static std::int64_t bytes_for(const Config& config, const MediaGrid& grid);
   // Places segments and rotations; b.hidden = the patches' embeddings, before their norm.
   void begin(const Slice& slice, const Tensor& pixels, const Buffers& b) const;
   // b.hidden += attention of its norm. Leaves q and k rotated.
