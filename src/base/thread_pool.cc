@@ -68,20 +68,33 @@ class Share {
 struct ThreadPool::State {
   explicit State(int threads) : shares(static_cast<std::size_t>(threads)) {}
 
-  // One loop. Written by the caller before `epoch` moves on, read by workers after.
+  // One loop. Written by the caller before `gate` opens, read by workers that have passed it.
   const std::function<void(std::int64_t, std::int64_t)>* body = nullptr;
   std::int64_t count = 0;
   std::int64_t grain = 1;
 
   std::vector<Share> shares;            // of each thread, the caller's first
   std::atomic<std::uint64_t> epoch{0};  // loops started so far
-  std::atomic<int> busy{0};             // workers that have not finished this loop
+  std::atomic<std::uint32_t> gate{0};   // kOpen while the loop runs, and the workers inside
   std::atomic<bool> stop{false};
 
   int spins = kSpins;
   std::mutex mutex;  // guards the two sleeps below
   std::condition_variable started;
   std::vector<std::thread> workers;
+
+  // A worker that comes late, as others have its core, finds the gate shut: nobody has waited for
+  // it, and its pieces are done.
+  static constexpr std::uint32_t kOpen = std::uint32_t{1} << 31;
+  bool enter() {
+    std::uint32_t seen = gate.load(std::memory_order_relaxed);
+    do {
+      if ((seen & kOpen) == 0) return false;
+    } while (!gate.compare_exchange_weak(seen, seen + 1, std::memory_order_acquire,
+                                         std::memory_order_relaxed));
+    return true;
+  }
+  void leave() { gate.fetch_sub(1, std::memory_order_release); }
 
   // Consecutive pieces to each thread. A thread that walks through neighbouring rows of a weight
   // reads memory at full speed (a third more than in pieces of 100 KB dealt out in turn), and meets
@@ -149,8 +162,9 @@ void ThreadPool::work(int seat) {
     }
     seen = s.epoch.load(std::memory_order_acquire);
     if (s.stop) return;
+    if (!s.enter()) continue;
     s.run_ranges(seat);
-    s.busy.fetch_sub(1, std::memory_order_release);
+    s.leave();
   }
 }
 
@@ -168,7 +182,7 @@ void ThreadPool::parallel_for(std::int64_t count, std::int64_t grain,
   s.count = count;
   s.grain = grain;
   s.deal();
-  s.busy.store(threads_ - 1, std::memory_order_relaxed);
+  s.gate.store(State::kOpen, std::memory_order_release);
   {
     // The lock keeps a worker from missing the change between its check and its sleep.
     std::lock_guard lock(s.mutex);
@@ -176,7 +190,8 @@ void ThreadPool::parallel_for(std::int64_t count, std::int64_t grain,
   }
   s.started.notify_all();
   s.run_ranges(0);
-  for (int i = 0; s.busy.load(std::memory_order_acquire) != 0; ++i) {
+  s.gate.fetch_and(~State::kOpen, std::memory_order_relaxed);
+  for (int i = 0; s.gate.load(std::memory_order_acquire) != 0; ++i) {
     if (i < s.spins) {
       pause();
     } else {
