@@ -44,6 +44,21 @@ Status run_guarded(const Run& run) {
   }
 }
 
+// Says that MODEL comes first: options that take a list would take it, too.
+class MainFirst : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App* app, std::string name) const override {
+    std::string usage = get_label("Usage") + ": " + name;
+    for (const CLI::Option* option : app->get_options())
+      if (option->get_positional()) usage += " " + make_option_usage(option);
+    usage += " [OPTIONS]";
+    const auto is_listed = [](const CLI::App* command) { return !command->get_name().empty(); };
+    if (!app->get_subcommands(is_listed).empty())
+      usage += app->get_require_subcommand_min() == 0 ? " [SUBCOMMAND]" : " SUBCOMMAND";
+    return usage + "\n\n";
+  }
+};
+
 }  // namespace
 
 int run_program(int argc, char** argv) {
@@ -53,6 +68,7 @@ int run_program(int argc, char** argv) {
   std::signal(SIGBUS, on_bus_error);
 
   CLI::App app(kDescription, "m3");
+  app.formatter(std::make_shared<MainFirst>());
   app.set_version_flag("--version", std::string("m3 ") + M3_VERSION);
   app.require_subcommand(1);
   Run run;
@@ -69,6 +85,12 @@ int run_program(int argc, char** argv) {
   }
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& error) {
+    app.exit(error);
+    if (std::string_view(error.what()).starts_with("MODEL"))
+      std::fprintf(stderr,
+                   "MODEL comes before the options: a list as of --data takes all that follows\n");
+    return kUsage;
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsage;
   }
