@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <fstream>
 #include <set>
 
 namespace m3 {
@@ -29,16 +30,21 @@ class FileReader {
   void set(const CLI::ConfigItem& item) {
     CLI::Option* option = item.parents.empty() ? find_option(command_, item.name) : nullptr;
     if (option == nullptr || !option->get_configurable())
-      throw CLI::ConfigError(
-          fmt::format("{}: m3 {} knows no \"{}\"; its --help lists what it knows", path_,
-                      command_.get_name(), item.fullname()));
+      throw CLI::ConfigError(fmt::format("{}: m3 {} knows no \"{}\"; {}", path_,
+                                         command_.get_name(), item.fullname(), advice(item.name)));
     if (!read_.insert(option).second)
       throw CLI::ConfigError(fmt::format("{}: \"{}\" is there twice", path_, item.name));
     if (gives_way(option)) return;
-    if (option->get_expected_min() > 0)
-      option->add_result(item.inputs);
-    else
-      set_flag(*option, item);
+    try {
+      if (option->get_expected_min() > 0)
+        option->add_result(item.inputs);
+      else
+        set_flag(*option, item);
+      // Now, as nobody knows later where the value stood.
+      if (!option->empty()) option->run_callback();
+    } catch (const CLI::ParseError& error) {
+      throw CLI::ConfigError(fmt::format("{}: {}", path_, error.what()));
+    }
   }
 
  private:
@@ -48,11 +54,18 @@ class FileReader {
            });
   }
 
-  void set_flag(CLI::Option& flag, const CLI::ConfigItem& item) const {
+  // To somebody who wrote a key that is none.
+  std::string advice(std::string key) const {
+    std::ranges::replace(key, '_', '-');
+    return find_option(command_, key) != nullptr ? fmt::format("expected \"{}\"", key)
+                                                 : "its --help lists what it knows";
+  }
+
+  static void set_flag(CLI::Option& flag, const CLI::ConfigItem& item) {
     const std::string value = CLI::ConfigTOML().to_flag(item);
     if (value != "true" && value != "false")
-      throw CLI::ConfigError(fmt::format("{}: {} is a flag: expected true or false, found {}",
-                                         path_, item.name, value));
+      throw CLI::ConfigError(
+          fmt::format("{} is a flag: expected true or false, found {}", item.name, value));
     if (value == "true") flag.add_result(value);
   }
 
@@ -61,6 +74,16 @@ class FileReader {
   std::set<const CLI::Option*> typed_, read_;
 };
 
+// Some editors begin a file with one.
+void skip_byte_order_mark(std::istream& in) {
+  constexpr std::string_view kMark = "\xef\xbb\xbf";
+  std::string begin(kMark.size(), '\0');
+  in.read(begin.data(), static_cast<std::streamsize>(begin.size()));
+  if (begin == kMark) return;
+  in.clear();
+  in.seekg(0);
+}
+
 }  // namespace
 
 void add_config_option(CLI::App& command) {
@@ -68,7 +91,9 @@ void add_config_option(CLI::App& command) {
   // added, when all of the command line is known.
   const auto read = [&command](const std::string& path) {
     FileReader file(command, path);
-    for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_file(path))
+    std::ifstream in(path);
+    skip_byte_order_mark(in);
+    for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(in))
       if (item.name != "++" && item.name != "--") file.set(item);
   };
   command
