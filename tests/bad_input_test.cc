@@ -291,7 +291,7 @@ TEST(BadInput, TrainingBatches) {
   const std::string steps = "{\"steps\": [" + of(good) + "]}";
   expect_refused(train(steps, ""), {"--full"});
   expect_refused(train(of(good)), {"steps.json", "steps"});
-  expect_refused(train("{\"steps\": [{}]}"), {"step 0", "sequences"});
+  expect_refused(train("{\"steps\": [{}]}"), {"step 1", "sequences"});
   expect_refused(train("{\n\"steps\": [}"), {"steps.json: JSON at line 2, byte 10"});
   expect_refused(
       train("{\"steps\": [" + of(good) + ", " + of(R"({"ids": [1], "labels": [-100]})") + "]}"),

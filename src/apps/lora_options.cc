@@ -17,10 +17,10 @@ constexpr std::int64_t kRankMax = 1 << 14;
 constexpr double kAlphaMax = 1e6;
 constexpr double kRank = 8, kAlpha = 32;  // of new adapters
 
-Result<std::size_t> group_named(const std::string& name) {
+Result<std::size_t> group_named(const char* option, const std::string& name) {
   const auto found = std::find(kLoraGroupNames.begin(), kLoraGroupNames.end(), name);
   if (found == kLoraGroupNames.end())
-    return fail("--lora: expected {}, found \"{}\"", fmt::join(kLoraGroupNames, ", "), name);
+    return fail("{}: expected {}, found \"{}\"", option, fmt::join(kLoraGroupNames, ", "), name);
   return static_cast<std::size_t>(found - kLoraGroupNames.begin());
 }
 
@@ -45,7 +45,8 @@ Result<Numbers> numbers_of(const char* option, const std::vector<std::string>& l
       common = number;
       continue;
     }
-    M3_TRY(const std::size_t group, group_named(entry.substr(0, equals)));
+    M3_TRY(const std::size_t group, group_named(option, entry.substr(0, equals)));
+    if (own[group] > 0) return fail("{}: {} is there twice", option, kLoraGroupNames[group]);
     if (!adapted[group])
       return fail("{} {}: --lora does not name {}", option, entry, kLoraGroupNames[group]);
     own[group] = number;
@@ -57,7 +58,7 @@ Result<Numbers> numbers_of(const char* option, const std::vector<std::string>& l
 Result<Adapted> adapted_groups(const std::vector<std::string>& names) {
   Adapted adapted{};
   for (const std::string& name : names) {
-    M3_TRY(const std::size_t group, group_named(name));
+    M3_TRY(const std::size_t group, group_named("--lora", name));
     adapted[group] = true;
   }
   return adapted;

@@ -139,9 +139,10 @@ Result<std::vector<std::vector<TrainingSequence>>> read_training_batches(const s
   std::vector<std::vector<TrainingSequence>> steps;
   for (const Json& step : json["steps"]) {
     auto sequences = read_sequences(step, config);
-    if (!sequences) return fail("{}: step {}: {}", path, steps.size(), sequences.error().message);
+    if (!sequences)
+      return fail("{}: step {}: {}", path, steps.size() + 1, sequences.error().message);
     if (scored_labels(*sequences) == 0)
-      return fail("{}: step {}: no label is scored, all are -100", path, steps.size());
+      return fail("{}: step {}: no label is scored, all are -100", path, steps.size() + 1);
     steps.push_back(std::move(*sequences));
   }
   return steps;
