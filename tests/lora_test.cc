@@ -353,6 +353,7 @@ TEST(LoraCommands, TrainSayAnswerAndMerge) {
   const Outcome chat = run_m3("chat " + nano() + " --max-tokens 2 --lora " + out, "Hi\n");
   EXPECT_EQ(chat.status, 0) << chat.err;
 
+  expect_refused(run_m3("chat " + out, "Hi\n"), {out + " is an adapter", "--lora " + out});
   expect_refused(run_m3(train + " --out " + out), {"is there already"});
   const Outcome other =
       run_m3("generate " + tiny_model_directory("heads") + ask + " --lora " + out);

@@ -200,6 +200,9 @@ Result<Config> load_config(const std::string& directory) {
   if (!fs::is_directory(directory, error))
     return fail("{} is not a model: expected a directory that holds config.json and *.safetensors",
                 directory);
+  if (fs::exists(fs::path(directory) / "adapter_config.json", error) && !fs::exists(path, error))
+    return fail("{} is an adapter: expected the model that it goes with, and --lora {}", directory,
+                directory);
   if (!fs::exists(path, error))
     return fail("{} is not a model: expected config.json in it, found none", directory);
   constexpr std::int64_t kBytesMax = 16 << 20;
