@@ -27,6 +27,17 @@ namespace {
 
 constexpr double kMany = 1e9;
 
+// "12 samples of 345 tokens, 67 of them scored".
+std::string amount(const Dataset& data, std::span<const std::int64_t> samples) {
+  std::int64_t tokens = 0, scored = 0;
+  for (const std::int64_t index : samples) {
+    const Sample& sample = data.samples()[static_cast<std::size_t>(index)];
+    tokens += std::ssize(sample.ids);
+    scored += scored_tokens(sample);
+  }
+  return fmt::format("{} samples of {} tokens, {} of them scored", samples.size(), tokens, scored);
+}
+
 // Says on stderr what the data come to and how much of them was cut, dropped or remarked on.
 // Errors: something was refused, or nothing is left.
 Status report(const char* what, const Dataset& data) {
@@ -37,20 +48,16 @@ Status report(const char* what, const Dataset& data) {
                     : fmt::format(" (and {} more: m3 data check lists them)", refused.size() - 1));
   if (data.samples().empty())
     return fail("{}: all {} samples are too long and were dropped", what, data.dropped().size());
-  std::int64_t tokens = 0, scored = 0;
-  for (const Sample& sample : data.samples()) {
-    tokens += std::ssize(sample.ids);
-    scored += scored_tokens(sample);
-  }
-  std::fprintf(stderr, "%s\n",
-               fmt::format("{}: {} samples of {} tokens, {} of them scored; {} cut, {} dropped, "
-                           "{} with a remark{}",
-                           what, data.samples().size(), tokens, scored, data.cut().size(),
-                           data.dropped().size(), data.remarks().size(),
-                           data.cut().size() + data.dropped().size() + data.remarks().size() > 0
-                               ? " (m3 data check lists them)"
-                               : "")
-                   .c_str());
+  std::vector<std::int64_t> all(data.samples().size());
+  std::iota(all.begin(), all.end(), 0);
+  std::fprintf(
+      stderr, "%s\n",
+      fmt::format("{}: {}; {} cut, {} dropped, {} with a remark{}", what, amount(data, all),
+                  data.cut().size(), data.dropped().size(), data.remarks().size(),
+                  data.cut().size() + data.dropped().size() + data.remarks().size() > 0
+                      ? " (m3 data check lists them)"
+                      : "")
+          .c_str());
   return {};
 }
 
@@ -61,21 +68,20 @@ std::span<const std::int64_t> batch_of(std::span<const std::int64_t> samples, st
   return samples.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
 }
 
+// A file by its content: it may have moved.
+Result<std::string> file_fact(const std::string& path) {
+  M3_TRY(const auto file, MappedFile::open(path));
+  return fmt::format("{} bytes of xxh3 {:016x}", file->bytes().size(), checksum_of(file->bytes()));
+}
+
+}  // namespace
+
 Result<Dataset> read_data(const char* what, const DataOptions& options, const ReadingModel& model) {
   M3_TRY(Dataset data, read_dataset(options, model.directory, model.config, *model.tokenizer,
                                     model.vision, model.pool));
   M3_TRY_STATUS(report(what, data));
   return data;
 }
-
-// A file by its content: it may have moved.
-Result<std::string> file_fact(const std::string& path) {
-  M3_TRY(const auto file, MappedFile::open(path));
-  return fmt::format("{} ({} bytes, xxh3 {:016x})", std::filesystem::path(path).filename().string(),
-                     file->bytes().size(), checksum_of(file->bytes()));
-}
-
-}  // namespace
 
 void add_step_options(CLI::App& command, StepOptions& o) {
   CLI::Option* data = command.add_option("--data", o.data.files, kDataFilesHelp);
@@ -193,6 +199,10 @@ Status StepBatches::open_data(const StepOptions& o, const ReadingModel& model) {
 Status StepBatches::open_validation(const StepOptions& o, const ReadingModel& model) {
   if (o.validation.empty()) return {};
   if (const auto share = validation_share(o)) return hold_back(*share);
+  std::error_code error;
+  if (!std::filesystem::exists(o.validation, error))
+    return fail("--val {}: expected a share as 0.1, or a file, and there is none of this name",
+                o.validation);
   M3_TRY(validation_data_, read_data("--val", validation_file(o), model));
   validation_.resize(validation_data_->samples().size());
   std::iota(validation_.begin(), validation_.end(), 0);
@@ -205,19 +215,25 @@ Status StepBatches::hold_back(double share) {
   const auto held = static_cast<std::int64_t>(std::llround(share * static_cast<double>(count)));
   if (!(share > 0 && share < 1) || held < 1 || held >= count)
     return fail(
-        "--val {}: expected a file, or a share that leaves some of the {} samples on both "
-        "sides",
-        share, count);
+        "--val {}: expected a file, or a share that leaves some of the samples on both sides; this "
+        "is {} of {}",
+        share, held, count);
   const std::vector<std::int64_t> order = epoch_order(count, 0, 0);
   validation_.assign(order.begin(), order.begin() + held);
   trained_.assign(order.begin() + held, order.end());
   std::ranges::sort(validation_);
   std::ranges::sort(trained_);
+  std::fprintf(stderr, "--val %g: %s, are held back\n", share, amount(*data_, validation_).c_str());
   return {};
 }
 
 std::int64_t StepBatches::steps_of_epoch() const {
   return (std::ssize(trained_) + batch_ - 1) / batch_;
+}
+
+bool StepBatches::shows_pictures() const {
+  return data_ && std::ranges::any_of(data_->samples(),
+                                      [](const Sample& sample) { return !sample.grids.empty(); });
 }
 
 std::int64_t StepBatches::longest() const {
@@ -252,9 +268,11 @@ Result<std::vector<RunFact>> StepBatches::facts(const StepOptions& o) const {
     facts.push_back({option, fmt::format("{}", fmt::join(texts, ", "))});
     return {};
   };
-  facts.push_back({"--steps", fmt::format("{}", steps_)});
+  // The last, since it follows from the others.
+  const RunFact steps{"the number of steps (--steps, --epochs)", fmt::format("{}", steps_)};
   if (!data_) {
     M3_TRY_STATUS(add_files("--batches", {&o.batches, 1}));
+    facts.push_back(steps);
     return facts;
   }
   M3_TRY_STATUS(add_files("--data", o.data.files));
@@ -275,6 +293,7 @@ Result<std::vector<RunFact>> StepBatches::facts(const StepOptions& o) const {
   facts.push_back(
       {"what is learnt of --data",
        fmt::format("{} samples (xxh3 {:016x})", data_->samples().size(), checksum.value())});
+  facts.push_back(steps);
   return facts;
 }
 

@@ -48,6 +48,10 @@ struct ReadingModel {
   ThreadPool& pool;
 };
 
+// Prints what is in the files of `what`, an option, and what of them is not, on stderr. Errors:
+// what is refused of them and where it is; nothing is left.
+Result<Dataset> read_data(const char* what, const DataOptions& options, const ReadingModel& model);
+
 class StepBatches {
  public:
   // Prints what is in data files, and what of them is not, on stderr. Errors: what is wrong with
@@ -61,6 +65,7 @@ class StepBatches {
 
   std::int64_t steps() const { return steps_; }
   std::int64_t longest() const;  // rows of the longest sequence
+  bool shows_pictures() const;
   // That a step takes at most beside what its rows do, of which so many are computed together.
   std::int64_t step_bytes(std::int64_t rows) const;
 

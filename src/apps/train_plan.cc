@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "apps/option_checks.h"
@@ -19,8 +18,6 @@ namespace m3 {
 namespace {
 
 constexpr std::int64_t kRows = 2048;  // where neither data nor --pack say
-
-using DataReader = std::function<Result<Dataset>(const DataOptions&)>;
 
 // A step whose samples are spread over the data from short to long.
 void take_data(const Dataset& data, std::int64_t batch, PlannedTraining& training) {
@@ -67,10 +64,10 @@ void take_masks(const std::vector<std::vector<TrainingSequence>>& batches,
 }
 
 // The rows that its longest sample takes.
-Status take_validation(const StepOptions& steps, const DataReader& read,
+Status take_validation(const StepOptions& steps, const ReadingModel& model,
                        PlannedTraining& training) {
   if (steps.validation.empty() || validation_share(steps)) return {};
-  M3_TRY(const Dataset data, read(validation_file(steps)));
+  M3_TRY(const Dataset data, read_data("--val", validation_file(steps), model));
   training.rows = std::max(training.rows, data.longest());
   return {};
 }
@@ -87,17 +84,17 @@ Status take_step(const TrainOptions& o, const Config& config, PlannedTraining& t
   if (!steps.data.files.empty()) {
     ThreadPool pool(model.threads);
     M3_TRY(const Tokenizer tokenizer, Tokenizer::load(model.model));
-    const bool vision = config.vision.has_value() && !model.language_model_only;
-    const DataReader read = [&](const DataOptions& options) {
-      return read_dataset(options, model.model, config, tokenizer, vision, pool);
-    };
-    M3_TRY(const Dataset data, read(steps.data));
-    if (data.samples().empty()) return fail("--data: no sample is left to plan for");
+    const ReadingModel reading{.directory = model.model,
+                               .config = config,
+                               .tokenizer = &tokenizer,
+                               .vision = config.vision.has_value() && !model.language_model_only,
+                               .pool = pool};
+    M3_TRY(const Dataset data, read_data("--data", steps.data, reading));
     training.rows = rows_together(training.rows, data.longest());
     take_data(data, steps.batch, training);
     training.step_bytes =
         picture_bytes(data, config, steps.batch, !training.adapted && training.parts.vision);
-    return take_validation(steps, read, training);
+    return take_validation(steps, reading, training);
   }
   if (training.rows == 0) training.rows = std::min(kRows, config.positions_max);
   training.lengths = {training.rows};
