@@ -78,6 +78,16 @@ TEST(TrainConfigFile, GivesWayToWhatExcludesIt) {
   EXPECT_EQ(losses(full).size(), 1u);
 }
 
+TEST(TrainConfigFile, MayBeginWithAByteOrderMark) {
+  const TemporaryDirectory work;
+  const std::string file = work.write("c.toml",
+                                      "\xef\xbb\xbf"
+                                      "full = true\n");
+  const Outcome outcome =
+      run_m3("train " + nano() + " --data " + texts(work) + " --steps 1 --json --config " + file);
+  EXPECT_EQ(losses(outcome).size(), 1u) << outcome.err;
+}
+
 TEST(TrainConfigFile, IsRefusedWhereItIsNotUnderstood) {
   const TemporaryDirectory work;
   const auto refused = [&](const std::string& text, const std::string& word) {
@@ -93,6 +103,9 @@ TEST(TrainConfigFile, IsRefusedWhereItIsNotUnderstood) {
   refused("config = \"other.toml\"\n", "knows no \"config\"");
   refused("lr = 1e-3\nbatch = 2\nlr = 1e-4\n", "\"lr\" is there twice");
   refused("lr = 1e-3\nlr = 1e-4\n", "--lr");
+  refused("lr = \"high\"\n", "c.toml: --lr: high");
+  refused("weight_decay = 0.1\n",
+          "c.toml: m3 train knows no \"weight_decay\"; expected \"weight-decay\"");
   refused("steps = 3\nepochs = 2\ndata = \"a\"\n", "--epochs");
   EXPECT_EQ(run_m3("train --config nowhere.toml").status, 2);
 }
@@ -125,6 +138,12 @@ TEST_F(TrainChecks, FindMistakesBeforeWeightsAreLoaded) {
   expect_refused(train("--full --warmup 7 --epochs 2 --batch 3"), {"--warmup 7", "4 steps"});
   expect_refused(train("--full --train mtp"), {"no MTP modules"});
   expect_refused(train("--full --train vision --language-model-only"), {"vision tower"});
+  expect_refused(train("--full --train vision"), {"--train vision", "no sample of --data"});
+  expect_refused(train("--lora attn --rank 8,foo=4"), {"--rank: expected attn", "foo"});
+  expect_refused(train("--lora attn --alpha attn=8,attn=4"), {"--alpha: attn is there twice"});
+  expect_refused(train("--full --val 10%"), {"--val 10%", "a share as 0.1"});
+  expect_refused(train("--full --val 0.99"), {"--val 0.99", "6 of 6"});
+  expect_refused(train("--full --out \"\""), {"--out: expected a directory"});
   expect_refused(train("--full --backend cuda"), {"cuda", "absent"});
   expect_refused(train("--full --max-tokens 5"), {"a.jsonl:1", "more than 5"});
   expect_refused(train("--full --sample hello --sample-tokens 4096"), {"--sample", "4096"});
@@ -234,6 +253,13 @@ TEST(TrainPlan, CountsTheHeadOfEachModule) {
   EXPECT_EQ(of_label({.mtp = true}), std::pair(3 * 2 * head, 3 * 4 * head));
   // The head itself is not trained then: derivatives by what it reads.
   EXPECT_EQ(of_label({.text = false, .mtp = true}), std::pair(3 * 2 * head, 2 * 2 * head));
+}
+
+TEST(TrainPlan, IsRefusedWhereTheRunWouldBe) {
+  const TemporaryDirectory work;
+  const std::string data = work.write("a.jsonl", R"({"text": "good"})"
+                                                 "\n{\"text\"");
+  expect_refused(run_m3("train " + nano() + " --full --plan --data " + data), {"a.jsonl:2: JSON"});
 }
 
 TEST(TrainPlan, IsPrintedWithoutData) {

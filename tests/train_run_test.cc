@@ -254,6 +254,62 @@ TEST(TrainRunFolder, NamesTheSampleWhoseLossIsNotFinite) {
                            fmt::format("are not finite, first at {}:{};", data, sample + 1)});
 }
 
+TEST(TrainRunFolder, GoesOnWithDataUnderAnotherName) {
+  const TemporaryDirectory work;
+  const std::string out = work.path() + "/out", data = data_file(work);
+  const auto run = [&](const std::string& file, const std::string& more) {
+    return run_m3("train " + nano() + kAdapter + " --batch 2 --steps 2 --out " + out + " --data " +
+                  file + more);
+  };
+  ASSERT_EQ(run(data, "").status, 0);
+  fs::rename(data, work.path() + "/moved.jsonl");
+  const Outcome again = run(work.path() + "/moved.jsonl", " --resume");
+  EXPECT_EQ(again.status, 0) << again.err;
+  EXPECT_NE(again.err.find("nothing is left to do"), std::string::npos) << again.err;
+}
+
+// At a rate of a tenth two texts are learnt by heart, and others are not.
+TEST(TrainRunFolder, WritesTheLastStepOrTheBestAsAsked) {
+  const TemporaryDirectory work;
+  const std::string out = work.path() + "/out", data = data_file(work);
+  const std::string command = "train " + nano() + " --data " + data + kFull +
+                              " --batch 2 --steps 40 --lr 1e-2 --warmup 0 --val 0.34 --val-every 4 "
+                              "--out " +
+                              out;
+  const Outcome last = run_m3(command);
+  ASSERT_EQ(last.status, 0) << last.err;
+  std::int64_t best = 0;
+  double lowest = INFINITY, end = 0;
+  for (const json& line : log_of(out)) {
+    if (!line.contains("val_loss")) continue;
+    end = line["val_loss"];
+    if (end < lowest) best = line["step"];
+    lowest = std::min(lowest, end);
+  }
+  ASSERT_LT(lowest, end);
+  const std::string step = "after step " + std::to_string(best);
+  EXPECT_NE(last.err.find(step + ": the result is of the last step"), std::string::npos)
+      << last.err;
+
+  const auto result_loss = [&] {
+    const Outcome of = run_m3("train " + out + " --data " + data + kFull +
+                              " --batch 2 --steps 1 --lr 0 --min-lr 0 --val 0.34 --val-every 1 "
+                              "--json");
+    EXPECT_EQ(of.status, 0) << of.err;
+    return json::parse(of.out.substr(of.out.find('\n') + 1))["val_loss"].get<double>();
+  };
+  EXPECT_NEAR(result_loss(), end, 1e-2 * end);
+  const Outcome chosen = run_m3(command + " --resume --result best");
+  EXPECT_NE(chosen.err.find(step + ": the result is of that step"), std::string::npos)
+      << chosen.err;
+  EXPECT_NEAR(result_loss(), lowest, 1e-2 * lowest);
+  ASSERT_EQ(run_m3(command + " --resume --result last").status, 0);
+  EXPECT_NEAR(result_loss(), end, 1e-2 * end);
+  expect_refused(
+      run_m3("train " + nano() + " --data " + data + kFull + " --result best --out " + out + "2"),
+      {"--result best", "--val"});
+}
+
 TEST(TrainRunFolder, RefusesWhatIsAnotherRun) {
   const TemporaryDirectory work;
   const std::string out = work.path() + "/out", command = train(work, kAdapter);
@@ -267,7 +323,8 @@ TEST(TrainRunFolder, RefusesWhatIsAnotherRun) {
     return run_m3(changed);
   };
   expect_refused(resumed("--lr 1e-3", "--lr 2e-3"), {"another", "--lr was 0.001", "0.002"});
-  expect_refused(resumed("--steps 10", "--steps 11"), {"--steps was 10 and is now 11"});
+  expect_refused(resumed("--steps 10", "--steps 11"),
+                 {"number of steps (--steps, --epochs) was 10 and is now 11"});
   expect_refused(resumed("--batch 2", "--batch 3"), {"--batch was 2"});
   expect_refused(resumed("--val 0.34", "--val 0.5"), {"--val was 0.34"});
   expect_refused(resumed("experts=2", "experts=1"), {"--rank was", "experts=2"});
@@ -280,7 +337,7 @@ TEST(TrainRunFolder, RefusesWhatIsAnotherRun) {
                                                   "\n{\"text\": \"b c d\"}\n{\"text\": \"e f\"}");
   expect_refused(run_m3("train " + nano() + " --data " + other + kAdapter +
                         " --batch 2 --steps 10 --lr 1e-3 --val 0.34 --out " + out + " --resume"),
-                 {"--data was a.jsonl"});
+                 {"--data was", "and is now"});
   // What changes no number may differ.
   EXPECT_EQ(resumed("--save-every 1", "--save-every 5 --threads 1 --json").status, 1);  // data
   data_file(work);

@@ -49,8 +49,10 @@ Status expect_folder(const RunFolderOptions& o) {
   std::error_code error;
   const bool holds_run = fs::exists(o.directory + kRun, error);
   if (o.resume && !holds_run)
-    return fail("--resume: there is no run in {} to resume from; without --resume one begins",
-                o.directory);
+    return fail(
+        "--resume: expected a run in {}, found no {} there; without --resume one begins in a "
+        "new directory",
+        o.directory, kRun + 1);
   if (!o.resume && holds_run)
     return fail(
         "{} is there already and holds a run; --resume goes on with it, or choose a new directory",

@@ -70,6 +70,8 @@ Result<Prepared> prepare(const TrainOptions& o, const TrainerOptions& trainer) {
                                      .tokenizer = tokenizer ? &*tokenizer : nullptr,
                                      .vision = sees_pictures(o, config),
                                      .pool = pool}));
+  if (trainer.parts.vision && !batches.shows_pictures())
+    return fail("--train vision: no sample of --data has a picture or clip to learn from");
   Prepared prepared{
       .trainer = trainer, .batches = std::move(batches), .adapter = std::move(adapter)};
   M3_TRY(prepared.trainer.schedule, schedule_of(o, prepared.batches.steps()));
@@ -123,20 +125,35 @@ Result<std::vector<RunFact>> facts_of(const TrainOptions& o, const Prepared& pre
 
 // All steps that are left, with nothing kept of them.
 Status show_run(const TrainingRun& run) {
+  std::fprintf(stderr, "note: without --out DIR what is trained is lost at the end\n");
   M3_TRY(const int signal, run_steps(run));
   if (signal == 0) return {};
-  std::fprintf(stderr, "stopped before the last step, as asked\n");
+  std::fprintf(stderr, "stopped before the last step, as asked; nothing is kept without --out\n");
   end_by(signal);
 }
 
-// All steps that are left, and the result.
-Status keep_run(const TrainingRun& run, const RunResult& result) {
+// Lets the trainer have what the run is to write, and says which step that is of where there was a
+// choice.
+Status choose_result(const TrainingRun& run, bool takes_best) {
+  RunFolder& folder = *run.folder;
+  const ValidationLine* best = lowest(folder.log().validations());
+  if (best == nullptr || best->step == run.trainer.steps()) return {};
+  std::fprintf(stderr, "the lowest validation loss was %.4f, after step %lld: %s\n", best->loss,
+               static_cast<long long>(best->step),
+               takes_best
+                   ? "the result is of that step"
+                   : "the result is of the last step; --resume --result best writes the other");
+  return takes_best ? folder.take_best() : Status();
+}
+
+// All steps that are left, and the result. `asks_again`: also of a run that has ended.
+Status keep_run(const TrainingRun& run, const RunResult& result, bool takes_best, bool asks_again) {
   RunFolder& folder = *run.folder;
   const auto is_done = [&] {
     return run.trainer.steps() == run.batches.steps() ||
            has_lost_patience(folder.log().validations(), run.patience);
   };
-  if (is_done() && folder.is_published()) {
+  if (is_done() && folder.is_published() && !asks_again) {
     std::fprintf(stderr, "%s: this run has ended; nothing is left to do\n",
                  result.directory.c_str());
     return {};
@@ -151,13 +168,10 @@ Status keep_run(const TrainingRun& run, const RunResult& result) {
                  static_cast<long long>(run.batches.steps()));
     end_by(signal);
   }
-  if (run.trainer.steps() < run.batches.steps()) {
-    std::fprintf(stderr,
-                 "%lld validations without a lower loss: the run ends after step %lld, and its "
-                 "result is that of the lowest\n",
+  if (run.trainer.steps() < run.batches.steps())
+    std::fprintf(stderr, "%lld validations without a lower loss: the run ends after step %lld\n",
                  static_cast<long long>(run.patience), static_cast<long long>(run.trainer.steps()));
-    M3_TRY_STATUS(folder.take_best());
-  }
+  M3_TRY_STATUS(choose_result(run, takes_best));
   M3_TRY_STATUS(result.write(folder, run.trainer));
   return folder.publish();
 }
@@ -194,7 +208,8 @@ Status run_train(const TrainOptions& o) {
   M3_TRY_STATUS(result.expect_room(*folder, *trainer));
   M3_TRY(const std::vector<RunFact> facts, facts_of(o, prepared, *loaded));
   M3_TRY_STATUS(folder->begin(facts, *trainer, prepared.batches.validation_batches() > 0));
-  return keep_run(run, result);
+  const bool takes_best = o.result.empty() ? o.patience > 0 : o.result == "best";
+  return keep_run(run, result, takes_best, !o.result.empty());
 }
 
 }  // namespace

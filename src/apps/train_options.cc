@@ -77,8 +77,10 @@ void add_schedule_options(CLI::App& command, TrainOptions& o) {
   command.add_option("--lr", o.rate, "highest learning rate (default: 1e-5; 1e-4 of an adapter)")
       ->check(between(0, 10));
   command
-      .add_option("--min-lr", o.least_rate,
-                  "learning rate at the end of the run (default: --lr / 100)")
+      .add_option(
+          "--min-lr", o.least_rate,
+          "learning rate that the schedule falls to, which a step after the last would have "
+          "(default: --lr / 100)")
       ->check(between(0, 10));
   command
       .add_option("--schedule", o.schedule,
@@ -122,6 +124,7 @@ void add_run_options(CLI::App& command, TrainOptions& o) {
       "--out", o.folder.directory,
       "the run's folder, a new directory: its log, curves and checkpoints, and at the end the "
       "trained model, in bfloat16, or the adapter; without it, weights are lost at the end");
+  out->check([](const std::string& name) { return name.empty() ? "expected a directory" : ""; });
   command
       .add_flag("--resume", o.folder.resume,
                 "go on with the run in --out, given the same options, to the same bits")
@@ -134,10 +137,17 @@ void add_run_options(CLI::App& command, TrainOptions& o) {
       ->needs(out);
   command
       .add_option("--patience", o.patience,
-                  "end the run after so many validations without a lower loss; the result is then "
-                  "that of the lowest (default: all steps are done)")
+                  "end the run after so many validations without a lower loss (default: all steps "
+                  "are done)")
       ->check(between(1, 1e9))
       ->needs("--val");
+  command
+      .add_option("--result", o.result,
+                  "what the run writes: what the last step left, or the best, that of the lowest "
+                  "validation loss; of a run that has ended, --resume writes the other (default: "
+                  "best with --patience, else last)")
+      ->check(CLI::IsMember({"last", "best"}))
+      ->needs(out);
 }
 
 // ------------------------------------------------------------------------------ what they come to
@@ -166,6 +176,8 @@ Status expect_effect(const TrainOptions& o, const TrainedParts& parts) {
     return fail("--decay-steps goes with --schedule wsd, not with {}", o.schedule);
   if (o.least_rate && o.schedule == "constant")
     return fail("--min-lr goes with a schedule that falls, not with --schedule constant");
+  if (o.result == "best" && o.steps.validation.empty())
+    return fail("--result best goes with --val, without which no step is the best");
   if (least_rate_of(o) > rate_of(o))
     return fail("--min-lr {} is above --lr {}", least_rate_of(o), rate_of(o));
   return {};

@@ -39,6 +39,7 @@ struct TrainOptions {
   RunFolderOptions folder;
   SampleOptions samples;
   std::int64_t patience = 0;
+  std::string result;  // "last" or "best"; "": best with patience, else last
   PlanOptions plan;
   bool json = false;
 };

@@ -9,7 +9,6 @@
 #include <csignal>
 #include <cstdio>
 #include <ctime>
-#include <limits>
 
 #include "train/packs.h"
 #include "train/run_log.h"
@@ -193,8 +192,8 @@ class Loop {
     const double now = seconds_since_1970();
     if (run_.folder != nullptr) note(run_.folder->log().add(line, now));
     print(run_.json ? json_line(line, now)
-                    : fmt::format("step {}  validation loss {:.4f}{}  perplexity {:.4g}", line.step,
-                                  line.loss, briefly(line.measures), std::exp(sums.main / labels)));
+                    : fmt::format("step {}  validation loss {:.4f}  perplexity {:.4g}{}", line.step,
+                                  line.loss, std::exp(sums.main / labels), briefly(line.measures)));
     return {};
   }
 
@@ -251,15 +250,16 @@ class Loop {
 
 }  // namespace
 
+const ValidationLine* lowest(std::span<const ValidationLine> validations) {
+  const ValidationLine* best = nullptr;
+  for (const ValidationLine& line : validations)
+    if (std::isfinite(line.loss) && (best == nullptr || line.loss < best->loss)) best = &line;
+  return best;
+}
+
 bool has_lost_patience(std::span<const ValidationLine> validations, std::int64_t patience) {
-  double lowest = std::numeric_limits<double>::infinity();
-  std::int64_t passed = 0;  // since then
-  for (const ValidationLine& line : validations) {
-    const bool is_lower = line.loss < lowest;  // which no NaN is
-    if (is_lower) lowest = line.loss;
-    passed = is_lower ? 0 : passed + 1;
-  }
-  return patience > 0 && std::isfinite(lowest) && passed >= patience;
+  const ValidationLine* best = lowest(validations);
+  return patience > 0 && best != nullptr && &validations.back() - best >= patience;
 }
 
 Result<int> run_steps(const TrainingRun& run) {

@@ -22,6 +22,9 @@ struct TrainingRun {
   std::int64_t patience = 0;  // validations without a lower loss that end the run; 0: none do
 };
 
+// The first of the lowest loss that is finite; null: there is none.
+const ValidationLine* lowest(std::span<const ValidationLine> validations);
+
 // Whether as many validations as `patience` says have passed since the lowest loss; never for 0,
 // nor where no loss was finite.
 bool has_lost_patience(std::span<const ValidationLine> validations, std::int64_t patience);
