@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <thread>
 
 #include "apps/curves_plot.h"
 #include "apps/progress_bar.h"
@@ -26,6 +27,7 @@ constexpr const char* kCurves = "/curves.svg";
 // much as the distance: 4 hours where a save takes 5 minutes.
 constexpr std::chrono::seconds kSaveSeconds{60};
 constexpr int kSaveShare = 50;
+constexpr std::chrono::seconds kDyingSeconds{2};
 // Whoever loads a directory looks for one of these first.
 constexpr const char* kConfigs[] = {"config.json", "adapter_config.json"};
 
@@ -71,6 +73,17 @@ std::vector<RunFact> facts_of(const std::vector<RunFact>& facts, bool instructio
   return some;
 }
 
+// Whether no other process has the directory. One that was just killed may still be going. A file
+// system without locks is taken at the user's word.
+bool is_free(int directory) {
+  const auto begin = std::chrono::steady_clock::now();
+  while (::flock(directory, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    if (std::chrono::steady_clock::now() - begin > kDyingSeconds) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return true;
+}
+
 Status move_file(const fs::path& from, const std::string& directory) {
   std::error_code error;
   const fs::path to = fs::path(directory) / from.filename();
@@ -87,8 +100,7 @@ Result<std::unique_ptr<RunFolder>> RunFolder::claim(const RunFolderOptions& opti
   const int lock = ::open(options.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (lock < 0) return fail("cannot open the directory {}: {}", options.directory, last_error());
   std::unique_ptr<RunFolder> folder(new RunFolder(options, lock));
-  // A file system without locks is taken at the user's word.
-  if (::flock(lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+  if (!is_free(lock)) {
     folder->is_ours_ = false;
     return fail("another process is training into {}", options.directory);
   }
