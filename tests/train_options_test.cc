@@ -143,6 +143,7 @@ TEST_F(TrainChecks, FindMistakesBeforeWeightsAreLoaded) {
   expect_refused(train("--lora attn --alpha attn=8,attn=4"), {"--alpha: attn is there twice"});
   expect_refused(train("--full --val 10%"), {"--val 10%", "a share as 0.1"});
   expect_refused(train("--full --val 0.99"), {"--val 0.99", "6 of 6"});
+  expect_refused(train("--full --overlong foo"), {"--overlong: foo not in {cut,drop,refuse}"});
   expect_refused(train("--full --out \"\""), {"--out: expected a directory"});
   expect_refused(train("--full --backend cuda"), {"cuda", "absent"});
   expect_refused(train("--full --max-tokens 5"), {"a.jsonl:1", "more than 5"});

@@ -20,11 +20,11 @@ std::vector<CLI::Option*> add_data_options(CLI::App& command, DataOptions& o) {
           ->check(between(2, 1 << 24));
   CLI::Option* overlong =
       command
-          .add_option(
-              "--overlong", o.overlong,
+          .add_option_function<std::string>(
+              "--overlong", [&o](const std::string& name) { o.overlong = kOverlong.at(name); },
               "samples of more tokens: refuse the data, cut (a conversation loses its end, a "
               "text becomes several samples) or drop (default: refuse)")
-          ->transform(CLI::CheckedTransformer(kOverlong).description("refuse, cut or drop"));
+          ->check(CLI::IsMember(kOverlong));
   CLI::Option* thinking_mode =
       command
           .add_option(
