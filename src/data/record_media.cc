@@ -24,6 +24,24 @@ class Addresses {
   }
 
   bool empty() const { return addresses_.empty(); }
+  bool has_key(const Json& record) const {
+    return find_member(record, kind_) != nullptr || find_member(record, kind_ + "s") != nullptr;
+  }
+  Status expect_none() const {
+    if (addresses_.empty()) return {};
+    return fail(
+        "the record names {} {}{}, but its \"text\" has no places for them: expected messages, or "
+        "\"prompt\" and \"completion\", with {} where each belongs",
+        addresses_.size(), kind_, addresses_.size() == 1 ? "" : "s", tag_);
+  }
+  // That a user's text has no place for what the record does not name.
+  Status expect_untagged(std::string_view text) const {
+    if (text.find(tag_) == text.npos) return {};
+    return fail(
+        "a user's text has {}, but the record names no {} for it: expected \"{}s\" in the record, "
+        "a list with an address for each {}; where it is a word, \"messages\" without such a key",
+        tag_, kind_, kind_, tag_);
+  }
   const std::string& tag() const { return tag_; }
 
   bool is_place(const Json& part) const {
@@ -90,12 +108,38 @@ class Placer {
   }
 
   bool empty() const { return images_.empty() && videos_.empty(); }
+  Status expect_none() const {
+    M3_TRY_STATUS(images_.expect_none());
+    return videos_.expect_none();
+  }
+  // That users' texts have no places of a kind that has no addresses.
+  Status expect_addresses(const Json& record, MediaTags tags, const Json& messages) const {
+    for (const Addresses* kind : {&images_, &videos_}) {
+      if (!kind->empty()) continue;
+      if (tags == MediaTags::kArePlacesWithKey && !kind->has_key(record)) continue;
+      for (const Json& message : messages) M3_TRY_STATUS(expect_untagged(*kind, message));
+    }
+    return {};
+  }
   Status finish() const {
     M3_TRY_STATUS(images_.finish());
     return videos_.finish();
   }
 
  private:
+  static Status expect_untagged(const Addresses& kind, const Json& message) {
+    const std::string* role = find_string(message, "role");
+    if (role == nullptr || *role != "user") return {};
+    if (const std::string* text = find_string(message, "content"))
+      return kind.expect_untagged(*text);
+    const Json* parts = find_set_member(message, "content");
+    if (parts == nullptr || !parts->is_array()) return {};
+    for (const Json& part : *parts)
+      if (const std::string* text = find_string(part, "text"))
+        M3_TRY_STATUS(kind.expect_untagged(*text));
+    return {};
+  }
+
   void add_part(const Json& part, Json& parts) {
     const std::string* type = find_string(part, "type");
     const std::string* text = find_string(part, "text");
@@ -132,12 +176,19 @@ class Placer {
 
 }  // namespace
 
-Status place_record_media(const Json& record, Json& messages) {
+Status place_record_media(const Json& record, MediaTags tags, Json& messages) {
   Placer placer;
   M3_TRY_STATUS(placer.read(record));
+  M3_TRY_STATUS(placer.expect_addresses(record, tags, messages));
   if (placer.empty()) return {};
   for (Json& message : messages) placer.place(message);
   return placer.finish();
+}
+
+Status expect_no_record_media(const Json& record) {
+  Placer placer;
+  M3_TRY_STATUS(placer.read(record));
+  return placer.expect_none();
 }
 
 }  // namespace m3

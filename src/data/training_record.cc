@@ -194,6 +194,12 @@ Result<Json> read_tools(const Json& record) {
   return parsed;
 }
 
+// Clients of OpenAI write no "<image>", so that there it may be a word like others.
+MediaTags media_tags(const Json& record) {
+  return find_set_member(record, "messages") != nullptr ? MediaTags::kArePlacesWithKey
+                                                        : MediaTags::kArePlaces;
+}
+
 Status add_system(const Json& record, Json& messages) {
   if (find_set_member(record, "system") == nullptr) return {};
   M3_TRY(const std::string text, need_text(record, "system"));
@@ -211,12 +217,13 @@ Result<TrainingRecord> read_training_record(Json record,
   TrainingRecord made;
   if (messages.is_null()) {
     M3_TRY(made.text, need_text(record, "text"));
+    M3_TRY_STATUS(expect_no_record_media(record));
     return made;
   }
   M3_TRY_STATUS(expect_no_verdict(record));
   M3_TRY_STATUS(expect_present_form(record, messages));
   M3_TRY(made.learnt, find_learnt(messages));
-  M3_TRY_STATUS(place_record_media(record, messages));
+  M3_TRY_STATUS(place_record_media(record, media_tags(record), messages));
   M3_TRY_STATUS(add_system(record, messages));
   M3_TRY(record["tools"], read_tools(record));
   record["messages"] = std::move(messages);

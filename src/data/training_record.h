@@ -31,7 +31,8 @@ struct TrainingRecord {
 // Errors: no known form; a form's key of another kind; preferences between answers (`chosen`,
 // `rejected`) or verdicts on them (`label`, true or false), from which nothing here learns; what
 // read_chat_input() refuses; a role or weight that is none; more or fewer addresses than places for
-// them.
+// them, where "<image>" of a user's text is a place in all forms but `messages`, and there too if
+// the record has a key for addresses; addresses beside a text.
 Result<TrainingRecord> read_training_record(Json record,
                                             const std::optional<std::string>& thinking_mode);
 

@@ -78,13 +78,50 @@ TEST(TrainingRecord, GivesPicturesTheirPlaces) {
                         "image":"a.png","videos":["c.mp4"]})"),
       "user: {\"type\": \"image\", \"image\": \"a.png\"} {\"type\": \"image\", \"image_url\": "
       "{\"url\": \"b.png\"}} {\"type\": \"video\", \"video\": \"c.mp4\"}|*assistant: x|");
-  EXPECT_EQ(summary(R"({"prompt":"<image>","completion":"x"})"), "user: <image>|*assistant: x|");
   EXPECT_EQ(error_of(record_of(R"({"prompt":"a <image>","completion":"x","images":["a","b"]})")),
             "the record names 2 images, its messages have 1 place for them");
   EXPECT_EQ(error_of(record_of(R"({"prompt":"a","completion":"x","image":"a"})")),
             "the record names 1 image, its messages have 0 places for them");
   EXPECT_EQ(error_of(record_of(R"({"prompt":"a","completion":"x","image":[7]})")),
             "\"image\" must hold addresses, it holds a number");
+}
+
+// Seven characters would be learnt in place of a picture.
+TEST(TrainingRecord, RefusesPlacesWithoutPictures) {
+  const std::string none =
+      "a user's text has <image>, but the record names no image for it: expected \"images\" in the "
+      "record, a list with an address for each <image>; where it is a word, \"messages\" without "
+      "such "
+      "a key";
+  for (const char* record :
+       {R"({"prompt":"<image>","completion":"x"})",
+        R"({"prompt":"<image>","completion":"x","image":null})",
+        R"({"prompt":[{"role":"user","content":"<image>"}],
+            "completion":[{"role":"assistant","content":"x"}],"imags":["a"]})",
+        R"({"instruction":"a","input":"<image>","output":"x","images":[]})",
+        R"({"conversations":[{"from":"human","value":"<image>"},{"from":"gpt","value":"x"}]})",
+        R"({"messages":[{"role":"user","content":"<image>"},{"role":"assistant","content":"x"}],
+            "images":[]})",
+        R"({"messages":[{"role":"user","content":[{"type":"text","text":"a <image>"}]},
+            {"role":"assistant","content":"x"}],"image":null})"})
+    EXPECT_EQ(error_of(record_of(record)), none) << record;
+  EXPECT_NE(error_of(record_of(R"({"prompt":"<image><video>","completion":"x","image":"a"})"))
+                .find("a user's text has <video>"),
+            std::string::npos);
+  // What only speaks of them.
+  EXPECT_EQ(summary(R"({"prompt":"a","completion":"use <image>"})"),
+            "user: a|*assistant: use <image>|");
+  EXPECT_EQ(summary(R"({"messages":[{"role":"user","content":"<image>"},
+                        {"role":"assistant","content":"x"}]})"),
+            "user: <image>|*assistant: x|");
+}
+
+TEST(TrainingRecord, RefusesPicturesBesideAText) {
+  EXPECT_EQ(
+      error_of(record_of(R"({"text":"a <image>","images":["a","b"]})")),
+      "the record names 2 images, but its \"text\" has no places for them: expected messages, "
+      "or \"prompt\" and \"completion\", with <image> where each belongs");
+  EXPECT_EQ(summary(R"({"text":"a <image>","images":[]})"), "text: a <image>");
 }
 
 // Read as conversations, they would teach the bad answers with the good ones.
