@@ -78,6 +78,20 @@ TEST(DataCheck, TakesThinkingModeFromTheRecordFirst) {
   EXPECT_TRUE(checked(plain)["remarks"].empty());
 }
 
+TEST(DataCheck, RemarksOnCarelessData) {
+  const TemporaryDirectory work;
+  const std::string file = work.write(
+      "a.jsonl", kExchange + "\n" + R"({"prompt": "a", "completion": "", "systen": "b"})");
+  const json remarks = checked(file + " " + work.path() + "/./a.jsonl")["remarks"];
+  ASSERT_EQ(remarks.size(), 5u) << remarks;
+  EXPECT_EQ(remarks[0]["place"], work.path() + "/./a.jsonl");
+  EXPECT_NE(remarks[0]["message"].get<std::string>().find("given twice"), std::string::npos);
+  EXPECT_EQ(remarks[1]["place"], file + ":2");
+  EXPECT_NE(remarks[1]["message"].get<std::string>().find("\"systen\""), std::string::npos);
+  EXPECT_NE(check(file).out.find("remark    " + file + ":2: 1 of 1 answers have nothing"),
+            std::string::npos);
+}
+
 TEST(DataCheck, LeavesNothingOutWithoutAWord) {
   const TemporaryDirectory work;
   std::string words;

@@ -87,10 +87,20 @@ class Dataset::Builder {
     if (kind != ".jsonl" && kind != ".json" && kind != ".txt")
       return fail("has an unknown ending: expected .jsonl, .json or .txt");
     M3_TRY(auto file, MappedFile::open(path));
+    remark_on_repeat(path);
     bytes_all_ += std::ssize(file->bytes());
     set_.paths_.push_back(path);
     set_.files_.push_back(std::move(file));
     return {};
+  }
+
+  void remark_on_repeat(const std::string& path) {
+    for (const std::string& other : set_.paths_) {
+      std::error_code error;
+      if (!fs::equivalent(path, other, error)) continue;
+      set_.remarks_.push_back({path, "is given twice: an epoch has each of its samples as often"});
+      return;
+    }
   }
 
   // What one record became, read beside others.
@@ -140,6 +150,7 @@ class Dataset::Builder {
       notes.insert(notes.end(), input.notes.begin(), input.notes.end());
     }
     M3_TRY(Sample sample, make_sample(record, shapes, tokenizer_));
+    notes.insert(notes.end(), record.remarks.begin(), record.remarks.end());
     for (const MediaInput& input : media) {
       sample.pixels.push_back(checksum_of(input));
       sample.grids.push_back(media_grid(input.pixels.grid));

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "data/record_media.h"
+#include "data/record_remarks.h"
 #include "text/normalise.h"
 
 namespace m3 {
@@ -223,11 +224,13 @@ Result<TrainingRecord> read_training_record(Json record,
   M3_TRY_STATUS(expect_no_verdict(record));
   M3_TRY_STATUS(expect_present_form(record, messages));
   M3_TRY(made.learnt, find_learnt(messages));
+  made.remarks = remarks_on_keys(record);
   M3_TRY_STATUS(place_record_media(record, media_tags(record), messages));
   M3_TRY_STATUS(add_system(record, messages));
   M3_TRY(record["tools"], read_tools(record));
   record["messages"] = std::move(messages);
   M3_TRY(made.chat, read_chat_input(record, LastCalls::kMayBeOpen));
+  std::ranges::move(remarks_on_chat(*made.chat, made.learnt), std::back_inserter(made.remarks));
   if (!made.chat->thinking_mode) made.chat->thinking_mode = thinking_mode;
   return made;
 }

@@ -13,8 +13,9 @@ namespace m3 {
 // A conversation, or a text that stands for itself.
 struct TrainingRecord {
   std::optional<ChatInput> chat;
-  std::vector<bool> learnt;  // of each assistant message of the conversation
-  std::string text;          // where there is no conversation
+  std::vector<bool> learnt;               // of each assistant message of the conversation
+  std::string text;                       // where there is no conversation
+  std::vector<std::string> remarks = {};  // record_remarks.h
 };
 
 // The form is told by the record's keys, in this order:

@@ -141,6 +141,75 @@ TEST(TrainingRecord, RefusesPreferences) {
             "user: a|*assistant: b|");
 }
 
+TEST(TrainingRecord, RemarksOnKeysThatNobodyReads) {
+  const auto remarks = [](std::string_view json) { return value_of(record_of(json)).remarks; };
+  using Remarks = std::vector<std::string>;
+  EXPECT_EQ(remarks(R"({"messages":[{"role":"user","content":"a"},
+                        {"role":"assistant","content":"b","weigth":0,"mood":"good"},
+                        {"role":"user","content":"c"},
+                        {"role":"assistant","content":"d","weigth":0}]})"),
+            (Remarks{"messages have keys that are not known and not read: \"weigth\" (is it "
+                     "\"weight\"?), \"mood\""}));
+  EXPECT_EQ(remarks(R"({"conversations":[{"from":"human","value":"a","wieght":1},
+                        {"from":"gpt","value":"b"}],"tool":[],"sistem":"x","id":1,"source":"y"})"),
+            (Remarks{"messages have keys that are not known and not read: \"wieght\" (is it "
+                     "\"weight\"?)",
+                     "the record has keys that are not known and not read: \"tool\" (is it "
+                     "\"tools\"?), \"sistem\" (is it \"system\"?)"}));
+  EXPECT_EQ(remarks(fmt::format(R"({{"messages":[{{"role":"user","content":"a"}},
+      {{"role":"assistant","content":"b","{}":1,"k2":2,"k3":3,"k4":4,"k5":5,"k6":6}}]}})",
+                                std::string(100, 'k'))),
+            (Remarks{"messages have keys that are not known and not read: one of 100 bytes, "
+                     "\"k2\", \"k3\", \"k4\", \"k5\", ..."}));
+  // What OpenAI's answers have, and columns of tables.
+  EXPECT_EQ(remarks(R"({"messages":[{"role":"user","content":"a","name":"n"},
+                        {"role":"assistant","content":"b","refusal":null,"annotations":[],
+                         "audio":null,"function_call":null,"id":"1","extra":null}],
+                        "source":"x","score":1,"lang":"en","url":"y","tags":[],"model":"m"})"),
+            Remarks{});
+}
+
+TEST(TrainingRecord, RemarksOnWhatIsLikelyNotMeant) {
+  const auto remark = [](std::string_view json) {
+    const auto all = value_of(record_of(json)).remarks;
+    EXPECT_LE(all.size(), 1u) << all[1];
+    return all.empty() ? "" : all[0];
+  };
+  const std::string_view empty =
+      "1 of 1 answers have nothing in them and are learnt so; \"weight\": 0 in one leaves it out";
+  for (const char* answer :
+       {R"("content":null)", R"("content":" \n")", R"("content":[])", R"("tool_calls":[])"})
+    EXPECT_EQ(remark(fmt::format(R"({{"messages":[{{"role":"user","content":"a"}},
+                                  {{"role":"assistant",{}}}]}})",
+                                 answer)),
+              empty)
+        << answer;
+  EXPECT_EQ(remark(R"({"prompt":"a","completion":""})"), empty);
+  EXPECT_EQ(remark(R"({"messages":[{"role":"user","content":"a"},
+                       {"role":"assistant","content":"","weight":0},{"role":"user","content":"a"},
+                       {"role":"assistant","reasoning_content":"r"}]})"),
+            "");
+  EXPECT_EQ(remark(R"({"conversations":[{"from":"system","value":"s"},{"from":"gpt","value":"a"},
+                       {"from":"human","value":"b"}]})"),
+            "the first answer has no user's message before it");
+  const auto call = [&](std::string_view rest) {
+    return remark(fmt::format(R"({{"messages":[{{"role":"user","content":"a"}},
+        {{"role":"assistant","tool_calls":[{{"function":{{"name":"f"}}}}]}}]{}}})",
+                              rest));
+  };
+  EXPECT_EQ(call(""), "answers call tools, but the record declares none in \"tools\"");
+  EXPECT_EQ(call(R"(,"tools":[])"), call(""));
+  EXPECT_EQ(call(R"(,"tools":[{"function":{"name":"f"}}])"), "");
+  EXPECT_EQ(remark(R"({"prompt":"a","completion":"<think>r</think>b"})"),
+            "1 of 1 answers have <think> in their text, where it is learnt as a word: reasoning "
+            "belongs in \"reasoning_content\"");
+  EXPECT_EQ(remark(R"({"prompt":"what is <think>?","completion":"b"})"), "");
+  EXPECT_EQ(remark(R"({"messages":[{"role":"user","content":"<image>"},
+                       {"role":"assistant","content":"b"}]})"),
+            "a user's text has <image>, a word like others here: the record has no key for "
+            "addresses");
+}
+
 TEST(TrainingRecord, RefusesWhatItCannotUnderstand) {
   const auto refused = [](std::string_view json) { return error_of(record_of(json)); };
   EXPECT_EQ(refused("[]"), "a record must be an object, it is a list");
