@@ -120,6 +120,15 @@ TEST(DataCheck, LeavesNothingOutWithoutAWord) {
   EXPECT_GT(whole["tokens"], cut["tokens"]);
 }
 
+// m3 train would not begin either.
+TEST(DataCheck, FailsWhereEverySampleIsDropped) {
+  const TemporaryDirectory work;
+  const Outcome outcome = check(work.write("a.jsonl", kExchange + "\n" + kExchange) +
+                                " --max-tokens 9 --overlong drop --json");
+  expect_refused(outcome, {"no sample is left", "all 2 are too long"});
+  EXPECT_EQ(json::parse(outcome.out)["dropped"].size(), 2u);
+}
+
 TEST(DataCheck, ReadsPicturesBesideTheFile) {
   const TemporaryDirectory work;
   fs::create_directory(work.path() + "/pictures");

@@ -188,8 +188,11 @@ Status run_check(const CheckOptions& o) {
     if (samples > 0) print_sample(data, o, tokenizer);
     print_table(data, o);
   }
-  if (data.refused().empty()) return {};
   std::fflush(stdout);
+  if (data.refused().empty() && samples == 0)
+    return fail("no sample is left to train on: all {} are too long and were dropped",
+                data.dropped().size());
+  if (data.refused().empty()) return {};
   return fail("{} {} cannot be trained on; the first is {}: {}", data.refused().size(),
               data.refused().size() == 1 ? "record" : "records", data.refused()[0].place,
               data.refused()[0].message);
@@ -204,7 +207,8 @@ void add_data(CLI::App& app, Run& run) {
   CLI::App* command = data->add_subcommand(
       "check",
       "Show a sample as the model will read it, with what is scored, and what all samples come to; "
-      "list what was refused, dropped or cut. Status 1 where something was refused");
+      "list what was refused, dropped or cut. Status 1 where something was refused or no sample is "
+      "left");
   command->add_option("FILE", o->data.files, kDataFilesHelp)->required();
   command->add_option("--model", o->model, "directory with config.json and tokenizer.json")
       ->required();
