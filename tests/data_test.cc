@@ -144,6 +144,38 @@ TEST(DataCheck, ReadsPicturesBesideTheFile) {
   EXPECT_NE(check(file).out.find("]<]image[>[×"), std::string::npos);
 }
 
+// What editors on Windows write.
+TEST(DataCheck, ReadsByteOrderMarksAndWindowsLines) {
+  const TemporaryDirectory work;
+  const std::string mark = "\xef\xbb\xbf";
+  for (const char* name : {"a.jsonl", "a.json", "a.JSONL", "a.Json"})
+    for (const std::string& text : {mark + kExchange + "\r\n" + kExchange + "\r\n",
+                                    mark + "[" + kExchange + ",\r\n" + kExchange + "]"}) {
+      const json all = checked(work.write(name, text) + " --sample 2");
+      EXPECT_EQ(all["samples"], 2);
+      EXPECT_EQ(all["sample"]["place"], work.path() + "/" + name + ":2");
+    }
+  const json text = checked(work.write("a.TXT", mark + "one\r\ntwo\rthree\r\n"));
+  EXPECT_EQ(text["sample"]["text"], "one\ntwo\rthree\n");
+}
+
+TEST(DataCheck, SaysWhatItCannotReadAsText) {
+  const TemporaryDirectory work;
+  const auto expect = [&](const std::string& name, const std::string& bytes,
+                          const std::string& words) {
+    const std::string said = refused(work.write(name, bytes));
+    EXPECT_NE(said.find(words), std::string::npos) << said;
+  };
+  using namespace std::string_literals;
+  expect("a.jsonl", "\x1f\x8b\x08\0"s, "is compressed (gzip), expected a text: unpack it");
+  expect("a.jsonl.gz", "\x1f\x8b\x08\0"s, "is compressed (gzip)");
+  expect("a.txt", "\x28\xb5\x2f\xfd"s, "is compressed (zstd)");
+  expect("a.zip", "PK\3\4"s, "is compressed (zip)");
+  expect("b.jsonl", "\xff\xfe{\0}\0"s, "is UTF-16, expected UTF-8");
+  expect("b.txt", "\xfe\xff\0a\0b"s, "is UTF-16, expected UTF-8");
+  expect("b.json", "[\0]\0"s, "is UTF-16, expected UTF-8");
+}
+
 TEST(DataCheck, SaysWhatIsNotSeenOfALongClip) {
   const TemporaryDirectory work;
   fs::copy(media_file("long.mkv"), work.path() + "/long.mkv");

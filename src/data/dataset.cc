@@ -1,6 +1,7 @@
 #include "data/dataset.h"
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <new>
 #include <utility>
@@ -18,9 +19,62 @@ namespace fs = std::filesystem;
 // all threads at work.
 constexpr std::size_t kReadTogether = 1024;
 
-std::string_view text_of(const MappedFile& file) {
+std::string_view raw_text(const MappedFile& file) {
   const auto bytes = file.bytes();
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// Behind the byte order mark that some editors begin with.
+std::string_view text_of(const MappedFile& file) {
+  constexpr std::string_view kMark = "\xef\xbb\xbf";
+  const std::string_view text = raw_text(file);
+  return text.starts_with(kMark) ? text.substr(kMark.size()) : text;
+}
+
+// The ending of a path, in small letters.
+std::string ending_of(const std::string& path) {
+  std::string ending = fs::path(path).extension();
+  for (char& c : ending)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return ending;
+}
+
+// Two bytes for each character, also where no byte order mark says so.
+bool is_utf16(std::string_view text) {
+  if (text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff")) return true;
+  if (text.size() < 4) return false;
+  const std::array<bool, 4> zero = {text[0] == 0, text[1] == 0, text[2] == 0, text[3] == 0};
+  return zero == std::array{false, true, false, true} ||
+         zero == std::array{true, false, true, false};
+}
+
+// Errors: the file is text that something has been done to, by its first bytes.
+Status expect_plain_text(std::string_view text) {
+  struct Packed {
+    std::string_view begin, name, unpack;
+  };
+  static constexpr std::array<Packed, 4> kPacked = {{
+      {"\x1f\x8b", "gzip", "gzip -d"},
+      {"\x28\xb5\x2f\xfd", "zstd", "zstd -d"},
+      {std::string_view("PK\3\4"), "zip", "unzip"},
+      {std::string_view("PK\5\6"), "zip", "unzip"},
+  }};
+  for (const Packed& packed : kPacked)
+    if (text.starts_with(packed.begin))
+      return fail("is compressed ({}), expected a text: unpack it with {} first", packed.name,
+                  packed.unpack);
+  if (is_utf16(text))
+    return fail("is UTF-16, expected UTF-8: convert it with iconv -f UTF-16 -t UTF-8 first");
+  return {};
+}
+
+// Lines as Windows ends them end with "\n" alone.
+std::string with_plain_lines(std::string_view text) {
+  std::string plain;
+  plain.reserve(text.size());
+  for (std::size_t i = 0; i < text.size(); ++i)
+    if (!text.substr(i).starts_with("\r\n")) plain += text[i];
+  return plain;
 }
 
 // A path that does not begin at the root begins at `directory`.
@@ -79,16 +133,19 @@ class Dataset::Builder {
 
  private:
   Status open(const std::string& path) {
-    const std::string kind = fs::path(path).extension();
+    const std::string ending = ending_of(path);
+    const bool known = ending == ".jsonl" || ending == ".json" || ending == ".txt";
+    const Status unknown = fail("has an unknown ending: expected .jsonl, .json or .txt");
     std::error_code error;
     if (!fs::exists(path, error)) return fail("does not exist, or may not be looked at");
     if (fs::is_directory(path, error))
       return fail("is a directory, expected a .jsonl, .json or .txt file");
-    if (kind != ".jsonl" && kind != ".json" && kind != ".txt")
-      return fail("has an unknown ending: expected .jsonl, .json or .txt");
+    if (!known && !fs::is_regular_file(path, error)) return unknown;
     M3_TRY(auto file, MappedFile::open(path));
+    M3_TRY_STATUS(expect_plain_text(raw_text(*file)));
+    if (!known) return unknown;
     remark_on_repeat(path);
-    bytes_all_ += std::ssize(file->bytes());
+    bytes_all_ += std::ssize(text_of(*file));
     set_.paths_.push_back(path);
     set_.files_.push_back(std::move(file));
     return {};
@@ -112,7 +169,7 @@ class Dataset::Builder {
   void add_records(std::size_t file) {
     const std::string_view text = text_of(*set_.files_[file]);
     const Source whole{file, {0, text.size()}, 0};
-    if (set_.paths_[file].ends_with(".txt")) return add_sources({whole});
+    if (ending_of(set_.paths_[file]) == ".txt") return add_sources({whole});
     const RecordPlaces places = find_records(text);
     if (places.records.empty() && places.broken.empty()) refuse(whole, "holds no records");
     std::vector<Source> some;
@@ -252,7 +309,7 @@ Result<TrainingRecord> Dataset::record_of(const Source& source) const {
   if (source.line == 0) {
     if (bytes.empty()) return fail("is empty");
     M3_TRY_STATUS(expect_utf8(bytes));
-    return TrainingRecord{.text = std::string(bytes)};
+    return TrainingRecord{.text = with_plain_lines(bytes)};
   }
   M3_TRY(Json json, parse_json(bytes));
   return read_training_record(std::move(json), options_.thinking_mode);

@@ -50,7 +50,8 @@ struct TrainingBatch {
 class Dataset {
  public:
   // Files are `.jsonl` and `.json` (records, one a line or as one array; see training_record.h) and
-  // `.txt` (one text each). Addresses of pictures that are paths begin at the file's directory.
+  // `.txt` (one text each, its lines ended by "\n" or "\r\n", which becomes "\n"), in UTF-8 with or
+  // without a byte order mark. Addresses of pictures that are paths begin at the file's directory.
   // Each picture is decoded once, so that none turns out to be missing later. What cannot be
   // trained on is not in the set but in refused(). Threads of `pool` read records side by side;
   // what comes out is in the files' order.
