@@ -225,6 +225,12 @@ TEST(TrainingRecord, RefusesWhatItCannotUnderstand) {
   EXPECT_NE(refused(R"({"messages":[{"role":"robot","content":"a"}]})")
                 .find("messages[0]: \"role\" must be root"),
             std::string::npos);
+  EXPECT_EQ(
+      refused(R"({"messages":[{"role":"user","content":"a"},{"content":"b"}]})"),
+      "messages[1]: \"role\" is missing, expected root, system, developer, user, assistant or "
+      "tool");
+  EXPECT_EQ(refused(R"({"prompt":"a","completion":"b","thinking_mode":"on"})"),
+            "\"thinking_mode\" must be \"enabled\", \"disabled\" or \"adaptive\", it is \"on\"");
   EXPECT_NE(refused(R"({"conversations":[{"from":"robot","value":"a"}]})")
                 .find("conversations[0] \"from\" must be human, user, gpt"),
             std::string::npos);
