@@ -231,6 +231,14 @@ TEST(DataCheck, SaysWhatIsWrongAndWhere) {
   EXPECT_EQ(check("--overlong bend " + work.path() + "/g.jsonl").status, 2);
 }
 
+TEST(DataCheck, SaysOnceThatAFileIsCutOff) {
+  const TemporaryDirectory work;
+  const std::string said = refused(work.write("a.json", "[" + kExchange + ",\n{\"prompt\": \"a"));
+  EXPECT_EQ(said, work.path() +
+                      "/a.json:2: the file ends inside this record, before the ] that "
+                      "closes the list: is it whole?");
+}
+
 // All of many, with a count of those that are not shown.
 TEST(DataCheck, ListsManyProblemsShortly) {
   const TemporaryDirectory work;

@@ -23,11 +23,12 @@ class Cursor {
     at_ = at;
   }
   void skip_blank() { go_to(text_.find_first_not_of(kBlank, at_)); }
-  // To the end of the string that begins here.
-  void skip_string() {
+  // To the end of the string that begins here. False: it has none.
+  bool skip_string() {
     std::size_t end = at_ + 1;
     while (end < text_.size() && text_[end] != '"') end += text_[end] == '\\' ? 2 : 1;
     go_to(end + 1);
+    return end < text_.size();
   }
 
  private:
@@ -48,19 +49,23 @@ std::vector<RecordPlace> find_lines(std::string_view text) {
   return places;
 }
 
-// Leaves the cursor on the comma or bracket behind the element that begins here.
-void skip_element(Cursor& cursor) {
-  for (int depth = 0; !cursor.at_end();) {
+// Leaves the cursor on the comma or bracket behind the element that begins here. False: the text
+// ends inside the element, or in front of it.
+bool skip_element(Cursor& cursor) {
+  if (cursor.at_end()) return false;
+  int depth = 0;
+  while (!cursor.at_end()) {
     const char c = cursor.here();
     if (c == '"') {
-      cursor.skip_string();
+      if (!cursor.skip_string()) return false;
       continue;
     }
-    if (depth == 0 && (c == ',' || c == ']' || c == '}')) return;
+    if (depth == 0 && (c == ',' || c == ']' || c == '}')) return true;
     if (c == '[' || c == '{') ++depth;
     if (c == ']' || c == '}') --depth;
     cursor.go_to(cursor.at() + 1);
   }
+  return depth == 0;
 }
 
 RecordPlaces find_elements(std::string_view text, std::size_t bracket) {
@@ -71,7 +76,12 @@ RecordPlaces find_elements(std::string_view text, std::size_t bracket) {
     cursor.skip_blank();
     const std::size_t begin = cursor.at();
     const std::int64_t line = cursor.line();
-    skip_element(cursor);
+    if (!skip_element(cursor)) {
+      found.line = line;
+      found.broken =
+          "the file ends inside this record, before the ] that closes the list: is it whole?";
+      return found;
+    }
     found.records.push_back({{begin, cursor.at()}, line});
     more = !cursor.at_end() && cursor.here() == ',';
     if (more) cursor.go_to(cursor.at() + 1);
@@ -81,7 +91,7 @@ RecordPlaces find_elements(std::string_view text, std::size_t bracket) {
   cursor.skip_blank();
   found.line = cursor.line();
   if (!closed)
-    found.broken = "the list of records is not closed by a ]";
+    found.broken = "the list of records is not closed by a ]: is the file whole?";
   else if (!cursor.at_end())
     found.broken = "something stands behind the list of records";
   return found;

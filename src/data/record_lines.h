@@ -22,8 +22,8 @@ struct RecordPlaces {
 };
 
 // Of JSON lines, each line that is not blank; of one JSON array, which the text begins with then,
-// each element. What a record holds is looked at only as far as needed to find its end: whether it
-// is JSON is for its reader to say.
+// each element but one that the text ends in. What a record holds is looked at only as far as
+// needed to find its end: whether it is JSON is for its reader to say.
 RecordPlaces find_records(std::string_view text);
 
 }  // namespace m3
