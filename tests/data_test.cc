@@ -231,6 +231,14 @@ TEST(DataCheck, SaysWhatIsWrongAndWhere) {
   EXPECT_EQ(check("--overlong bend " + work.path() + "/g.jsonl").status, 2);
 }
 
+TEST(DataCheck, TellsFilesFromRecords) {
+  const TemporaryDirectory work;
+  const std::string empty = work.write("a.jsonl", ""), bad = work.write("b.jsonl", "{}\n{}\n");
+  expect_refused(check(empty), {"1 file cannot be trained on", "a.jsonl: holds no records"});
+  expect_refused(check(work.path()), {"1 file cannot be trained on", "is a directory"});
+  expect_refused(check(empty + " /nowhere.jsonl " + bad), {"2 files and 2 records cannot be"});
+}
+
 TEST(DataCheck, SaysOnceThatAFileIsCutOff) {
   const TemporaryDirectory work;
   const std::string said = refused(work.write("a.json", "[" + kExchange + ",\n{\"prompt\": \"a"));

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -173,6 +174,17 @@ void print_json(const Dataset& data, const CheckOptions& o, const Tokenizer& tok
   std::printf("%s\n", all.dump(-1, ' ', false, kReplace).c_str());
 }
 
+// "1 file and 2 records".
+std::string refused_text(const Dataset& data) {
+  const auto files = std::ranges::count_if(data.refused(), &DataNote::of_file);
+  const auto records = std::ssize(data.refused()) - files;
+  const auto counted = [](std::int64_t count, const char* one) {
+    return count == 0 ? "" : fmt::format("{} {}{}", count, one, count == 1 ? "" : "s");
+  };
+  return counted(files, "file") + (files > 0 && records > 0 ? " and " : "") +
+         counted(records, "record");
+}
+
 Status run_check(const CheckOptions& o) {
   M3_TRY(const Config config, load_config(o.model));
   M3_TRY(const Tokenizer tokenizer, Tokenizer::load(o.model));
@@ -193,9 +205,8 @@ Status run_check(const CheckOptions& o) {
     return fail("no sample is left to train on: all {} are too long and were dropped",
                 data.dropped().size());
   if (data.refused().empty()) return {};
-  return fail("{} {} cannot be trained on; the first is {}: {}", data.refused().size(),
-              data.refused().size() == 1 ? "record" : "records", data.refused()[0].place,
-              data.refused()[0].message);
+  return fail("{} cannot be trained on; the first is {}: {}", refused_text(data),
+              data.refused()[0].place, data.refused()[0].message);
 }
 
 }  // namespace

@@ -121,7 +121,7 @@ class Dataset::Builder {
     std::vector<std::size_t> opened;
     for (const std::string& path : paths) {
       if (auto status = open(path); !status)
-        set_.refused_.push_back({path, status.error().message});
+        set_.refused_.push_back({path, status.error().message, true});
       else
         opened.push_back(set_.files_.size() - 1);
     }
@@ -269,7 +269,7 @@ class Dataset::Builder {
     set_.sources_.push_back(source);
   }
   void refuse(const Source& source, std::string message) {
-    set_.refused_.push_back({set_.place(source), std::move(message)});
+    set_.refused_.push_back({set_.place(source), std::move(message), source.line == 0});
   }
 
   Dataset& set_;

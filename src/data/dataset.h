@@ -38,6 +38,7 @@ struct DatasetOptions {
 struct DataNote {
   std::string place;  // "FILE:LINE", or "FILE"
   std::string message;
+  bool of_file = false;  // not of a record
 };
 
 // One step's sequences, and the pixels that they point to.
