@@ -174,25 +174,6 @@ Status expect_no_verdict(const Json& record) {
       python_json(*label));
 }
 
-// A message that is no object is for read_chat_input() to refuse, a role that is unknown, too.
-Status expect_roles(const Json& messages) {
-  for (std::size_t i = 0; i < messages.size(); ++i)
-    if (messages[i].is_object() && find_set_member(messages[i], "role") == nullptr)
-      return fail(
-          "messages[{}]: \"role\" is missing, expected root, system, developer, user, assistant or "
-          "tool",
-          i);
-  return {};
-}
-
-Status expect_thinking_mode(const Json& record) {
-  const Json* mode = find_set_member(record, "thinking_mode");
-  if (mode == nullptr || *mode == "enabled" || *mode == "disabled" || *mode == "adaptive")
-    return {};
-  return fail("\"thinking_mode\" must be \"enabled\", \"disabled\" or \"adaptive\", it is {}",
-              python_json(*mode));
-}
-
 // What older forms of OpenAI's requests have in place of tools, which nobody would read.
 Status expect_present_form(const Json& record, const Json& messages) {
   if (find_set_member(record, "functions") != nullptr)
@@ -242,8 +223,6 @@ Result<TrainingRecord> read_training_record(Json record,
   }
   M3_TRY_STATUS(expect_no_verdict(record));
   M3_TRY_STATUS(expect_present_form(record, messages));
-  M3_TRY_STATUS(expect_roles(messages));
-  M3_TRY_STATUS(expect_thinking_mode(record));
   M3_TRY(made.learnt, find_learnt(messages));
   made.remarks = remarks_on_keys(record);
   M3_TRY_STATUS(place_record_media(record, media_tags(record), messages));

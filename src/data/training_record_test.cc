@@ -230,7 +230,7 @@ TEST(TrainingRecord, RefusesWhatItCannotUnderstand) {
       "messages[1]: \"role\" is missing, expected root, system, developer, user, assistant or "
       "tool");
   EXPECT_EQ(refused(R"({"prompt":"a","completion":"b","thinking_mode":"on"})"),
-            "\"thinking_mode\" must be \"enabled\", \"disabled\" or \"adaptive\", it is \"on\"");
+            "thinking_mode must be \"enabled\", \"disabled\" or \"adaptive\", it is \"on\"");
   EXPECT_NE(refused(R"({"conversations":[{"from":"robot","value":"a"}]})")
                 .find("conversations[0] \"from\" must be human, user, gpt"),
             std::string::npos);

@@ -10,6 +10,9 @@ namespace {
 enum class Role { kRoot, kSystem, kUser, kAssistant, kTool };
 
 Result<Role> role_of(const Json& message) {
+  constexpr std::string_view kRoles = "root, system, developer, user, assistant or tool";
+  if (find_set_member(message, "role") == nullptr)
+    return fail("\"role\" is missing, expected {}", kRoles);
   const std::string* role = find_string(message, "role");
   if (role == nullptr) return fail("\"role\" must be a string");
   if (*role == "root") return Role::kRoot;
@@ -17,8 +20,7 @@ Result<Role> role_of(const Json& message) {
   if (*role == "user") return Role::kUser;
   if (*role == "assistant") return Role::kAssistant;
   if (*role == "tool" || *role == "function") return Role::kTool;
-  return fail("\"role\" must be root, system, developer, user, assistant or tool, it is {}",
-              python_json(*role));
+  return fail("\"role\" must be {}, it is {}", kRoles, python_json(*role));
 }
 
 // The list while it grows.
@@ -165,7 +167,8 @@ Result<ChatInput> read_chat_input(const Json& request, LastCalls last_calls) {
   M3_TRY(input.thinking_mode, thinking_mode_from(request));
   if (const Json* mode = find_set_member(request, "thinking_mode")) {
     if (*mode != "enabled" && *mode != "disabled" && *mode != "adaptive")
-      return fail("thinking_mode must be \"enabled\", \"disabled\" or \"adaptive\"");
+      return fail("thinking_mode must be \"enabled\", \"disabled\" or \"adaptive\", it is {}",
+                  python_json(*mode));
     input.thinking_mode = mode->get<std::string>();
   }
   return input;

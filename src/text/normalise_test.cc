@@ -113,7 +113,11 @@ TEST(Normalise, RefusalsNameTheMessageAndTheField) {
   EXPECT_EQ(refused("{}"), "\"messages\" must be a list, it is an object");
   EXPECT_EQ(refused("[]"), "\"messages\" is empty, at least one is needed");
   EXPECT_EQ(refused("[3]"), "messages[0]: must be an object, it is a number");
-  EXPECT_EQ(refused("[{}]"), "messages[0]: \"role\" must be a string");
+  EXPECT_EQ(
+      refused("[{}]"),
+      "messages[0]: \"role\" is missing, expected root, system, developer, user, assistant or "
+      "tool");
+  EXPECT_EQ(refused(R"([{"role":3}])"), "messages[0]: \"role\" must be a string");
   EXPECT_EQ(refused(R"([{"role":"critic"}])"),
             "messages[0]: \"role\" must be root, system, developer, user, assistant or tool, it is "
             "\"critic\"");
@@ -168,7 +172,7 @@ TEST(Normalise, ReadsWhatARequestSaysOfAConversation) {
   EXPECT_EQ(input.thinking_mode, "enabled");
   EXPECT_EQ(error_of(read("{}")), "needs \"messages\"");
   EXPECT_EQ(error_of(read(R"({"messages":[{"role":"user"}],"thinking_mode":"much"})")),
-            "thinking_mode must be \"enabled\", \"disabled\" or \"adaptive\"");
+            "thinking_mode must be \"enabled\", \"disabled\" or \"adaptive\", it is \"much\"");
 }
 
 TEST(Normalise, WrapsFlatTools) {
