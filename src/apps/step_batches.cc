@@ -52,7 +52,7 @@ Status report(const char* what, const Dataset& data) {
   std::iota(all.begin(), all.end(), 0);
   std::fprintf(
       stderr, "%s\n",
-      fmt::format("{}: {}; {} cut, {} dropped, {} with a remark{}", what, amount(data, all),
+      fmt::format("{}: {}; {} cut, {} dropped, {} remarks{}", what, amount(data, all),
                   data.cut().size(), data.dropped().size(), data.remarks().size(),
                   data.cut().size() + data.dropped().size() + data.remarks().size() > 0
                       ? " (m3 data check lists them)"
