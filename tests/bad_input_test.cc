@@ -277,7 +277,7 @@ TEST(BadInput, TrainingBatches) {
   expect_refused(gradients("{"), {"batch.json"});
   expect_refused(gradients("[]"), {"batch.json", "sequences"});
   expect_refused(gradients(of("")), {"batch.json", "at least one"});
-  expect_refused(gradients(of(good + R"(, {"ids": [1]})")), {"sequence 1", "labels"});
+  expect_refused(gradients(of(good + R"(, {"ids": [1]})")), {"sequence 2", "labels"});
   expect_refused(gradients(of(R"({"ids": [1, 2], "labels": [2]})")), {"2 ids", "1 labels"});
   expect_refused(gradients(of(R"({"ids": [-1], "labels": [2]})")), {"-1"});
   expect_refused(gradients(of(R"({"ids": [1], "labels": [99999999]})")), {"99999999"});
@@ -295,7 +295,7 @@ TEST(BadInput, TrainingBatches) {
   expect_refused(train("{\n\"steps\": [}"), {"steps.json: JSON at line 2, byte 10"});
   expect_refused(
       train("{\"steps\": [" + of(good) + ", " + of(R"({"ids": [1], "labels": [-100]})") + "]}"),
-      {"steps.json: step 1: no label is scored"});
+      {"steps.json: step 2: no label is scored"});
   expect_refused(train(steps, " --full --train vision"), {"vision"});
   expect_refused(train(steps, " --full --betas 0.9"), {"--betas", "two"});
   expect_refused(train(steps, " --full --betas 0.9,1"), {"--betas"});

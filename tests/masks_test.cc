@@ -294,10 +294,10 @@ TEST(MaskFile, SaysWhatIsWrong) {
     for (const std::string& word : words)
       EXPECT_NE(read.error().message.find(word), std::string::npos) << read.error().message;
   };
-  refused(R"(, "position_ids": [0, 1])", {"sequence 0", "3 ids", "2 \"position_ids\""});
+  refused(R"(, "position_ids": [0, 1])", {"sequence 1", "3 ids", "2 \"position_ids\""});
   refused(R"(, "position_ids": [0, -1, 2])", {"position_ids", "-1", "0 to 2147483647"});
   refused(R"(, "position_ids": [0, 1, 2147483648])", {"2147483648"});
-  refused(R"(, "attention_mask": [1, 1])", {"sequence 0", "[2]", "[3] or [1, 1, 3, 3]"});
+  refused(R"(, "attention_mask": [1, 1])", {"sequence 1", "[2]", "[3] or [1, 1, 3, 3]"});
   refused(R"(, "attention_mask": [[[[true, true, true]]]])", {"[1, 1, 1, 3]", "[1, 1, 3, 3]"});
   refused(R"(, "attention_mask": [1, 1, -2])", {"-2", "padding"});
   refused(R"(, "attention_mask": [0, 0, 0])", {"all of the 3 tokens are padding"});

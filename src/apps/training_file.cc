@@ -75,9 +75,9 @@ Result<std::vector<std::optional<TrainingMask>>> read_masks(
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     const Json* own = find_set_member(batch["sequences"][i], kMask);
     if (own == nullptr) continue;
-    if (shared != nullptr) return fail("sequence {} has a \"{}\" beside the batch's", i, kMask);
+    if (shared != nullptr) return fail("sequence {} has a \"{}\" beside the batch's", i + 1, kMask);
     auto read = read_mask(*own, lengths[i]);
-    if (!read) return fail("sequence {}: \"{}\" {}", i, kMask, read.error().message);
+    if (!read) return fail("sequence {}: \"{}\" {}", i + 1, kMask, read.error().message);
     masks[i] = std::move(*read);
   }
   return masks;
@@ -94,7 +94,7 @@ Result<std::vector<TrainingSequence>> apply_masks(const Json& batch,
       continue;
     }
     auto parts = apply_mask(sequences[i], *masks[i]);
-    if (!parts) return fail("sequence {}: {}", i, parts.error().message);
+    if (!parts) return fail("sequence {}: {}", i + 1, parts.error().message);
     std::ranges::move(*parts, std::back_inserter(all));
   }
   return all;
@@ -107,7 +107,7 @@ Result<std::vector<TrainingSequence>> read_sequences(const Json& batch, const Co
   std::vector<TrainingSequence> sequences;
   for (const Json& entry : batch["sequences"]) {
     auto sequence = read_sequence(entry, config);
-    if (!sequence) return fail("sequence {} {}", sequences.size(), sequence.error().message);
+    if (!sequence) return fail("sequence {} {}", sequences.size() + 1, sequence.error().message);
     sequences.push_back(std::move(*sequence));
   }
   return apply_masks(batch, std::move(sequences));
