@@ -39,7 +39,7 @@ struct HttpAnswer {
 
 // How one request is answered: by send(), or by begin(), write() as often as needed, and end(). Any
 // thread may call; after the client is gone nothing reaches it, which is no error. A reply that is
-// dropped unanswered becomes a 500.
+// dropped unanswered becomes a 500. None may outlive its server.
 class HttpReply {
  public:
   virtual ~HttpReply() = default;

@@ -171,13 +171,16 @@ TEST(Http, SaysNothingThatTheVersionOrStatusForbids) {
 }
 
 TEST(Http, AStreamComesInChunksAndLeavesTheConnectionOpen) {
-  Server server([](HttpRequest request, std::shared_ptr<HttpReply> reply) {
+  const auto streams = std::make_shared<std::atomic<int>>(0);
+  Server server([streams](HttpRequest request, std::shared_ptr<HttpReply> reply) {
     if (request.path != "/stream") return echo(std::move(request), std::move(reply));
     reply->begin({.body = "one", .content_type = "text/plain"});
-    std::thread([reply] {
+    std::thread([streams, reply = std::move(reply)]() mutable {
       reply->write("two");
       reply->write("");
       reply->end();
+      reply.reset();  // before the server ends
+      ++*streams;
     }).detach();
   });
   Client client(server.http->port());
@@ -190,6 +193,7 @@ TEST(Http, AStreamComesInChunksAndLeavesTheConnectionOpen) {
   Client old(server.http->port());
   old.say("GET /stream HTTP/1.0\r\n\r\n");
   EXPECT_TRUE(old.hear_all().ends_with("\r\n\r\nonetwo"));
+  EXPECT_TRUE(soon([&] { return *streams == 2; }));
 }
 
 TEST(Http, HearsOfClientsThatHangUp) {
@@ -212,6 +216,11 @@ TEST(Http, HearsOfClientsThatHangUp) {
     EXPECT_TRUE(soon([&] { return gone == expected; })) << path;
     EXPECT_TRUE(soon([&] { return server.http->open_requests() == 0; }));
   }
+  // A client may be gone before the handler has kept its reply, which must not outlive the server.
+  ASSERT_TRUE(soon([&] {
+    const std::lock_guard lock(mutex);
+    return open.size() == 2;
+  }));
   const std::lock_guard lock(mutex);
   for (const auto& reply : open) reply->write("into the void");
   open.clear();
