@@ -50,14 +50,13 @@ Status report(const char* what, const Dataset& data) {
     return fail("{}: all {} samples are too long and were dropped", what, data.dropped().size());
   std::vector<std::int64_t> all(data.samples().size());
   std::iota(all.begin(), all.end(), 0);
-  std::fprintf(
-      stderr, "%s\n",
-      fmt::format("{}: {}; {} cut, {} dropped, {} remarks{}", what, amount(data, all),
-                  data.cut().size(), data.dropped().size(), data.remarks().size(),
-                  data.cut().size() + data.dropped().size() + data.remarks().size() > 0
-                      ? " (m3 data check lists them)"
-                      : "")
-          .c_str());
+  std::fprintf(stderr, "%s\n",
+               fmt::format("{}: {}; {} cut, {} dropped, {} remarks{}", what, amount(data, all),
+                           data.cut().size(), data.dropped().size(), data.remarks().size(),
+                           data.cut().size() + data.dropped().size() + data.remarks().size() > 0
+                               ? " (m3 data check lists them)"
+                               : "")
+                   .c_str());
   return {};
 }
 
