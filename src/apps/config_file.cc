@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
 #include <set>
+#include <sstream>
+
+#include "base/file.h"
+#include "text/utf8.h"
 
 namespace m3 {
 namespace {
@@ -74,25 +77,16 @@ class FileReader {
   std::set<const CLI::Option*> typed_, read_;
 };
 
-// Some editors begin a file with one.
-void skip_byte_order_mark(std::istream& in) {
-  constexpr std::string_view kMark = "\xef\xbb\xbf";
-  std::string begin(kMark.size(), '\0');
-  in.read(begin.data(), static_cast<std::streamsize>(begin.size()));
-  if (begin == kMark) return;
-  in.clear();
-  in.seekg(0);
-}
-
 }  // namespace
 
 void add_config_option(CLI::App& command) {
   // CLI11 reads files for a whole program only. Callbacks run in the order in which options were
   // added, when all of the command line is known.
   const auto read = [&command](const std::string& path) {
+    const auto text = read_text_file(path);
+    if (!text) throw CLI::ConfigError(text.error().message);
     FileReader file(command, path);
-    std::ifstream in(path);
-    skip_byte_order_mark(in);
+    std::istringstream in{std::string(without_byte_order_mark(*text))};
     for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(in))
       if (item.name != "++" && item.name != "--") file.set(item);
   };

@@ -24,11 +24,8 @@ std::string_view raw_text(const MappedFile& file) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-// Behind the byte order mark that some editors begin with.
 std::string_view text_of(const MappedFile& file) {
-  constexpr std::string_view kMark = "\xef\xbb\xbf";
-  const std::string_view text = raw_text(file);
-  return text.starts_with(kMark) ? text.substr(kMark.size()) : text;
+  return without_byte_order_mark(raw_text(file));
 }
 
 // The ending of a path, in small letters.

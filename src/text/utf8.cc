@@ -53,6 +53,11 @@ Utf8Char read_utf8(std::string_view text, std::size_t at) {
   return {State::kValid, static_cast<std::uint8_t>(lead.length), code_point};
 }
 
+std::string_view without_byte_order_mark(std::string_view text) {
+  constexpr std::string_view kMark = "\xef\xbb\xbf";
+  return text.starts_with(kMark) ? text.substr(kMark.size()) : text;
+}
+
 void append_utf8(std::string& text, char32_t code_point) {
   const auto tail = [&](int shift) {
     return static_cast<char>(0x80 | (code_point >> shift & 0x3F));

@@ -24,6 +24,9 @@ struct Utf8Char {
 // (Unicode 16 §3.9, "maximal subparts"), as Python and browsers do.
 Utf8Char read_utf8(std::string_view text, std::size_t at);
 
+// The text behind the byte order mark that some editors begin a file with.
+std::string_view without_byte_order_mark(std::string_view text);
+
 // Appends a code point that is no surrogate and at most U+10FFFF.
 void append_utf8(std::string& text, char32_t code_point);
 
