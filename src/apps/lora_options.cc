@@ -65,7 +65,7 @@ Result<Adapted> adapted_groups(const std::vector<std::string>& names) {
 }
 
 bool is_of_experts(const LoraModule& module) {
-  return lora_group(module.targets.front().kind) == LoraGroup::kExperts;
+  return group_of(module) == LoraGroup::kExperts;
 }
 
 Status expect_droppable(const NewLoraOptions& options, const Adapted& adapted) {
@@ -75,10 +75,6 @@ Status expect_droppable(const NewLoraOptions& options, const Adapted& adapted) {
   return {};
 }
 
-std::size_t group_of(const LoraModule& module) {
-  return static_cast<std::size_t>(*lora_group(module.targets.front().kind));
-}
-
 // Errors: a list like "16,experts=4" gives a group another number than the adapter's modules have.
 Status expect_numbers(const char* option, const std::vector<std::string>& list,
                       const Adapted& adapted, const Lora& lora,
@@ -86,7 +82,8 @@ Status expect_numbers(const char* option, const std::vector<std::string>& list,
   if (list.empty()) return {};
   M3_TRY(const Numbers numbers, numbers_of(option, list, adapted, 0));
   for (const LoraModule& module : lora.modules())
-    if (const std::size_t g = group_of(module); numbers[g] > 0 && number_of(module) != numbers[g])
+    if (const auto g = static_cast<std::size_t>(group_of(module));
+        numbers[g] > 0 && number_of(module) != numbers[g])
       return fail("{} {}: the adapter has {} for {}, as in {}; leave the option out", option,
                   numbers[g], number_of(module), kLoraGroupNames[g], module.name);
   return {};
@@ -95,7 +92,8 @@ Status expect_numbers(const char* option, const std::vector<std::string>& list,
 // Errors: --lora, --rank or --alpha were typed, and the files have other groups or numbers.
 Status expect_as_asked(const NewLoraOptions& options, const Lora& lora) {
   Adapted adapted{};
-  for (const LoraModule& module : lora.modules()) adapted[group_of(module)] = true;
+  for (const LoraModule& module : lora.modules())
+    adapted[static_cast<std::size_t>(group_of(module))] = true;
   M3_TRY_STATUS(expect_droppable(options, adapted));
   M3_TRY(const Adapted asked, adapted_groups(options.groups));
   for (std::size_t g = 0; g < adapted.size(); ++g)

@@ -84,7 +84,7 @@ std::vector<RunFact> trainer_facts(const TrainerOptions& o, const std::string& s
 std::vector<RunFact> lora_facts(const Lora& lora, const NewLoraOptions& options) {
   std::array<std::set<std::string>, kLoraGroupNames.size()> ranks, alphas;
   for (const LoraModule& module : lora.modules()) {
-    const auto g = static_cast<std::size_t>(*lora_group(module.targets.front().kind));
+    const auto g = static_cast<std::size_t>(group_of(module));
     ranks[g].insert(fmt::format("{}={}", kLoraGroupNames[g], module.size.rank));
     alphas[g].insert(fmt::format("{}={}", kLoraGroupNames[g], module.size.alpha));
   }

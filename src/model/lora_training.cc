@@ -81,6 +81,10 @@ std::optional<LoraGroup> lora_group(Kind kind) {
   }
 }
 
+LoraGroup group_of(const LoraModule& module) {
+  return *lora_group(module.targets.front().kind);
+}
+
 Result<Lora> lora_to_train(const Lora& lora, const Config& config,
                            std::span<const WeightSpec> table) {
   const LoraSites sites = lora_sites(table);

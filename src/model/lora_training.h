@@ -11,6 +11,8 @@ namespace m3 {
 
 // The group of weights of this kind.
 std::optional<LoraGroup> lora_group(Kind kind);
+// That of a module of lora_to_train() or Lora::create().
+LoraGroup group_of(const LoraModule& module);
 
 // The same adapter in the modules of Lora::create(), where it fits them: A's of a gate and its up
 // that are equal, as released names have them twice, become one again. Where they are not, weights
