@@ -14,7 +14,6 @@
 #include "tests/program.h"
 #include "tests/temporary_directory.h"
 #include "tests/tiny_model.h"
-#include "train/packs.h"
 #include "train/trainer.h"
 
 namespace m3 {

@@ -29,10 +29,6 @@ struct Prepared {
   std::optional<Adapter> adapter = {};          // none: weights are trained
 };
 
-bool sees_pictures(const TrainOptions& o, const Config& config) {
-  return config.vision.has_value() && !o.model.language_model_only;
-}
-
 // That the backend is here, and that the model has the parts that are to be trained.
 Status expect_runnable(const TrainOptions& o, const TrainedParts& parts, const Config& config,
                        ThreadPool& pool) {

@@ -245,6 +245,10 @@ Result<TrainerOptions> trainer_options(const TrainOptions& o) {
   return trainer;
 }
 
+bool sees_pictures(const TrainOptions& o, const Config& config) {
+  return config.vision.has_value() && !o.model.language_model_only;
+}
+
 Result<Schedule> schedule_of(const TrainOptions& o, std::int64_t steps) {
   const Schedule schedule{.decay = kDecays.at(o.schedule),
                           .rate = rate_of(o),

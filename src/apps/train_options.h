@@ -56,6 +56,9 @@ Result<TrainedParts> parts_named(const std::vector<std::string>& names);
 // follow from the data. Errors: options that contradict each other or would have no effect.
 Result<TrainerOptions> trainer_options(const TrainOptions& options);
 
+// Whether the model that is trained reads pictures.
+bool sees_pictures(const TrainOptions& options, const Config& config);
+
 // Of a run of so many steps. Errors: it has fewer steps than the warm-up, or than that and the
 // decay.
 Result<Schedule> schedule_of(const TrainOptions& options, std::int64_t steps);

@@ -37,15 +37,10 @@ void take_batches(const std::vector<std::vector<TrainingSequence>>& batches,
                   PlannedTraining& training) {
   std::int64_t most = 0, longest = 0;
   for (const auto& batch : batches) {
-    std::vector<std::int64_t> lengths;
-    std::int64_t tokens = 0;
-    for (const TrainingSequence& sequence : batch) {
-      lengths.push_back(std::ssize(sequence.ids));
-      tokens += lengths.back();
-      longest = std::max(longest, lengths.back());
-    }
-    if (tokens <= most) continue;
-    most = tokens;
+    const std::vector<std::int64_t> lengths = lengths_of(batch);
+    for (const std::int64_t length : lengths) longest = std::max(longest, length);
+    if (rows_of(batch) <= most) continue;
+    most = rows_of(batch);
     training.lengths = lengths;
     training.scored = scored_labels(batch);
   }
@@ -87,7 +82,7 @@ Status take_step(const TrainOptions& o, const Config& config, PlannedTraining& t
     const ReadingModel reading{.directory = model.model,
                                .config = config,
                                .tokenizer = &tokenizer,
-                               .vision = config.vision.has_value() && !model.language_model_only,
+                               .vision = sees_pictures(o, config),
                                .pool = pool};
     M3_TRY(const Dataset data, read_data("--data", steps.data, reading));
     training.rows = rows_together(training.rows, data.longest());

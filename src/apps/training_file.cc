@@ -64,8 +64,7 @@ constexpr const char* kMask = "attention_mask";
 Result<std::vector<std::optional<TrainingMask>>> read_masks(
     const Json& batch, const std::vector<TrainingSequence>& sequences) {
   std::vector<std::optional<TrainingMask>> masks(sequences.size());
-  std::vector<std::int64_t> lengths;
-  for (const TrainingSequence& s : sequences) lengths.push_back(std::ssize(s.ids));
+  const std::vector<std::int64_t> lengths = lengths_of(sequences);
   const Json* shared = find_set_member(batch, kMask);
   if (shared != nullptr) {
     auto read = read_batch_mask(*shared, lengths);

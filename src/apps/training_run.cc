@@ -10,7 +10,6 @@
 #include <cstdio>
 #include <ctime>
 
-#include "train/packs.h"
 #include "train/run_log.h"
 
 namespace m3 {
@@ -166,10 +165,8 @@ class Loop {
 
   double peak_share(std::span<const TrainingSequence> sequences, double seconds) const {
     if (run_.work == nullptr || run_.peak_tflop_per_s == 0) return 0;
-    std::vector<std::int64_t> lengths;
-    for (const TrainingSequence& sequence : sequences) lengths.push_back(std::ssize(sequence.ids));
     const TrainingFlops flops =
-        run_.work->flops(lengths, scored_labels(sequences), /*repeats=*/false);
+        run_.work->flops(lengths_of(sequences), scored_labels(sequences), /*repeats=*/false);
     return flops.useful() / seconds / (1e12 * run_.peak_tflop_per_s);
   }
 

@@ -15,4 +15,10 @@ std::int64_t rows_of(std::span<const TrainingSequence> sequences) {
   return rows;
 }
 
+std::vector<std::int64_t> lengths_of(std::span<const TrainingSequence> sequences) {
+  std::vector<std::int64_t> lengths;
+  for (const TrainingSequence& sequence : sequences) lengths.push_back(std::ssize(sequence.ids));
+  return lengths;
+}
+
 }  // namespace m3

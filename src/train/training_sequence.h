@@ -37,5 +37,7 @@ struct TrainingSequence {
 // Rows with a label, of all sequences.
 std::int64_t scored_labels(std::span<const TrainingSequence> sequences);
 std::int64_t rows_of(std::span<const TrainingSequence> sequences);
+// The rows of each.
+std::vector<std::int64_t> lengths_of(std::span<const TrainingSequence> sequences);
 
 }  // namespace m3
