@@ -200,11 +200,12 @@ Result<Config> load_config(const std::string& directory) {
   if (!fs::is_directory(directory, error))
     return fail("{} is not a model: expected a directory that holds config.json and *.safetensors",
                 directory);
-  if (fs::exists(fs::path(directory) / "adapter_config.json", error) && !fs::exists(path, error))
-    return fail("{} is an adapter: expected the model that it goes with, and --lora {}", directory,
-                directory);
-  if (!fs::exists(path, error))
+  if (!fs::exists(path, error)) {
+    if (fs::exists(fs::path(directory) / "adapter_config.json", error))
+      return fail("{} is an adapter: expected the model that it goes with, and --lora {}",
+                  directory, directory);
     return fail("{} is not a model: expected config.json in it, found none", directory);
+  }
   constexpr std::int64_t kBytesMax = 16 << 20;
   M3_TRY(const std::string text, read_text_file(path.string(), kBytesMax));
   M3_TRY(Config config, parse_config(text, path.string()));

@@ -82,9 +82,7 @@ Status synth_eagle3_nano(const std::string& directory, std::uint64_t seed) {
     if (weight.name != "embed_tokens.weight") draw(weight, seed, tensors);
   const std::string name = "model.safetensors";
   M3_TRY_STATUS(claim_directory({directory, kNanoConfig, {name}}));
-  M3_TRY(auto file, FileWriter::create(directory + "/config.json"));
-  M3_TRY_STATUS(file.write(std::string(kNanoConfig)));
-  M3_TRY_STATUS(file.commit());
+  M3_TRY_STATUS(write_text_file(directory + "/config.json", kNanoConfig));
   return write_safetensors(directory + "/" + name, tensors.all(), synthetic_note(seed));
 }
 
