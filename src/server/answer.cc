@@ -205,17 +205,18 @@ void Answer::cancel() {
 void Answer::choice_ended(const std::string& reason) {
   if (record_.outcome.empty()) record_.outcome = reason;
   if (--open_ > 0) return;
-  writer_->end(record_.usage);
   finish(record_.outcome);
+  writer_->end(record_.usage);
 }
 
 void Answer::failed(const ApiError& error) {
   if (over_) return;
-  writer_->fail(error);
   finish(error.status == kClientGone ? "cancelled" : "error");
+  writer_->fail(error);
   cancel();
 }
 
+// Before the client hears of the end: who has an answer finds it counted.
 void Answer::finish(const std::string& outcome) {
   over_ = true;
   record_.outcome = outcome;
