@@ -213,6 +213,7 @@ TEST(SideLossRun, TheIndexerComesToRankAsAttentionDoes) {
   }
   EXPECT_LT(measure(last, "indexer_kl"), 0.2 * measure(first, "indexer_kl"));
   EXPECT_GT(measure(last, "indexer_overlap"), measure(first, "indexer_overlap") + 0.03);
+  EXPECT_GT(measure(last, "indexer_mass"), measure(first, "indexer_mass"));
 }
 
 // Biases, indexers and their moments go on to the same bits.

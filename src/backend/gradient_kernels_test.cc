@@ -315,16 +315,17 @@ TEST_P(GradientKernelTest, Divergence) {
                                         0.4f};
         const Tensor blocks = run_select(*reference_, q, rows, cache.index, selection);
         const auto run_on = [&](GradientOps& ops) {
-          const std::array<Tensor, 4> d = {
+          const std::array<Tensor, 5> d = {
               arena_.floats({count, c.kv_heads}), arena_.floats({count, c.kv_heads}),
-              arena_.floats({count, width}), arena_.floats({count, c.dim})};
-          ops.divergence(q, rows, cache.index, selection, blocks, attention, 1.5f, d[0], d[1], d[2],
-                         d[3]);
+              arena_.floats({count, c.kv_heads}), arena_.floats({count, width}),
+              arena_.floats({count, c.dim})};
+          ops.divergence(q, rows, cache.index, selection, blocks, attention, 1.5f,
+                         {d[0], d[1], d[2]}, d[3], d[4]);
           return d;
         };
         const auto actual = run_on(ops()), expected = run_on(exact());
-        const char* names[] = {"divergences", "overlaps", "d_q", "d_k"};
-        for (std::size_t i = 0; i < 4; ++i)
+        const char* names[] = {"divergences", "overlaps", "masses", "d_q", "d_k"};
+        for (std::size_t i = 0; i < 5; ++i)
           expect_near(actual[i], expected[i],
                       on("{} of {} heads of {}, pages of {}, {}", names[i], c.heads, c.dim,
                          c.page_tokens, dtype_name(dtype)),
@@ -334,7 +335,7 @@ TEST_P(GradientKernelTest, Divergence) {
         ThreadPool three(3);
         const auto same = make(GetParam(), three);
         const auto many = run_on(*same->gradients());
-        for (std::size_t i = 0; i < 4; ++i) expect_same(many[i], actual[i], on("{}", names[i]));
+        for (std::size_t i = 0; i < 5; ++i) expect_same(many[i], actual[i], on("{}", names[i]));
       }
 }
 

@@ -495,8 +495,8 @@ class DivergenceTest : public GradientTest {
 
   void run(const Selection& selection, float scale) {
     blocks_ = run_select(forward(), q_, rows_, cache_.index, selection);
-    ops().divergence(q_, rows_, cache_.index, selection, blocks_, attention_, scale, divergences_,
-                     overlaps_, d_q_, d_k_);
+    ops().divergence(q_, rows_, cache_.index, selection, blocks_, attention_, scale,
+                     {divergences_, overlaps_, masses_}, d_q_, d_k_);
   }
 
   TestCache cache_;
@@ -506,6 +506,7 @@ class DivergenceTest : public GradientTest {
   Tensor q_, k_, blocks_;
   Tensor divergences_ = arena_.floats({kRows, kKvHeads});
   Tensor overlaps_ = arena_.floats({kRows, kKvHeads});
+  Tensor masses_ = arena_.floats({kRows, kKvHeads});
   Tensor d_q_ = arena_.floats({kRows, kKvHeads*kDim}), d_k_ = arena_.floats({kRows, kDim});
 };
 
@@ -540,6 +541,8 @@ TEST_P(DivergenceTest, GoneDownPicksWhatAttentionLooksAt) {
       const auto attended = std::ranges::max_element(s.attended) - s.attended.begin();
       const bool is_picked = blocks_.row<std::int32_t>(8)[head] == attended;
       EXPECT_EQ(overlaps_.row<float>(8)[head], is_picked ? 1 : 0);
+      const auto block = static_cast<std::size_t>(blocks_.row<std::int32_t>(8)[head]);
+      EXPECT_NEAR(masses_.row<float>(8)[head], s.attended[block], 1e-5);
       best += is_picked;
     }
     return best;

@@ -207,8 +207,8 @@ void expect_cross_entropy(const Tensor& logits, const Tensor& labels, const Tens
 
 void expect_divergence(const Tensor& index_q, const Rows& rows, const IndexView& index,
                        const Selection& selection, const Tensor& blocks,
-                       const AttentionScores& attention, const Tensor& divergences,
-                       const Tensor& overlaps, const Tensor& d_q, const Tensor& d_k) {
+                       const AttentionScores& attention, const RankingMeasures& measures,
+                       const Tensor& d_q, const Tensor& d_k) {
   const KvView& cache = attention.cache;
   const std::int64_t count = index_q.dim(0), heads = cache.kv_heads, dim = index.dim;
   expect_cache("divergence: index", index);
@@ -217,7 +217,7 @@ void expect_divergence(const Tensor& index_q, const Rows& rows, const IndexView&
   expect_tensor("divergence: d_q", d_q, DType::kF32, {count, heads * dim});
   expect_tensor("divergence: d_k", d_k, DType::kF32, {count, dim});
   expect_tensor("divergence: blocks", blocks, DType::kI32, {count, heads, selection.topk});
-  for (const Tensor& out : {divergences, overlaps})
+  for (const Tensor& out : {measures.divergences, measures.overlaps, measures.masses})
     expect_tensor("divergence: out", out, DType::kF32, {count, heads});
   expect_rank("divergence: q", attention.q, 2);
   M3_CHECK(attention.q.dim(0) == count && attention.q.dim(1) % (heads * cache.head_dim) == 0,

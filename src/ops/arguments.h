@@ -17,6 +17,7 @@
 namespace m3 {
 
 struct AttentionScores;  // ops/gradients.h
+struct RankingMeasures;  // ops/gradients.h
 
 // `what` names op and argument, as in "rms_norm: weight".
 void expect_tensor(std::string_view what, const Tensor& tensor, DType dtype,
@@ -94,8 +95,8 @@ void expect_cross_entropy(const Tensor& logits, const Tensor& labels, const Tens
 // Those of GradientOps::divergence(), without the scale.
 void expect_divergence(const Tensor& index_q, const Rows& rows, const IndexView& index,
                        const Selection& selection, const Tensor& blocks,
-                       const AttentionScores& attention, const Tensor& divergences,
-                       const Tensor& overlaps, const Tensor& d_q, const Tensor& d_k);
+                       const AttentionScores& attention, const RankingMeasures& measures,
+                       const Tensor& d_q, const Tensor& d_k);
 
 // An addend for `sum`: its shape, or one row of it.
 void expect_addend(const Tensor& x, const Tensor& sum);

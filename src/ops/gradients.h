@@ -45,6 +45,13 @@ struct AttentionScores {
   float scale = 1;
 };
 
+// How far the indexer ranks blocks as attention does. [rows, index_heads] each.
+struct RankingMeasures {
+  Tensor divergences;  // see divergence()
+  Tensor overlaps;     // which share of the min(topk, visible) most attended blocks is picked
+  Tensor masses;       // which share of the attention the picked blocks have
+};
+
 class GradientOps {
  public:
   virtual ~GradientOps() = default;
@@ -124,14 +131,14 @@ class GradientOps {
   // that t sees; a, a constant, how the group of query heads that reads K/V head g spreads its
   // attention over them, if it saw all: the mean over these heads of Σ_{j in b} softmax_j(attention
   // scale * q · k_j); p = softmax_b of the scores by which select_blocks() ranks blocks, local and
-  // initial ones no different. Over whole sequences. overlaps: which share of the min(topk,
-  // visible) blocks with the largest a are in `blocks`, as select_blocks() left them.
+  // initial ones no different. Over whole sequences. `blocks` are as select_blocks() left them.
   // index_q (normalised and rotated), d_q [rows, index_heads * index_dim]; d_k [rows, index_dim],
-  // by what was stored; divergences, overlaps [rows, index_heads]; index_heads = kv_heads.
+  // by what was stored; index_heads = kv_heads.
   virtual void divergence(const Tensor& index_q, const Rows& rows, const IndexView& index,
                           const Selection& selection, const Tensor& blocks,
-                          const AttentionScores& attention, float scale, const Tensor& divergences,
-                          const Tensor& overlaps, const Tensor& d_q, const Tensor& d_k) = 0;
+                          const AttentionScores& attention, float scale,
+                          const RankingMeasures& measures, const Tensor& d_q,
+                          const Tensor& d_k) = 0;
 
   // Of the weights that combine() gives to its summands, where they are moved in front of the down
   // projection, which is linear: f' = scale * w f, y = D f'. Given f [dispatched, inner] and d_f'

@@ -23,7 +23,7 @@ std::vector<Placement> IndexerGradient::Scratch::placements(const Config& c, std
   add({&normed}, c.hidden);
   add({&q, &q_rotated, &d_q}, c.index_heads * c.index_dim);
   add({&k, &d_k}, c.index_dim);
-  add({&divergences, &overlaps}, c.index_heads);
+  add({&measures.divergences, &measures.overlaps, &measures.masses}, c.index_heads);
   return placements;
 }
 
@@ -52,7 +52,7 @@ void IndexerGradient::add(std::int64_t layer, const KeptLayer& kept, const Model
   const AttentionScores attention{kept.a.q_rotated, step.cache.kv(layer),
                                   1.0f / std::sqrt(static_cast<float>(config.head_dim))};
   ops.divergence(s.q_rotated, step.rows, step.cache.index(layer), config.selection, kept.a.blocks,
-                 attention, scale, s.divergences, s.overlaps, s.d_q, s.d_k);
+                 attention, scale, s.measures, s.d_q, s.d_k);
   ops.norm_rope(s.q, {w.q_norm, eps, rotations}, s.d_q, s.d_q, weights_.of(w.q_norm));
   ops.norm_rope(s.k, {w.k_norm, eps, rotations}, s.d_k, s.d_k, weights_.of(w.k_norm));
   const LinearGradient qk[] = {weights_.of(w.q, s.d_q), weights_.of(w.k, s.d_k)};
@@ -66,11 +66,13 @@ void IndexerGradient::count(const Scratch& s, const Tensor& slots, SideSums& sum
   for (std::int64_t row = 0; row < slots.dim(0); ++row) {
     const bool chose = slots.as<std::int64_t>()[row] / c.block_tokens + 1 > c.selection.topk;
     for (std::int64_t head = 0; head < c.index_heads; ++head) {
-      sums.divergence += s.divergences.row<float>(row)[head];
-      if (chose) sums.overlap += s.overlaps.row<float>(row)[head];
+      sums.divergence += s.measures.divergences.row<float>(row)[head];
+      if (!chose) continue;
+      sums.overlap += s.measures.overlaps.row<float>(row)[head];
+      sums.mass += s.measures.masses.row<float>(row)[head];
     }
     sums.divergence_count += static_cast<double>(c.index_heads);
-    if (chose) sums.overlap_count += static_cast<double>(c.index_heads);
+    if (chose) sums.choice_count += static_cast<double>(c.index_heads);
   }
 }
 

@@ -32,10 +32,10 @@ class IndexerGradient {
 
  private:
   struct Scratch {
-    Tensor normed;                 // [rows, hidden]
-    Tensor q, q_rotated, d_q;      // [rows, index_heads * index_dim]
-    Tensor k, d_k;                 // [rows, index_dim]
-    Tensor divergences, overlaps;  // [rows, index_heads]
+    Tensor normed;             // [rows, hidden]
+    Tensor q, q_rotated, d_q;  // [rows, index_heads * index_dim]
+    Tensor k, d_k;             // [rows, index_dim]
+    RankingMeasures measures;
 
     std::vector<Placement> placements(const Config& config, std::int64_t tokens);
     Scratch first(const Config& config, std::int64_t rows) const;

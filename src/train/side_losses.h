@@ -23,8 +23,8 @@ struct SideSums {
   double balanced_rows = 0;  // Σ rows
   double divergence = 0;     // Σ of rows, heads and layers
   double divergence_count = 0;
-  double overlap = 0;  // the same, where there was a choice of blocks
-  double overlap_count = 0;
+  double overlap = 0, mass = 0;  // the same, where there was a choice of blocks
+  double choice_count = 0;
 };
 
 }  // namespace m3

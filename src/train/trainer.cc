@@ -143,7 +143,8 @@ void Trainer::measure(const LossSums& sums, StepReport& report) const {
   std::ranges::copy(sums.measures(report.scored), std::back_inserter(report.measures));
   add("moe/aux_loss_mean", side.balance, side.balanced_rows);
   add("indexer_kl", side.divergence, side.divergence_count);
-  add("indexer_overlap", side.overlap, side.overlap_count);
+  add("indexer_overlap", side.overlap, side.choice_count);
+  add("indexer_mass", side.mass, side.choice_count);
 }
 
 Result<LossSums> Trainer::losses(std::span<const TrainingSequence> sequences) {

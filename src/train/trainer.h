@@ -48,8 +48,8 @@ struct StepReport {
   std::optional<std::int64_t> not_finite = {};  // the first sequence with a loss that is not
   // LossSums::measures() where MTP modules are trained.
   // Where it is asked for: load_measures(); moe/aux_loss_mean, the load balance, of a layer;
-  // indexer_kl, the divergence of a row and index head, and indexer_overlap, both as the backend's
-  // divergence() says, the second of rows that had a choice.
+  // indexer_kl, the divergence of a row and index head, indexer_overlap and indexer_mass, all as
+  // RankingMeasures has them, the last two of rows that had a choice.
   std::vector<Measure> measures = {};
 };
 

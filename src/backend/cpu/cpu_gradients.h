@@ -72,8 +72,8 @@ class CpuGradients final : public GradientOps {
   // divergence.cc
   void divergence(const Tensor& index_q, const Rows& rows, const IndexView& index,
                   const Selection& selection, const Tensor& blocks,
-                  const AttentionScores& attention, float scale, const Tensor& divergences,
-                  const Tensor& overlaps, const Tensor& d_q, const Tensor& d_k) override;
+                  const AttentionScores& attention, float scale, const RankingMeasures& measures,
+                  const Tensor& d_q, const Tensor& d_k) override;
   // loss.cc
   void cross_entropy(const Tensor& logits, const Tensor& labels, float scale,
                      const Tensor& losses) override;

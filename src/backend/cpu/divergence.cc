@@ -34,8 +34,7 @@ struct DivergenceCall {
   const Tensor& blocks;
   const AttentionScores& attention;
   float scale;
-  const Tensor& divergences;
-  const Tensor& overlaps;
+  const RankingMeasures& measures;
   const Tensor& d_q;
 
   std::int64_t heads() const { return attention.cache.kv_heads; }
@@ -214,20 +213,27 @@ class RunDivergence {
       d_pooled_[r * blocks_ + static_cast<std::int64_t>(b)] =
           call_.scale * call_.selection.scale * static_cast<float>(ranked[b] - attended[b]);
     }
-    call_.divergences.row<float>(row)[unit_.head] =
+    call_.measures.divergences.row<float>(row)[unit_.head] =
         static_cast<float>(std::max(divergence, 0.0));  // it is none below, but for rounding
-    call_.overlaps.row<float>(row)[unit_.head] = overlap(row, attended);
+    look_at_picks(row, attended);
     std::fill_n(call_.d_q.row<float>(row) + unit_.head * call_.index.dim, call_.index.dim, 0.0f);
   }
 
-  float overlap(std::int64_t row, const std::vector<double>& attended) const {
+  void look_at_picks(std::int64_t row, const std::vector<double>& attended) const {
     const std::int64_t topk = call_.selection.topk;
     const std::int32_t* list = call_.blocks.row<std::int32_t>(row) + unit_.head * topk;
+    const auto is_picked = [&](std::int64_t block) {
+      return std::find(list, list + topk, block) != list + topk;
+    };
     const std::vector<float> shares(attended.begin(), attended.end());
     const std::vector<std::int32_t> best = reference::largest(shares, topk);
-    const auto found = std::ranges::count_if(
-        best, [&](std::int32_t b) { return std::find(list, list + topk, b) != list + topk; });
-    return static_cast<float>(found) / static_cast<float>(best.size());
+    call_.measures.overlaps.row<float>(row)[unit_.head] =
+        static_cast<float>(std::ranges::count_if(best, is_picked)) /
+        static_cast<float>(best.size());
+    double mass = 0;
+    for (std::int64_t b = 0; b < std::ssize(attended); ++b)
+      if (is_picked(b)) mass += attended[static_cast<std::size_t>(b)];
+    call_.measures.masses.row<float>(row)[unit_.head] = static_cast<float>(mass);
   }
 
   // Gives what comes to a block's pooled scores to the tokens that they are made of.
@@ -293,15 +299,14 @@ std::vector<Unit> cut_units(const DivergenceCall& call, std::span<const WholeSeq
 void CpuGradients::divergence(const Tensor& index_q, const Rows& rows, const IndexView& index,
                               const Selection& selection, const Tensor& blocks,
                               const AttentionScores& attention, float scale,
-                              const Tensor& divergences, const Tensor& overlaps, const Tensor& d_q,
+                              const RankingMeasures& measures, const Tensor& d_q,
                               const Tensor& d_k) {
-  expect_divergence(index_q, rows, index, selection, blocks, attention, divergences, overlaps, d_q,
-                    d_k);
+  expect_divergence(index_q, rows, index, selection, blocks, attention, measures, d_q, d_k);
   expect_pairs("divergence: index", index);
   expect_pairs("divergence: cache", attention.cache);
   if (index_q.dim(0) == 0) return;
-  const DivergenceCall call{kernels_,  index_q, rows,        index,    selection, blocks,
-                            attention, scale,   divergences, overlaps, d_q};
+  const DivergenceCall call{kernels_, index_q,   rows,  index,    selection,
+                            blocks,   attention, scale, measures, d_q};
   std::vector<RowRun> runs;
   cut_runs(rows, call.run_rows(), runs);
   const std::vector<WholeSequence> sequences = sequences_of(runs, rows, index.page_tokens);

@@ -29,11 +29,10 @@ struct DivergenceCall {
   const Tensor& blocks;
   const AttentionScores& attention;
   float scale;
-  const Tensor& divergences;
-  const Tensor& overlaps;
+  const RankingMeasures& measures;
   const Tensor& d_q;
 
-  std::int64_t heads() const { return divergences.dim(1); }
+  std::int64_t heads() const { return measures.divergences.dim(1); }
 };
 
 // One whole sequence and one index head, with the query heads whose attention it is to foresee.
@@ -76,9 +75,9 @@ class HeadDivergence {
     double divergence = 0;
     for (std::size_t b = 0; b < ranked.size(); ++b)
       if (attended[b] > 0) divergence += attended[b] * std::log(attended[b] / ranked[b]);
-    call_.divergences.row<float>(row)[head_] =
+    call_.measures.divergences.row<float>(row)[head_] =
         static_cast<float>(std::max(divergence, 0.0));  // it is none below, but for rounding
-    call_.overlaps.row<float>(row)[head_] = overlap(row, attended);
+    look_at_picks(row, attended);
 
     std::vector<double> d_query(static_cast<std::size_t>(dim), 0.0);
     for (std::int64_t j = 0; j <= t; ++j) {
@@ -151,14 +150,21 @@ class HeadDivergence {
     return pooled;
   }
 
-  float overlap(std::int64_t row, const std::vector<double>& attended) const {
+  void look_at_picks(std::int64_t row, const std::vector<double>& attended) const {
     const std::int64_t topk = call_.selection.topk;
     const std::int32_t* list = call_.blocks.row<std::int32_t>(row) + head_ * topk;
-    const std::vector<float> keys(attended.begin(), attended.end());
-    const std::vector<std::int32_t> best = largest(keys, topk);
-    const auto found = std::ranges::count_if(
-        best, [&](std::int32_t b) { return std::find(list, list + topk, b) != list + topk; });
-    return static_cast<float>(found) / static_cast<float>(best.size());
+    const auto is_picked = [&](std::int64_t block) {
+      return std::find(list, list + topk, block) != list + topk;
+    };
+    const std::vector<float> shares(attended.begin(), attended.end());
+    const std::vector<std::int32_t> best = largest(shares, topk);
+    call_.measures.overlaps.row<float>(row)[head_] =
+        static_cast<float>(std::ranges::count_if(best, is_picked)) /
+        static_cast<float>(best.size());
+    double mass = 0;
+    for (std::int64_t b = 0; b < std::ssize(attended); ++b)
+      if (is_picked(b)) mass += attended[static_cast<std::size_t>(b)];
+    call_.measures.masses.row<float>(row)[head_] = static_cast<float>(mass);
   }
 
   const DivergenceCall& call_;
@@ -173,13 +179,12 @@ class HeadDivergence {
 void ReferenceGradients::divergence(const Tensor& index_q, const Rows& rows, const IndexView& index,
                                     const Selection& selection, const Tensor& blocks,
                                     const AttentionScores& attention, float scale,
-                                    const Tensor& divergences, const Tensor& overlaps,
-                                    const Tensor& d_q, const Tensor& d_k) {
-  expect_divergence(index_q, rows, index, selection, blocks, attention, divergences, overlaps, d_q,
-                    d_k);
+                                    const RankingMeasures& measures, const Tensor& d_q,
+                                    const Tensor& d_k) {
+  expect_divergence(index_q, rows, index, selection, blocks, attention, measures, d_q, d_k);
   const std::int64_t heads = attention.cache.kv_heads;
-  const DivergenceCall call{index_q,   rows,  index,       selection, blocks,
-                            attention, scale, divergences, overlaps,  d_q};
+  const DivergenceCall call{index_q,   rows,  index,    selection, blocks,
+                            attention, scale, measures, d_q};
   const auto sequences = whole_sequences(rows);
   std::vector<std::vector<double>> d_keys(sequences.size() * static_cast<std::size_t>(heads));
   pool_.parallel_for(std::ssize(d_keys), 1, [&](std::int64_t task, std::int64_t) {

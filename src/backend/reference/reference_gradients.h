@@ -42,8 +42,8 @@ class ReferenceGradients final : public GradientOps {
   // index_gradient.cc
   void divergence(const Tensor& index_q, const Rows& rows, const IndexView& index,
                   const Selection& selection, const Tensor& blocks,
-                  const AttentionScores& attention, float scale, const Tensor& divergences,
-                  const Tensor& overlaps, const Tensor& d_q, const Tensor& d_k) override;
+                  const AttentionScores& attention, float scale, const RankingMeasures& measures,
+                  const Tensor& d_q, const Tensor& d_k) override;
 
   // attention.cc
   void attention(const Tensor& q, const Rows& rows, const KvView& cache, float scale,
