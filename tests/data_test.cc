@@ -304,6 +304,24 @@ TEST(TrainOnData, SeesEverySampleInEachEpochAndLearnsThem) {
   EXPECT_EQ(run_m3(short_run + "5").err.find("--pack"), std::string::npos);
 }
 
+// One file after another, in every epoch, whatever the seed.
+TEST(TrainOnData, TakesSamplesInTheGivenOrder) {
+  const TemporaryDirectory work;
+  std::string files;
+  for (const auto& [name, lengths] :
+       {std::pair<std::string, std::vector<std::size_t>>{"b.jsonl", {9, 3, 7}}, {"a.jsonl", {5}}}) {
+    std::string lines;
+    for (const std::size_t length : lengths)
+      lines += json{{"text", std::string(length, '7')}}.dump() + "\n";
+    files += " " + work.write(name, lines);
+  }
+  const auto steps = steps_of(run_m3("train " + nano() + " --data" + files + kTrain +
+                                     "--order given --batch 1 --epochs 2 --seed 5"));
+  std::vector<int> tokens;
+  for (const json& step : steps) tokens.push_back(step["num_tokens_per_step"]);
+  EXPECT_EQ(tokens, (std::vector<int>{9, 3, 7, 5, 9, 3, 7, 5}));
+}
+
 // What is learnt of data is what is learnt of the same ids and labels given as they are.
 TEST(TrainOnData, IsTrainingOnWhatTheCheckShows) {
   const TemporaryDirectory work;

@@ -107,7 +107,14 @@ void add_step_options(CLI::App& command, StepOptions& o) {
       ->check(between(1, kMany))
       ->needs(data)
       ->excludes(epochs);
-  command.add_option("--seed", o.seed, "of the order of samples in each epoch")
+  command
+      .add_option_function<std::string>(
+          "--order", [&o](const std::string& name) { o.shuffled = name == "shuffled"; },
+          "of samples: shuffled anew for each epoch, or as they are given in --data, for data "
+          "that begin with what is to be learnt first (default: shuffled)")
+      ->check(CLI::IsMember({"shuffled", "given"}))
+      ->needs(data);
+  command.add_option("--seed", o.seed, "of the order of shuffled samples")
       ->check(whole_number())
       ->capture_default_str()
       ->needs(data);
@@ -189,6 +196,7 @@ Status StepBatches::open_data(const StepOptions& o, const ReadingModel& model) {
   std::iota(trained_.begin(), trained_.end(), 0);
   M3_TRY_STATUS(open_validation(o, model));
   batch_ = o.batch;
+  shuffled_ = o.shuffled;
   seed_ = o.seed;
   steps_ = o.steps > 0 ? o.steps : o.epochs * steps_of_epoch();
   validate_every_ = o.validate_every > 0 ? o.validate_every : steps_of_epoch();
@@ -276,6 +284,7 @@ Result<std::vector<RunFact>> StepBatches::facts(const StepOptions& o) const {
   }
   M3_TRY_STATUS(add_files("--data", o.data.files));
   facts.push_back({"--batch", fmt::format("{}", batch_)});
+  facts.push_back({"--order", shuffled_ ? "shuffled" : "given"});
   facts.push_back({"--seed", fmt::format("{}", seed_)});
   facts.push_back({"--fps", fmt::format("{}", o.data.fps)});
   if (validation_data_)
@@ -313,8 +322,14 @@ Result<TrainingBatch> StepBatches::at(std::int64_t step, std::int64_t rows) {
   if (!data_) return given_batch(step);
   if (step / steps_of_epoch() != epoch_) {
     epoch_ = step / steps_of_epoch();
-    order_ = epoch_order(std::ssize(trained_), seed_, static_cast<std::uint64_t>(epoch_));
-    for (std::int64_t& place : order_) place = trained_[static_cast<std::size_t>(place)];
+    order_ = trained_;
+    if (shuffled_) {
+      const auto places =
+          epoch_order(std::ssize(trained_), seed_, static_cast<std::uint64_t>(epoch_));
+      std::ranges::transform(places, order_.begin(), [&](std::int64_t place) {
+        return trained_[static_cast<std::size_t>(place)];
+      });
+    }
   }
   return read_batch(*data_, batch_of(order_, step % steps_of_epoch(), batch_), rows);
 }

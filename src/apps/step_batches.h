@@ -20,6 +20,7 @@ struct StepOptions {
   std::int64_t batch = 8;  // samples
   std::int64_t epochs = 1;
   std::int64_t steps = 0;  // 0: as many as the epochs have
+  bool shuffled = true;    // or as the files have them, in every epoch
   std::uint64_t seed = 0;
   std::string validation;           // a file, or a share of the samples; "": none
   std::int64_t validate_every = 0;  // steps; 0: an epoch
@@ -82,9 +83,9 @@ class StepBatches {
   bool is_due(std::int64_t step, std::int64_t every) const;
   std::int64_t validation_batches() const;
 
-  // In an order that fills packs of `rows`. Which samples a step sees follows from the seed and the
-  // step: every one once in each epoch, the last step of which may have fewer. Errors: a picture
-  // that is gone or has changed.
+  // In an order that fills packs of `rows`. Which samples a step sees follows from the order, the
+  // seed and the step: every one once in each epoch, the last step of which may have fewer. Errors:
+  // a picture that is gone or has changed.
   Result<TrainingBatch> at(std::int64_t step, std::int64_t rows);
   // Always the same samples, none of which are trained on.
   Result<TrainingBatch> validation_at(std::int64_t batch, std::int64_t rows);
@@ -108,6 +109,7 @@ class StepBatches {
   std::vector<std::int64_t> validation_;  // of validation_data_, or of data_ where there is none
   std::int64_t validate_every_ = 0;
   std::int64_t batch_ = 1;
+  bool shuffled_ = true;
   std::uint64_t seed_ = 0;
   std::int64_t epoch_ = -1;
   std::vector<std::int64_t> order_;  // of that epoch
