@@ -183,6 +183,40 @@ TEST(Bench, DecodesWithoutAndWithDrafts) {
   }
 }
 
+// Drafts of modules, or looked up, are measured on greedy answers: what --tg allows of each.
+TEST(Bench, AnswersPromptsWithDrafts) {
+  const TemporaryDirectory work;
+  const std::string prompts = work.write("p.jsonl",
+                                         R"({"messages": [{"role": "user", "content": "Hi"}]}
+
+{"messages": [{"role": "user", "content": "a b c a b c"}], "thinking_mode": "disabled"}
+)");
+  json config = json::parse(read_text_file(nano() + "/config.json").value());
+  config["text_config"]["num_mtp_modules"] = 1;
+  const std::string model = work.path() + "/model";
+  const Outcome written =
+      run_m3("synth --config " + work.write("config.json", config.dump()) + " --out " + model);
+  ASSERT_EQ(written.status, 0) << written.err;
+  fs::copy(nano() + "/tokenizer.json", model + "/tokenizer.json");
+  for (const std::string& options :
+       {" mtp --prompts " + prompts, " ngram --prompts " + prompts, std::string(" mtp")}) {
+    const Outcome outcome =
+        run_m3("bench " + model + " --tg 12 --draft-tokens 2 --json --speculative" + options);
+    ASSERT_EQ(outcome.status, 0) << outcome.err;
+    const json row = json::parse(outcome.out)["rows"][0];
+    EXPECT_EQ(row["plain"]["tokens_per_step"], 1);
+    EXPECT_GE(row["drafted"]["tokens_per_step"], 1);
+    EXPECT_EQ(row["drafts"]["drafted"].size(), 2u);
+  }
+  const std::string bench = "bench " + model + " --speculative mtp --prompts ";
+  expect_refused(run_m3(bench + work.write("bad.jsonl", "{}\n[1]\n")), {"bad.jsonl:2", "object"});
+  expect_refused(run_m3(bench + work.write("none.jsonl", "\n")), {"none.jsonl", "no conversation"});
+  expect_refused(run_m3(bench + work.write("empty.jsonl", "{}\n")), {"empty.jsonl", "messages"});
+  expect_refused(run_m3(bench + prompts + " --depth 64"), {"--depth"});
+  expect_refused(run_m3("bench " + model + " --speculative wrong --prompts " + prompts),
+                 {"--prompts", "mtp or ngram"});
+}
+
 TEST(Bench, RefusesWhatItWouldNotMeasure) {
   const std::string bench = "bench " + nano();
   expect_refused(run_m3(bench + " --speculative wrong --tg 0"), {"--tg"});

@@ -2,10 +2,12 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "apps/bench_plot.h"
+#include "apps/bench_prompts.h"
 #include "apps/bench_report.h"
 #include "apps/bench_speculative_report.h"
 #include "apps/bench_vision.h"
@@ -47,11 +49,19 @@ std::vector<BenchCase> cases_of(const BenchOptions& o) {
   return cases;
 }
 
+bool answers_prompts(const BenchOptions& o) {
+  return o.speculative.kind == "mtp" || o.speculative.kind == "ngram";
+}
+
 std::vector<SpeculativeCase> speculative_cases(const BenchOptions& o) {
+  static const std::map<std::string, DraftSource> kSources = {{"replay", DraftSource::kRight},
+                                                              {"wrong", DraftSource::kWrong},
+                                                              {"mtp", DraftSource::kMtp},
+                                                              {"ngram", DraftSource::kNgram}};
   std::vector<SpeculativeCase> cases;
   for (const BenchCase& c : cases_of(o))
     if (!c.prefill && !c.vision)
-      cases.push_back({.right = o.speculative.kind == "replay",
+      cases.push_back({.source = kSources.at(o.speculative.kind),
                        .draft_tokens = o.speculative.draft_tokens,
                        .tokens = c.tokens,
                        .depth = c.depth,
@@ -59,11 +69,26 @@ std::vector<SpeculativeCase> speculative_cases(const BenchOptions& o) {
   return cases;
 }
 
+// With the prompts that they answer.
+Result<std::vector<SpeculativeCase>> speculative_cases(const BenchOptions& o,
+                                                       const LoadedModel& loaded) {
+  std::vector<SpeculativeCase> cases = speculative_cases(o);
+  if (!answers_prompts(o)) return cases;
+  M3_TRY(const Tokenizer* tokenizer, loaded.need_tokenizer("--speculative " + o.speculative.kind));
+  M3_TRY(const auto prompts, bench_prompts(o.speculative.prompts, *tokenizer));
+  for (SpeculativeCase& c : cases) {
+    c.prompts = prompts;
+    c.stop_ids = loaded.defaults.eos;
+  }
+  return cases;
+}
+
 // Before the machine is measured, which takes seconds.
-Status check_cases(const BenchOptions& o, const Model& model) {
+Status check_cases(const BenchOptions& o, const LoadedModel& loaded) {
+  const Model& model = *loaded.model;
   if (!o.speculative.kind.empty()) {
-    for (const SpeculativeCase& c : speculative_cases(o))
-      M3_TRY_STATUS(SpeculativeRun::check(model, c));
+    M3_TRY(const auto cases, speculative_cases(o, loaded));
+    for (const SpeculativeCase& c : cases) M3_TRY_STATUS(SpeculativeRun::check(model, c));
     return {};
   }
   for (const BenchCase& c : cases_of(o))
@@ -86,7 +111,8 @@ struct Session {
 Status run_speculative(const BenchOptions& o, const std::string& path, const LoadedModel& loaded,
                        Session& session) {
   if (!o.json) print_speculative_header(o.speculative);
-  for (const SpeculativeCase& c : speculative_cases(o)) {
+  M3_TRY(const auto cases, speculative_cases(o, loaded));
+  for (const SpeculativeCase& c : cases) {
     M3_TRY(const SpeculativeRow row, measure_speculative(*loaded.model, c, session.limits));
     if (!o.json) print_speculative(row);
     nlohmann::ordered_json json = {{"model", model_name(path)},
@@ -137,8 +163,9 @@ Status run_bench(const BenchOptions& o) {
     ModelOptions options = o.machine;
     options.model = path;
     options.timed = true;
+    options.mtp = o.speculative.kind == "mtp";
     M3_TRY(const auto loaded, load_model(options));
-    M3_TRY_STATUS(check_cases(o, *loaded->model));
+    M3_TRY_STATUS(check_cases(o, *loaded));
     if (!session) {
       const bool cpu = loaded->backend->name() == "cpu";
       M3_TRY(MachineProbe probe, MachineProbe::create(pool, cpu ? options.isa : ""));
@@ -157,6 +184,10 @@ Status run_bench(const BenchOptions& o) {
 }
 
 void refuse_nothing(const BenchOptions& o) {
+  if (!o.speculative.prompts.empty() && !answers_prompts(o))
+    throw CLI::ValidationError("--prompts", "goes with --speculative mtp or ngram");
+  if (answers_prompts(o) && o.depths != std::vector<std::int64_t>{0})
+    throw CLI::ValidationError("--depth", "does not go with prompts, whose length is their depth");
   if (!o.speculative.kind.empty() && speculative_cases(o).empty())
     throw CLI::ValidationError("--speculative", "nothing to decode: give --tg a number above 0");
   if (cases_of(o).empty())

@@ -12,6 +12,8 @@
 #include "base/machine.h"
 #include "base/random.h"
 #include "engine/engine.h"
+#include "engine/mtp_chain_drafter.h"
+#include "engine/ngram_drafter.h"
 #include "engine/scripted_drafter.h"
 
 namespace m3 {
@@ -21,20 +23,28 @@ using Ids = std::vector<std::int32_t>;
 
 constexpr std::uint64_t kSeed = 21;
 
-// What the steps of an engine have to read, counted beside the drafter that it is given.
+bool is_scripted(const SpeculativeCase& c) {
+  return c.source == DraftSource::kRight || c.source == DraftSource::kWrong;
+}
+
+// What the steps of an engine have to read, counted beside a drafter that watches no step itself.
 class CountingDrafter final : public Drafter {
  public:
-  CountingDrafter(const Model& model, bool right)
-      : model_(model),
-        experts_(model),
-        scripted_(model.config().vocab, [right](SequenceId, std::int64_t) { return right; }) {}
+  CountingDrafter(const Model& model, std::unique_ptr<Drafter> drafter)
+      : model_(model), experts_(model), drafter_(std::move(drafter)) {
+    M3_CHECK(drafter_->watch() == nullptr, "the drafter watches the steps that are counted");
+  }
 
-  ScriptedDrafter& scripted() { return scripted_; }
   void reset() { counted_ = {}; }
   const DecodeSample& counted() const { return counted_; }
 
+  std::int64_t page_bytes() const override { return drafter_->page_bytes(); }
+  Status attach(const PagedCache& cache, std::int64_t rows, std::int64_t sequences) override {
+    return drafter_->attach(cache, rows, sequences);
+  }
+  bool needs_final_hidden() const override { return drafter_->needs_final_hidden(); }
   Watch* watch() override { return &experts_; }
-  void forget(SequenceId sequence) override { scripted_.forget(sequence); }
+  void forget(SequenceId sequence) override { drafter_->forget(sequence); }
   std::vector<Ids> draft(const VerifiedStep& step) override {
     const auto& distinct = experts_.distinct();
     const std::int64_t layers = std::count_if(distinct.begin(), distinct.end(),
@@ -45,21 +55,35 @@ class CountingDrafter final : public Drafter {
     counted_.work +=
         count_work(model_.config(), model_.weights(), step.batch, distinct, model_.cache_format());
     ++counted_.steps;
-    return scripted_.draft(step);
+    return drafter_->draft(step);
   }
 
  private:
   const Model& model_;
   ExpertCounter experts_;
-  ScriptedDrafter scripted_;
+  std::unique_ptr<Drafter> drafter_;
   DecodeSample counted_;  // `experts` is still a sum
 };
 
-std::int64_t cache_tokens(const SpeculativeCase& c, const Config& config) {
-  return c.batch * pages_of(c.depth + c.tokens, config.block_tokens) * config.block_tokens;
+// For all that is decoded, at a time or one after another, so that prompts are found again.
+std::int64_t cache_pages(const SpeculativeCase& c, const Config& config) {
+  std::int64_t pages = 0;
+  for (const Ids& prompt : c.prompts)
+    pages += pages_of(std::ssize(prompt) + c.tokens, config.block_tokens);
+  return is_scripted(c) ? c.batch * pages_of(c.depth + c.tokens, config.block_tokens) : pages;
 }
 
-Request request_of(const SpeculativeCase& c, const Config& config, std::int64_t sequence) {
+std::vector<Request> greedy_requests(const SpeculativeCase& c) {
+  std::vector<Request> requests;
+  for (const Ids& prompt : c.prompts)
+    requests.push_back({.prompt = prompt,
+                        .max_tokens = c.tokens,
+                        .sampling = {.temperature = 0},
+                        .stop_ids = c.stop_ids});
+  return requests;
+}
+
+Request random_request(const SpeculativeCase& c, const Config& config, std::int64_t sequence) {
   Request request{.prompt = {},
                   .max_tokens = c.tokens,
                   .sampling = {.seed = kSeed + static_cast<std::uint64_t>(sequence)},
@@ -73,6 +97,13 @@ Request request_of(const SpeculativeCase& c, const Config& config, std::int64_t 
   return request;
 }
 
+std::vector<Request> requests_of(const SpeculativeCase& c, const Config& config) {
+  if (!is_scripted(c)) return greedy_requests(c);
+  std::vector<Request> requests;
+  for (std::int64_t i = 0; i < c.batch; ++i) requests.push_back(random_request(c, config, i));
+  return requests;
+}
+
 }  // namespace
 
 // An engine that answers the same requests again and again.
@@ -80,31 +111,42 @@ class SpeculativeRun::Side {
  public:
   static Result<std::unique_ptr<Side>> create(const Model& model, const SpeculativeCase& c,
                                               std::int64_t draft_tokens) {
-    auto drafter = std::make_unique<CountingDrafter>(model, c.right);
-    CountingDrafter& counter = *drafter;
-    M3_TRY(auto engine, Engine::create(model,
-                                       {.context_tokens = cache_tokens(c, model.config()),
-                                        .sequences = c.batch,
-                                        .draft_tokens = draft_tokens},
-                                       std::move(drafter)));
-    auto side = std::unique_ptr<Side>(new Side(std::move(engine), counter));
-    for (std::int64_t i = 0; i < c.batch; ++i) {
-      side->requests_.push_back(request_of(c, model.config(), i));
-      M3_TRY_STATUS(side->engine_->check(side->requests_.back()));
+    auto side = std::unique_ptr<Side>(new Side);
+    std::unique_ptr<Drafter> drafter;
+    if (draft_tokens > 0 && c.source == DraftSource::kMtp) {
+      drafter = make_mtp_drafter(model);
+    } else if (draft_tokens > 0 && c.source == DraftSource::kNgram) {
+      drafter = std::make_unique<NgramDrafter>();
+    } else {
+      const bool right = c.source == DraftSource::kRight;
+      auto scripted = std::make_unique<ScriptedDrafter>(
+          model.config().vocab, [right](SequenceId, std::int64_t) { return right; });
+      side->scripted_ = scripted.get();
+      drafter = std::move(scripted);
     }
+    auto counter = std::make_unique<CountingDrafter>(model, std::move(drafter));
+    side->counter_ = counter.get();
+    M3_TRY(side->engine_, Engine::create(model,
+                                         {.context_tokens = cache_pages(c, model.config()) *
+                                                            model.config().block_tokens,
+                                          .sequences = c.batch,
+                                          .draft_tokens = draft_tokens},
+                                         std::move(counter)));
+    side->requests_ = requests_of(c, model.config());
+    for (const Request& request : side->requests_) M3_TRY_STATUS(side->engine_->check(request));
     return side;
   }
 
-  // The drafts follow, or miss, what `other` answered last; null: there are none.
+  // Scripted drafts follow, or miss, what `other` answered last; null: there are none.
   DecodeSample sample(const Side* other) {
     restart();
-    if (other != nullptr) follow(*other);
-    counter_.reset();
+    if (other != nullptr && scripted_ != nullptr) follow(*other);
+    counter_->reset();
     const double begin = steady_seconds();
     while (!engine_->idle())
       for (const TokenEvent& event : engine_->step())
         answers_[event.sequence - first_].push_back(event.token.id);
-    DecodeSample sample = counter_.counted();
+    DecodeSample sample = counter_->counted();
     sample.seconds = steady_seconds() - begin;
     sample.experts /= static_cast<double>(std::max<std::int64_t>(1, sample.steps));
     for (const auto& [id, answer] : answers_) sample.tokens += std::ssize(answer);
@@ -127,8 +169,7 @@ class SpeculativeRun::Side {
   }
 
  private:
-  Side(std::unique_ptr<Engine> engine, CountingDrafter& counter)
-      : engine_(std::move(engine)), counter_(counter) {}
+  Side() = default;
 
   // After the first time the prompts are in the cache, but for their last tokens.
   void restart() {
@@ -146,12 +187,13 @@ class SpeculativeRun::Side {
     for (const auto& [i, answer] : other.answers_) {
       Ids whole = requests_[static_cast<std::size_t>(i)].prompt;
       whole.insert(whole.end(), answer.begin(), answer.end());
-      counter_.scripted().expect(first_ + i, std::move(whole));
+      scripted_->expect(first_ + i, std::move(whole));
     }
   }
 
   std::unique_ptr<Engine> engine_;
-  CountingDrafter& counter_;  // the engine's
+  CountingDrafter* counter_ = nullptr;   // the engine's
+  ScriptedDrafter* scripted_ = nullptr;  // the counter's, if it has one
   std::vector<Request> requests_;
   SequenceId first_ = 0, next_ = 0;      // ids: of the latest requests, and of what comes then
   std::map<std::int64_t, Ids> answers_;  // by request
@@ -164,14 +206,16 @@ SpeculativeRun::~SpeculativeRun() = default;
 
 Status SpeculativeRun::check(const Model& model, const SpeculativeCase& c) {
   const Config& config = model.config();
+  for (const Ids& prompt : c.prompts)
+    if (std::ssize(prompt) + c.tokens > config.positions_max)
+      return fail("a prompt of {} tokens and {} more need {} positions, but the model has {}",
+                  prompt.size(), c.tokens, std::ssize(prompt) + c.tokens, config.positions_max);
   if (c.depth >= config.positions_max || c.tokens >= config.positions_max - c.depth)
     return fail("depth {} and {} more tokens need {} positions, but the model has {}", c.depth,
                 c.tokens, c.depth + c.tokens + 1, config.positions_max);
   const std::int64_t page = page_bytes(config, model.cache_format()).total();
   const double bytes =
-      2.0 * static_cast<double>(c.batch) *
-      static_cast<double>(cache_tokens({.tokens = c.tokens, .depth = c.depth}, config) /
-                          config.block_tokens * page);
+      2.0 * static_cast<double>(cache_pages(c, config)) * static_cast<double>(page);
   if (bytes > static_cast<double>(available_memory()))
     return fail("caches of {} sequences at depth {} take {}, twice, but the system has {} left",
                 c.batch, c.depth, quantity(bytes / 2, "B"),

@@ -1,8 +1,10 @@
 // One measurement of `m3 bench --speculative`: the same tokens decoded without and with drafts.
 //
-// The sequences are drawn by fixed seeds, so they are always the same; drafts are all right
-// ("replay") or all wrong ("wrong"). A model of random weights will do: what it costs to verify a
-// row, in time and in experts, does not depend on what the weights have learnt.
+// Of scripted drafts the sequences are drawn by fixed seeds, so they are always the same, and the
+// drafts are all right ("replay") or all wrong ("wrong"). A model of random weights will do: what
+// it costs to verify a row, in time and in experts, does not depend on what the weights have
+// learnt. Drafts of MTP modules ("mtp"), or looked up ("ngram"), are those of greedy answers to
+// prompts.
 #pragma once
 
 #include <cstdint>
@@ -17,12 +19,17 @@
 
 namespace m3 {
 
+enum class DraftSource { kRight, kWrong, kMtp, kNgram };
+
 struct SpeculativeCase {
-  bool right = false;
+  DraftSource source = DraftSource::kRight;
   std::int64_t draft_tokens = 0;
   std::int64_t tokens = 0;  // of each answer
   std::int64_t depth = 0;   // tokens in the cache before
   std::int64_t batch = 1;   // sequences
+  // Of kMtp and kNgram, answered so many at a time; an answer also ends behind a stop id.
+  std::vector<std::vector<std::int32_t>> prompts = {};
+  std::vector<std::int32_t> stop_ids = {};
 };
 
 // Answers to all sequences.

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "engine/drafter.h"
@@ -42,15 +43,23 @@ CLI::Option* add_speculative_bench(CLI::App& command, SpeculativeBench& o) {
       command
           .add_option("--speculative", o.kind,
                       "instead: decode --tg tokens without and with drafts that are all right "
-                      "(replay) or all wrong; 'allowed' is the tokens per second at which the "
-                      "bytes of these steps would be read at the full bandwidth")
-          ->check(CLI::IsMember({"replay", "wrong"}));
+                      "(replay) or all wrong; or greedy answers of up to --tg tokens with drafts "
+                      "of the model's own MTP modules (mtp), or looked up in what was said "
+                      "(ngram). 'allowed' is the tokens per second at which the bytes of these "
+                      "steps, without those of MTP modules, would be read at the full bandwidth")
+          ->check(CLI::IsMember({"replay", "wrong", "mtp", "ngram"}));
   command
       .add_option("--draft-tokens", o.draft_tokens,
                   "drafts a step, at most; fewer where more do not pay")
       ->check(CLI::Range(std::int64_t{1}, kDraftTokensMax))
       ->needs(kind)
       ->capture_default_str();
+  command
+      .add_option("--prompts", o.prompts,
+                  "with mtp and ngram, what is answered: JSON lines as m3 render reads them, "
+                  "{\"messages\": [...]} (default: a few short questions)")
+      ->needs(kind)
+      ->check(CLI::ExistingFile);
   return kind;
 }
 
@@ -76,9 +85,12 @@ Result<SpeculativeRow> measure_speculative(const Model& model, const Speculative
 }
 
 void print_speculative_header(const SpeculativeBench& options) {
+  static const std::map<std::string, const char*> kNames = {{"replay", "all right"},
+                                                            {"wrong", "all wrong"},
+                                                            {"mtp", "of the model's MTP modules"},
+                                                            {"ngram", "looked up"}};
   std::printf("drafts: %s, up to %ld a step; allowed: tokens/s at the full read bandwidth\n",
-              options.kind == "replay" ? "all right" : "all wrong",
-              static_cast<long>(options.draft_tokens));
+              kNames.at(options.kind), static_cast<long>(options.draft_tokens));
   std::printf("%-8s %8s %6s %12s %12s %9s %12s %12s\n", "drafts", "depth", "batch", "tokens/s",
               "allowed", "of limit", "tokens/step", "experts/step");
   std::fflush(stdout);

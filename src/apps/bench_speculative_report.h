@@ -15,7 +15,8 @@ class Option;
 namespace m3 {
 
 struct SpeculativeBench {
-  std::string kind;  // "replay", "wrong", or "" for no such measurement
+  std::string kind;     // "replay", "wrong", "mtp", "ngram", or "" for no such measurement
+  std::string prompts;  // a file of conversations for "mtp" and "ngram"; "": a few of ours
   std::int64_t draft_tokens = 4;
 };
 
